@@ -1,0 +1,103 @@
+//! The macros of `wellspring`: [`compute`], which turns the methods of an `impl` block into compute functions, and
+//! [`Inline`](derive@Inline), which says that a small newtype may live in the engine's value column.
+//!
+//! Use them through `wellspring`, which re-exports both.
+
+#![forbid(unsafe_code)]
+
+mod compute;
+mod handle;
+mod inline;
+mod method;
+mod options;
+mod own_type;
+mod types;
+
+use proc_macro::TokenStream;
+
+/// Makes compute functions of the methods of `impl Shop { .. }`.
+///
+/// Each method that takes `cx: &Cx` right after `&self` becomes a compute function: its result is cached under its
+/// arguments, and what it reads through `cx` is recorded. Such a method moves from `Shop` to a generated handle, and every
+/// other item of the block stays on `Shop` as written. Sync and async methods are equals.
+///
+/// ```ignore
+/// #[compute]
+/// impl Shop {
+///     async fn price(&self, cx: &Cx, product: u32) -> Result<Cents, ShopError> {
+///         self.db.price(product).await
+///     }
+///
+///     async fn basket_total(&self, cx: &Cx, basket: u64) -> Result<Cents, ShopError> {
+///         let mut total = Cents(0);
+///         for line in self.lines(basket) {
+///             total += self.price(cx, line.product).await? * line.quantity;
+///         }
+///         Ok(total)
+///     }
+/// }
+///
+/// let shop = engine.service(Shop { db })?;
+/// let total = shop.basket_total(&engine, 42).await?;
+/// shop.invalidate().price(7);
+/// ```
+///
+/// # What is generated
+///
+/// - `ShopHandle`, which is `Clone` and derefs to `Shop`. It has every function as a method whose first argument says who
+///   asks: `&engine` from outside, `cx` inside a function. `String` is passed as `&str` and `Vec<T>` as `&[T]`, so that a hit
+///   allocates nothing; other arguments by value.
+/// - `shop.functions()`: a `ShopFunctions` with a public field for each function, its `Function` or `AsyncFunction`.
+/// - `shop.invalidate()`: a method for each function, which makes one value stale and returns the `CommitId`.
+/// - `impl Service for Shop`, so that `engine.service(Shop { .. })` registers `Shop.price` and
+///   `engine.service_named("eu", Shop { .. })` registers `eu.price`.
+///
+/// The key of a function is its argument, a tuple of its arguments, or `()`; there can be eight. In a body, `self` is the
+/// handle, so that `self.price(cx, 7)` is a cached and recorded read, while fields and plain methods are reached on `Shop`
+/// by deref; `Self` is `Shop`. Methods that should take a `&Cx` without being a function of their own can be written in an
+/// ordinary `impl ShopHandle { .. }`.
+///
+/// # What a read returns
+///
+/// A function that returns `V` reads as `Result<V, Fault>`, and one that returns `Result<V, E>` as `Result<V, E>`, which needs
+/// `E: From<Fault>`. An alias of `Result` counts as one, whatever it is called. The exception is an alias that depends on a
+/// generic parameter of the block and is not called `Result`: say `#[compute(result)]` there.
+///
+/// # What counts as unchanged
+///
+/// When a function runs again and returns an equal value, nothing downstream is recomputed. A type that is `PartialEq` is
+/// compared without being asked; of a `Result` the `Ok` values are, and an error counts as changed unless it is `PartialEq`
+/// too. A type that depends on a generic parameter of the block cannot be examined, and `cut_off` has to be given. A newtype
+/// with `#[derive(Inline)]` is stored inline, again only where the type is concrete.
+///
+/// # Options
+///
+/// On the block: `handle = pub(crate) Market` names the handle (`pub ShopHandle` otherwise; the other two are then
+/// `MarketFunctions` and `MarketInvalidate`), and `name = ".."` the service. On a method: `cut_off = eq`, `cut_off = never`,
+/// `name = ".."` (the part after the dot; keep the old name when you rename a method), `result`.
+#[proc_macro_attribute]
+pub fn compute(options: TokenStream, item: TokenStream) -> TokenStream {
+    let options = syn::parse_macro_input!(options as options::BlockOptions);
+    let item = syn::parse_macro_input!(item as syn::Item);
+    compute::expand(options, item)
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Says that a `Copy` newtype over an inline type may be stored in the engine's value column, without a pointer.
+///
+/// For a struct of one field whose type is itself `Inline` (an integer of up to 64 bits, a float, `bool`, `char`, or another
+/// such newtype). Fields of type `PhantomData` may stand beside it under `#[repr(transparent)]`, which a generic struct needs
+/// in any case. Layout and size are checked when the struct is compiled.
+///
+/// ```ignore
+/// #[derive(Clone, Copy, PartialEq, Inline)]
+/// struct Cents(i64);
+/// ```
+#[proc_macro_derive(Inline)]
+pub fn inline(input: TokenStream) -> TokenStream {
+    let input = syn::parse_macro_input!(input as syn::DeriveInput);
+    inline::expand(&input)
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
