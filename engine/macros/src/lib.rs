@@ -5,12 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+mod argument;
 mod compute;
+mod functions;
 mod handle;
 mod inline;
 mod method;
 mod options;
 mod own_type;
+mod register;
+mod signature;
 mod types;
 
 use proc_macro::TokenStream;
@@ -21,25 +25,35 @@ use proc_macro::TokenStream;
 /// arguments, and what it reads through `cx` is recorded. Such a method moves from `Shop` to a generated handle, and every
 /// other item of the block stays on `Shop` as written. Sync and async methods are equals.
 ///
-/// ```ignore
+/// ```
+/// use wellspring::{Cx, Engine, Fault, compute};
+///
+/// struct Shop {
+///     prices: Vec<u32>,
+/// }
+///
 /// #[compute]
 /// impl Shop {
-///     async fn price(&self, cx: &Cx, product: u32) -> Result<Cents, ShopError> {
-///         self.db.price(product).await
+///     fn price(&self, cx: &Cx, product: usize) -> Option<u32> {
+///         self.prices.get(product).copied()
 ///     }
 ///
-///     async fn basket_total(&self, cx: &Cx, basket: u64) -> Result<Cents, ShopError> {
-///         let mut total = Cents(0);
-///         for line in self.lines(basket) {
-///             total += self.price(cx, line.product).await? * line.quantity;
+///     async fn total(&self, cx: &Cx, basket: Vec<usize>) -> Result<u32, Fault> {
+///         let mut total = 0;
+///         for product in basket {
+///             total += self.price(cx, product)?.unwrap_or(0); // recorded: the total depends on this price
 ///         }
 ///         Ok(total)
 ///     }
 /// }
 ///
-/// let shop = engine.service(Shop { db })?;
-/// let total = shop.basket_total(&engine, 42).await?;
-/// shop.invalidate().price(7);
+/// # pollster::block_on(async {
+/// let engine = Engine::new();
+/// let shop = engine.service(Shop { prices: vec![20, 50] })?;
+/// assert_eq!(shop.total(&engine, &[0, 1, 1]).await?, 120); // computed once, then a lookup
+/// shop.invalidate().price(1); // and with it every total that has it
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
 /// ```
 ///
 /// # What is generated
@@ -90,7 +104,9 @@ pub fn compute(options: TokenStream, item: TokenStream) -> TokenStream {
 /// such newtype). Fields of type `PhantomData` may stand beside it under `#[repr(transparent)]`, which a generic struct needs
 /// in any case. Layout and size are checked when the struct is compiled.
 ///
-/// ```ignore
+/// ```
+/// use wellspring::Inline;
+///
 /// #[derive(Clone, Copy, PartialEq, Inline)]
 /// struct Cents(i64);
 /// ```

@@ -3,7 +3,10 @@
 use proc_macro2::{Group, Ident, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
 use syn::visit_mut::{self, VisitMut};
-use syn::{Generics, ImplItemFn, ItemImpl, Path, PathArguments, Type, TypePath};
+use syn::{
+    ConstParam, GenericParam, Generics, ImplItemFn, ItemImpl, Path, PathArguments, Type, TypeParam,
+    TypePath,
+};
 
 /// The type whose impl block this is.
 pub(crate) struct OwnType {
@@ -26,10 +29,9 @@ impl OwnType {
                 list.colon2_token.get_or_insert_with(Default::default);
             }
         }
-        Ok(OwnType {
-            path,
-            generics: block.generics.clone(),
-        })
+        let mut generics = block.generics.clone();
+        Naming(&path).visit_generics_mut(&mut generics);
+        Ok(OwnType { path, generics })
     }
 
     pub(crate) fn ident(&self) -> &Ident {
@@ -39,6 +41,20 @@ impl OwnType {
 
     pub(crate) fn generics(&self) -> &Generics {
         &self.generics
+    }
+
+    /// The block's parameters as arguments: `T`, `N`.
+    pub(crate) fn arguments(&self) -> Vec<&Ident> {
+        self.generics
+            .params
+            .iter()
+            .filter_map(|parameter| match parameter {
+                GenericParam::Type(TypeParam { ident, .. })
+                | GenericParam::Const(ConstParam { ident, .. }) => Some(ident),
+                // Refused before anything is generated.
+                GenericParam::Lifetime(_) => None,
+            })
+            .collect()
     }
 
     /// Replaces `Self` by the type's name in a signature and its body.

@@ -151,6 +151,20 @@ fn an_async_function_that_read_a_sync_one_is_stale_with_it() {
 }
 
 #[test]
+fn a_read_can_be_sent_to_another_thread() {
+    let (engine, shop) = opened(&[(1, 10)]);
+    let asking = (engine.clone(), shop.clone());
+    let read = async move { asking.1.total(&asking.0, &[1], "near").await };
+    let there = std::thread::spawn(move || pollster::block_on(read));
+    assert_eq!(there.join().unwrap(), Ok(Cents(14)));
+    assert_eq!(
+        pollster::block_on(shop.total(&engine, &[1], "near")),
+        Ok(Cents(14))
+    );
+    assert_eq!(shop.runs("total"), 1);
+}
+
+#[test]
 fn one_string_is_passed_as_str_and_one_vec_as_a_slice() {
     let (engine, shop) = opened(&[(1, 30), (2, 20)]);
     assert_eq!(

@@ -159,6 +159,7 @@ impl<T: Value + PartialEq> Item for T {}
 impl<T: Item, const N: usize> Store<T, N>
 where
     T: Key,
+    Self: Send,
 {
     #[compute(cut_off = eq)]
     fn item(&self, cx: &Cx, at: usize) -> Option<T> {
