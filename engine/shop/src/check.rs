@@ -1,0 +1,426 @@
+//! The proof at the end: every cached value against the database.
+//!
+//! The questions are put to SQL as a whole (every basket at once, every department at once) and in other words than
+//! the functions and the measured statements use, so that a mistake in those does not hide here.
+
+use std::collections::HashMap;
+use std::fmt::{self, Debug};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use rusqlite::{Connection, Row};
+use wellspring::{Engine, Function};
+
+use crate::database::UNKNOWN;
+use crate::error::ShopError;
+use crate::functions::{Answer, Ranked};
+use crate::keys::{Keys, TOP};
+use crate::line::{Cents, Line, UnitPrice};
+use crate::shop::Shop;
+
+/// A cached value that is not what the database says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// The function and its arguments.
+    pub key: String,
+    /// What the cache holds.
+    pub cached: String,
+    /// What the database says.
+    pub fresh: String,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: cached {}, the database says {}",
+            self.key, self.cached, self.fresh
+        )
+    }
+}
+
+/// What the check found. It prints as one line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Check {
+    /// Values compared.
+    pub checked: u64,
+    /// Values cached when the comparison was done: the same number, or some were not looked at.
+    pub cached: u64,
+    /// Those that differ.
+    pub stale: Vec<Stale>,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "checked {} values, {} stale",
+            self.checked,
+            self.stale.len()
+        )
+    }
+}
+
+impl Check {
+    /// Compares every cached value of every function. Nobody may write meanwhile.
+    ///
+    /// A value that is marked is asked for, and so verified or computed as for any reader; a value that is not marked
+    /// is what the cache would have given, right or wrong.
+    pub fn run(shop: &Shop, keys: &Keys) -> Result<Self, ShopError> {
+        let connection = shop.database().connect()?;
+        connection.execute_batch(VIEWS)?;
+        let mut check = Self::default();
+        // Top down: what a function reads is cached by the time it is compared itself.
+        check.departments(shop, keys, &connection)?;
+        check.owners(shop, keys, &connection)?;
+        check.products(shop, keys, &connection)?;
+        check.baskets(shop, keys, &connection)?;
+        check.cached = shop
+            .engine
+            .stats()
+            .functions
+            .iter()
+            .map(|function| function.nodes as u64)
+            .sum();
+        Ok(check)
+    }
+
+    fn departments(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
+        let (engine, functions) = (&shop.engine, &shop.functions);
+        let top = ranking(sql, "department", |row| row.get::<_, String>(0))?;
+        let asked = keys
+            .departments
+            .iter()
+            .flat_map(|department| TOP.map(|n| (department.clone(), n)));
+        self.compare(engine, &functions.top_products, asked, |(department, n)| {
+            first(top.get(department), *n)
+        });
+
+        let top = ranking(sql, "department || char(0) || category", |row| {
+            row.get::<_, String>(0)
+        })?;
+        let asked = keys.categories.iter().flat_map(|(department, category)| {
+            TOP.map(|n| (department.clone(), category.clone(), n))
+        });
+        self.compare(
+            engine,
+            &functions.category_top,
+            asked,
+            |(department, category, n)| first(top.get(&format!("{department}\0{category}")), *n),
+        );
+
+        let sums: HashMap<String, Cents> = map(
+            sql,
+            "SELECT department, SUM(revenue) FROM sold GROUP BY 1",
+            |row| row.get(0),
+            cents,
+        )?;
+        self.compare(
+            engine,
+            &functions.department_revenue,
+            keys.departments.iter().cloned(),
+            |key| sums.get(key).copied().unwrap_or_default(),
+        );
+
+        let sums: HashMap<(String, String), Cents> = map(
+            sql,
+            "SELECT department, SUM(revenue), category FROM sold GROUP BY department, category",
+            |row| Ok((row.get(0)?, row.get(2)?)),
+            cents,
+        )?;
+        self.compare(
+            engine,
+            &functions.category_revenue,
+            keys.categories.iter().cloned(),
+            |key| sums.get(key).copied().unwrap_or_default(),
+        );
+
+        let members: HashMap<(String, String), Vec<u32>> = groups(
+            sql,
+            "SELECT department, product_id, category FROM catalogue ORDER BY 2",
+            |row| Ok((row.get(0)?, row.get(2)?)),
+            |row| row.get(1),
+        )?;
+        self.compare(
+            engine,
+            &functions.category_products,
+            keys.categories.iter().cloned(),
+            |key| slice(members.get(key)),
+        );
+
+        let members: HashMap<String, Vec<String>> = groups(
+            sql,
+            "SELECT department, category FROM products GROUP BY 1, 2 ORDER BY 1, 2",
+            |row| row.get(0),
+            |row| row.get(1),
+        )?;
+        self.compare(
+            engine,
+            &functions.categories,
+            keys.departments.iter().cloned(),
+            |key| {
+                if key == UNKNOWN {
+                    Arc::from([String::new()])
+                } else {
+                    slice(members.get(key))
+                }
+            },
+        );
+        Ok(())
+    }
+
+    fn owners(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
+        let functions = &shop.functions;
+        let sides = [
+            (
+                "household_id",
+                &keys.households,
+                &functions.household_spend,
+                &functions.household_baskets,
+            ),
+            (
+                "store_id",
+                &keys.stores,
+                &functions.store_revenue,
+                &functions.store_baskets,
+            ),
+        ];
+        for (column, ids, sum, baskets) in sides {
+            let sums: HashMap<u32, Cents> = map(
+                sql,
+                &format!(
+                    "SELECT {column}, SUM(due) FROM dues NATURAL JOIN baskets GROUP BY {column}"
+                ),
+                |row| row.get(0),
+                cents,
+            )?;
+            self.compare(&shop.engine, sum, ids.iter().copied(), |key| {
+                sums.get(key).copied().unwrap_or_default()
+            });
+            let members: HashMap<u32, Vec<i64>> = groups(
+                sql,
+                &format!("SELECT {column}, basket_id FROM baskets ORDER BY basket_id"),
+                |row| row.get(0),
+                |row| row.get(1),
+            )?;
+            self.compare(&shop.engine, baskets, ids.iter().copied(), |key| {
+                slice(members.get(key))
+            });
+        }
+        Ok(())
+    }
+
+    fn products(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
+        let (engine, functions) = (&shop.engine, &shop.functions);
+        let sums: HashMap<u32, Cents> = map(
+            sql,
+            "SELECT product_id, revenue FROM sold",
+            |row| row.get(0),
+            cents,
+        )?;
+        self.compare(
+            engine,
+            &functions.product_revenue,
+            keys.products.iter().copied(),
+            |key| sums.get(key).copied().unwrap_or_default(),
+        );
+        let mut lines = lines(sql, "product_id")?;
+        for rows in lines.values_mut() {
+            rows.sort_by_key(|row| {
+                (
+                    row.quantity,
+                    row.sales,
+                    row.retail_discount,
+                    row.coupon,
+                    row.coupon_match,
+                )
+            });
+        }
+        self.compare(
+            engine,
+            &functions.product_lines,
+            keys.products.iter().copied(),
+            |key| slice(lines.get(&i64::from(*key))),
+        );
+        let prices: HashMap<u32, UnitPrice> = map(
+            sql,
+            "SELECT product_id, millicents FROM prices",
+            |row| row.get(0),
+            |row| row.get(1).map(UnitPrice),
+        )?;
+        self.compare(
+            engine,
+            &functions.price,
+            keys.products.iter().copied(),
+            |key| prices.get(key).copied(),
+        );
+        Ok(())
+    }
+
+    fn baskets(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
+        let (engine, functions) = (&shop.engine, &shop.functions);
+        let sums: HashMap<i64, Cents> = map(
+            sql,
+            "SELECT basket_id, SUM(due) FROM dues GROUP BY 1",
+            |row| row.get(0),
+            cents,
+        )?;
+        self.compare(
+            engine,
+            &functions.basket_total,
+            keys.baskets.iter().copied(),
+            |key| sums.get(key).copied().unwrap_or_default(),
+        );
+        let lines = lines(sql, "basket_id")?;
+        self.compare(
+            engine,
+            &functions.basket_lines,
+            keys.baskets.iter().copied(),
+            |key| slice(lines.get(key)),
+        );
+        Ok(())
+    }
+
+    fn compare<K, V>(
+        &mut self,
+        engine: &Engine,
+        function: &Function<K, Answer<V>>,
+        keys: impl Iterator<Item = K>,
+        fresh: impl Fn(&K) -> V,
+    ) where
+        K: Debug + Hash + Eq + Clone + Send + Sync + 'static,
+        V: Debug + PartialEq + Clone + Send + Sync + 'static,
+    {
+        for key in keys {
+            if function.node(&key).is_none() {
+                continue;
+            }
+            self.checked += 1;
+            let fresh = fresh(&key);
+            let cached = function.get(engine, &key);
+            if !matches!(&cached, Ok(Ok(value)) if *value == fresh) {
+                self.stale.push(Stale {
+                    key: format!("{}({key:?})", function.name()),
+                    cached: match cached {
+                        Ok(Ok(value)) => format!("{value:?}"),
+                        Ok(Err(error)) => format!("the error \"{error}\""),
+                        Err(fault) => format!("the fault \"{fault}\""),
+                    },
+                    fresh: format!("{fresh:?}"),
+                });
+            }
+        }
+    }
+}
+
+/// The question in SQL's own words. `dues`: every line with what is due for it. `catalogue`: every product with its
+/// department, those nobody knows included. `sold`: every product that is on a line, with the sum of its dues.
+const VIEWS: &str = "
+    CREATE TEMP TABLE dues AS
+        WITH priced AS (
+            SELECT lines.*, IIF(quantity = 0, NULL, prices.millicents) AS piece
+            FROM lines LEFT OUTER JOIN prices ON prices.product_id = lines.product_id
+        ), reduced AS (
+            SELECT basket_id, product_id,
+                   COALESCE((quantity * piece + 500) / 1000 - (retail_discount + coupon_match), sales) - coupon AS due
+            FROM priced
+        )
+        SELECT basket_id, product_id, IIF(due < 0, 0, due) AS due FROM reduced;
+    CREATE TEMP TABLE catalogue AS
+        SELECT product_id, department, category FROM products
+        UNION ALL
+        SELECT product_id, '(not in the product file)', ''
+        FROM (SELECT product_id FROM lines EXCEPT SELECT product_id FROM products);
+    CREATE TEMP TABLE sold AS
+        SELECT product_id, department, category, SUM(due) AS revenue
+        FROM catalogue NATURAL JOIN dues GROUP BY product_id, department, category;
+";
+
+/// The longest ranking that is asked for, per group.
+fn ranking<K: Hash + Eq>(
+    sql: &Connection,
+    group: &str,
+    key: impl Fn(&Row<'_>) -> rusqlite::Result<K>,
+) -> Result<HashMap<K, Vec<Ranked>>, ShopError> {
+    let longest = TOP.into_iter().max().unwrap_or(0);
+    let text = format!(
+        "SELECT grp, product_id, revenue FROM (
+             SELECT {group} AS grp, product_id, revenue,
+                    ROW_NUMBER() OVER (PARTITION BY {group} ORDER BY revenue DESC, product_id) AS place
+             FROM sold WHERE revenue <> 0)
+         WHERE place <= {longest} ORDER BY grp, place"
+    );
+    groups(sql, &text, key, |row| {
+        Ok(Ranked {
+            product: row.get(1)?,
+            revenue: Cents(row.get(2)?),
+        })
+    })
+}
+
+/// The lines by a column, in the order of baskets and line numbers.
+fn lines(sql: &Connection, column: &str) -> Result<HashMap<i64, Vec<Line>>, ShopError> {
+    let text = format!(
+        "SELECT {column} AS k, product_id, quantity, sales, retail_discount, coupon, coupon_match
+         FROM lines ORDER BY basket_id, line_no"
+    );
+    groups(
+        sql,
+        &text,
+        |row| row.get("k"),
+        |row| {
+            Ok(Line {
+                product: row.get("product_id")?,
+                quantity: row.get("quantity")?,
+                sales: row.get("sales")?,
+                retail_discount: row.get("retail_discount")?,
+                coupon: row.get("coupon")?,
+                coupon_match: row.get("coupon_match")?,
+            })
+        },
+    )
+}
+
+fn map<K: Hash + Eq, V>(
+    sql: &Connection,
+    text: &str,
+    key: impl Fn(&Row<'_>) -> rusqlite::Result<K>,
+    value: impl Fn(&Row<'_>) -> rusqlite::Result<V>,
+) -> Result<HashMap<K, V>, ShopError> {
+    let mut statement = sql.prepare(text)?;
+    let rows = statement.query_map([], |row| Ok((key(row)?, value(row)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn groups<K: Hash + Eq, V>(
+    sql: &Connection,
+    text: &str,
+    key: impl Fn(&Row<'_>) -> rusqlite::Result<K>,
+    value: impl Fn(&Row<'_>) -> rusqlite::Result<V>,
+) -> Result<HashMap<K, Vec<V>>, ShopError> {
+    let mut statement = sql.prepare(text)?;
+    let mut rows = statement.query([])?;
+    let mut groups: HashMap<K, Vec<V>> = HashMap::new();
+    while let Some(row) = rows.next()? {
+        groups.entry(key(row)?).or_default().push(value(row)?);
+    }
+    Ok(groups)
+}
+
+/// The second column as money.
+fn cents(row: &Row<'_>) -> rusqlite::Result<Cents> {
+    row.get(1).map(Cents)
+}
+
+fn first(ranked: Option<&Vec<Ranked>>, n: u32) -> Arc<[Ranked]> {
+    ranked
+        .into_iter()
+        .flatten()
+        .take(n as usize)
+        .copied()
+        .collect()
+}
+
+fn slice<T: Clone>(rows: Option<&Vec<T>>) -> Arc<[T]> {
+    rows.map_or_else(|| Arc::from([]), |rows| rows.as_slice().into())
+}

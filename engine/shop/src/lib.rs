@@ -1,0 +1,85 @@
+//! The runnable example of `wellspring`: a retail service over SQLite, with four weeks of real baskets.
+//!
+//! Prices and basket lines are rows; totals by basket, household, store and department and the best sellers are
+//! [functions](functions) over them. The program lets readers and a writer loose on the service, measures the reads
+//! beside the same calls in plain SQL, and at the end checks every cached value against the database.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+pub mod check;
+pub mod cut;
+pub mod data;
+pub mod database;
+pub mod error;
+pub mod functions;
+pub mod keys;
+pub mod latency;
+pub mod line;
+pub mod options;
+pub mod peer;
+mod progress;
+mod readers;
+pub mod report;
+pub mod run;
+mod schema;
+pub mod shop;
+pub mod workload;
+mod writer;
+
+pub use error::ShopError;
+pub use shop::Shop;
+
+use options::{Command, Options};
+
+/// The program, given its arguments without its own name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match options::parse(arguments).and_then(execute) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("wellspring-shop: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<ExitCode, ShopError> {
+    match command {
+        Command::Help => say(options::HELP)?,
+        Command::Cut(cut) => say(&format!("{}\n", cut.run()?))?,
+        Command::Run(options) => return serve(&options),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(options: &Options) -> Result<ExitCode, ShopError> {
+    let outcome = run::run(options)?;
+    for stale in &outcome.check.stale {
+        eprintln!("stale: {stale}");
+    }
+    if options.json {
+        eprintln!("{}", outcome.check);
+        say(&report::json(options, &outcome))?;
+    } else {
+        say(&format!(
+            "{}\n{}\n",
+            report::table(options, &outcome),
+            outcome.check
+        ))?;
+    }
+    Ok(if outcome.check.stale.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+/// Prints to standard output, where a closed pipe is an error and not a panic.
+fn say(text: &str) -> Result<(), ShopError> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| ShopError::File(format!("standard output: {error}").into()))
+}

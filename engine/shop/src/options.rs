@@ -1,0 +1,295 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lexopt::prelude::{Long, Short, Value};
+
+use crate::cut::Cut;
+use crate::data::Data;
+use crate::error::ShopError;
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+wellspring-shop: a retail service whose totals stay fresh, measured beside the same calls in SQL
+
+usage: wellspring-shop [options]
+       wellspring-shop cut --data DIR --weeks A-B --out DIR
+
+  --seconds S       how long readers and the writer run            [5]
+  --readers N       reader threads                                 [one per core]
+  --updates N       the writer's updates per second                [500]
+  --seed N          of the choice of keys and updates              [1]
+  --data DIR        load the full files instead of the built-in four weeks
+  --db PATH         keep the SQLite database there; one made by an earlier run is used as it is
+                    [a temporary file]
+  --json            print one JSON object instead of the table
+  --fault skip-invalidation
+                    forget one invalidation: the check must find it
+  --help            this text
+
+cut writes the lines of weeks A to B of the files in --data, and the products they name, to --out.
+
+At the end every cached value is checked against SQL. Exit status: 0 all fresh, 1 a stale value was found
+(each is printed with its key), 2 the run failed.
+";
+
+/// What the program was asked to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Print [`HELP`].
+    Help,
+    /// Run the service.
+    Run(Options),
+    /// Cut a fixture.
+    Cut(Cut),
+}
+
+/// How to run the service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// How long readers and writer run.
+    pub time: Duration,
+    /// Reader threads.
+    pub readers: usize,
+    /// The writer's updates per second.
+    pub updates: u32,
+    /// Of the choice of keys and updates.
+    pub seed: u64,
+    /// Where the baskets come from; none when not said.
+    pub data: Option<Data>,
+    /// Where the database is kept; a temporary file when not said.
+    pub db: Option<PathBuf>,
+    /// One JSON object instead of the table.
+    pub json: bool,
+    /// What to break on purpose.
+    pub fault: Option<Fault>,
+}
+
+/// A fault the program can be asked to have, to show that the check would find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The writer forgets one invalidation.
+    SkipInvalidation,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(5),
+            readers: std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(MAX_READERS),
+            updates: 500,
+            seed: 1,
+            data: None,
+            db: None,
+            json: false,
+            fault: None,
+        }
+    }
+}
+
+/// Each reader keeps a database connection open, so their number is bounded.
+const MAX_READERS: usize = 256;
+
+/// Reads the command line (without the program's name).
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, ShopError> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let mut options = Options::default();
+    let mut first = true;
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Value(word) if first && word == "cut" => return parse_cut(parser),
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("seconds") => options.time = seconds(&text(&mut parser)?)?,
+            Long("readers") => options.readers = number(&mut parser, "--readers", 1..=MAX_READERS)?,
+            Long("updates") => options.updates = number(&mut parser, "--updates", 1..=1_000_000)?,
+            Long("seed") => options.seed = number(&mut parser, "--seed", 0..=u64::MAX)?,
+            Long("data") => options.data = Some(Data::Folder(path(&mut parser)?)),
+            Long("db") => options.db = Some(path(&mut parser)?),
+            Long("json") => options.json = true,
+            Long("fault") => options.fault = Some(fault(&text(&mut parser)?)?),
+            other => return Err(usage(other.unexpected())),
+        }
+        first = false;
+    }
+    Ok(Command::Run(options))
+}
+
+fn parse_cut(mut parser: lexopt::Parser) -> Result<Command, ShopError> {
+    let (mut data, mut wanted, mut out) = (None, None, None);
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("data") => data = Some(path(&mut parser)?),
+            Long("weeks") => wanted = Some(weeks(&text(&mut parser)?)?),
+            Long("out") => out = Some(path(&mut parser)?),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    match (data, wanted, out) {
+        (Some(data), Some(weeks), Some(out)) => Ok(Command::Cut(Cut { data, weeks, out })),
+        _ => Err(ShopError::Usage(
+            "cut needs --data, --weeks and --out".to_owned(),
+        )),
+    }
+}
+
+fn usage(error: lexopt::Error) -> ShopError {
+    ShopError::Usage(error.to_string())
+}
+
+fn text(parser: &mut lexopt::Parser) -> Result<String, ShopError> {
+    let value = parser.value().map_err(usage)?;
+    value
+        .into_string()
+        .map_err(|value| ShopError::Usage(format!("{value:?} is not text")))
+}
+
+fn path(parser: &mut lexopt::Parser) -> Result<PathBuf, ShopError> {
+    parser.value().map(PathBuf::from).map_err(usage)
+}
+
+fn number<N: FromStr + PartialOrd + std::fmt::Display>(
+    parser: &mut lexopt::Parser,
+    option: &str,
+    range: RangeInclusive<N>,
+) -> Result<N, ShopError> {
+    let value = text(parser)?;
+    value
+        .parse()
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| {
+            ShopError::Usage(format!(
+                "{option} {value}: not a number from {} to {}",
+                range.start(),
+                range.end()
+            ))
+        })
+}
+
+fn seconds(value: &str) -> Result<Duration, ShopError> {
+    // A day is long enough, and keeps every counter far from its end.
+    let seconds = value
+        .parse()
+        .ok()
+        .filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| {
+        ShopError::Usage(format!(
+            "--seconds {value}: not a number over 0 and up to 86400"
+        ))
+    })
+}
+
+fn weeks(value: &str) -> Result<RangeInclusive<u32>, ShopError> {
+    let (from, to) = value.split_once('-').unwrap_or((value, value));
+    match (from.parse(), to.parse()) {
+        (Ok(from), Ok(to)) if from <= to => Ok(from..=to),
+        _ => Err(ShopError::Usage(format!(
+            "--weeks {value}: not a week or a range such as 19-22"
+        ))),
+    }
+}
+
+fn fault(value: &str) -> Result<Fault, ShopError> {
+    match value {
+        "skip-invalidation" => Ok(Fault::SkipInvalidation),
+        _ => Err(ShopError::Usage(format!(
+            "--fault {value}: only skip-invalidation is known"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, ShopError> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn nothing_said_means_five_seconds_of_the_fixture_in_a_temporary_file() {
+        let Ok(Command::Run(options)) = parsed("") else {
+            panic!("no run")
+        };
+        assert_eq!(options, Options::default());
+        assert_eq!(options.time, Duration::from_secs(5));
+        assert!(options.readers >= 1 && options.data.is_none() && options.db.is_none());
+    }
+
+    #[test]
+    fn every_option_is_read() {
+        let line = "--seconds 0.5 --readers=3 --updates 7 --seed 9 --data d --db f --json --fault skip-invalidation";
+        let expected = Options {
+            time: Duration::from_millis(500),
+            readers: 3,
+            updates: 7,
+            seed: 9,
+            data: Some(Data::Folder("d".into())),
+            db: Some("f".into()),
+            json: true,
+            fault: Some(Fault::SkipInvalidation),
+        };
+        assert_eq!(parsed(line), Ok(Command::Run(expected)));
+    }
+
+    #[test]
+    fn help_wins_over_what_follows_it() {
+        assert_eq!(parsed("--help --nonsense"), Ok(Command::Help));
+        assert_eq!(parsed("cut -h"), Ok(Command::Help));
+    }
+
+    #[test]
+    fn cut_takes_a_range_of_weeks_or_one() {
+        let cut = |weeks| {
+            Command::Cut(Cut {
+                data: "d".into(),
+                weeks,
+                out: "o".into(),
+            })
+        };
+        assert_eq!(
+            parsed("cut --data d --weeks 19-22 --out o"),
+            Ok(cut(19..=22))
+        );
+        assert_eq!(parsed("cut --data d --weeks 7 --out o"), Ok(cut(7..=7)));
+        assert!(parsed("cut --data d --weeks 9-2 --out o").is_err());
+        assert!(parsed("cut --data d").is_err());
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_the_offending_word() {
+        for line in [
+            "--seconds 0",
+            "--seconds nan",
+            "--seconds -1",
+            "--seconds inf",
+            "--readers 0",
+            "--readers 257",
+            "--seed x",
+            "--fault other",
+            "--what",
+            "extra",
+            "--json=yes",
+            "--db",
+            "--updates 0",
+        ] {
+            let Err(ShopError::Usage(text)) = parsed(line) else {
+                panic!("{line} was accepted")
+            };
+            assert!(!text.is_empty());
+        }
+        assert!(
+            parsed("--fault other")
+                .expect_err("refused")
+                .to_string()
+                .contains("other")
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! One run: open, warm, let readers and the writer loose, check.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use wellspring::Stats;
+
+use crate::check::Check;
+use crate::database::Database;
+use crate::error::ShopError;
+use crate::keys::Keys;
+use crate::options::Options;
+use crate::progress::Progress;
+use crate::readers::{self, Shared, Tally};
+use crate::shop::Shop;
+use crate::workload::{Call, Population};
+use crate::writer::{self, Written};
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How long opening and loading the database took.
+    pub loading: Duration,
+    /// How long computing every value once took.
+    pub warming: Duration,
+    /// How long readers and the writer ran.
+    pub time: Duration,
+    /// Calls per second through the service, all readers together.
+    pub lookups_per_s: f64,
+    /// Calls per second in direct SQL, all readers together.
+    pub sql_lookups_per_s: f64,
+    /// What the readers did, together.
+    pub read: Tally,
+    /// What the writer did.
+    pub written: Written,
+    /// What the engine did while they ran.
+    pub work: Work,
+    /// The engine's figures at the end of the run, before the check.
+    pub stats: Stats,
+    /// Memory of the whole process in bytes, where the system tells.
+    pub process_bytes: Option<u64>,
+    /// The proof.
+    pub check: Check,
+}
+
+/// What the engine did between two looks at its figures.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Nodes marked.
+    pub marked: u64,
+    /// Values computed.
+    pub computed: u64,
+    /// Values found still right because nothing they read had really changed: computations saved.
+    pub saved: u64,
+}
+
+/// Runs the service as the options say.
+pub fn run(options: &Options) -> Result<Outcome, ShopError> {
+    let mut progress = Progress::new(options.time);
+    let began = Instant::now();
+    let database = Database::open(options.db.as_deref(), options.data.as_ref())?;
+    let keys = Keys::read(&database)?;
+    let population = Population::read(&database, &keys)?;
+    let loading = began.elapsed();
+    let shop = Shop::new(database)?;
+    let began = Instant::now();
+    shop.warm(&keys)?;
+    let warming = began.elapsed();
+    let before = shop.engine.stats();
+    progress.note(&format!(
+        "{} baskets loaded in {:.2} s, {} values computed in {:.2} s",
+        keys.baskets.len(),
+        loading.as_secs_f64(),
+        before.nodes,
+        warming.as_secs_f64()
+    ));
+
+    let mut random = fastrand::Rng::with_seed(options.seed);
+    let calls: Vec<Vec<Call>> = (0..options.readers)
+        .map(|_| population.calls(&mut random))
+        .collect();
+    let shared = Shared {
+        shop: &shop,
+        keys: &keys,
+        started: Instant::now(),
+        stop: AtomicBool::new(false),
+        lookups: AtomicU64::new(0),
+        sql_calls: AtomicU64::new(0),
+        updates: AtomicU64::new(0),
+    };
+    progress.start();
+    let (tallies, written) = thread::scope(|scope| {
+        let readers: Vec<_> = calls
+            .iter()
+            .map(|calls| scope.spawn(|| readers::read(&shared, calls)))
+            .collect();
+        let writer = scope.spawn(|| writer::write(&shared, &population, options, random));
+        let failed = || writer.is_finished() || readers.iter().any(ScopedJoinHandle::is_finished);
+        watch(&shared, options.time, &mut progress, failed);
+        shared.stop.store(true, Ordering::Relaxed);
+        writer.thread().unpark();
+        // All are waited for before the first error is looked at.
+        let written = writer.join();
+        let tallies: Vec<_> = readers.into_iter().map(ScopedJoinHandle::join).collect();
+        let written = written.map_err(|_| ShopError::Worker("writer"))??;
+        let tallies = tallies
+            .into_iter()
+            .map(|tally| tally.map_err(|_| ShopError::Worker("reader"))?);
+        Ok::<_, ShopError>((tallies.collect::<Result<Vec<_>, _>>()?, written))
+    })?;
+    let time = shared.started.elapsed();
+    let stats = shop.engine.stats();
+    let work = Work {
+        marked: stats.marked - before.marked,
+        computed: stats.computes - before.computes,
+        saved: stats.verified - before.verified,
+    };
+    let process_bytes = process_bytes();
+    progress.note("checking every cached value");
+    let check = Check::run(&shop, &keys)?;
+
+    let mut read = Tally::default();
+    for tally in &tallies {
+        read.service.merge(&tally.service);
+        read.sql.merge(&tally.sql);
+    }
+    Ok(Outcome {
+        loading,
+        warming,
+        time,
+        lookups_per_s: tallies.iter().map(|tally| tally.service.rate()).sum(),
+        sql_lookups_per_s: tallies.iter().map(|tally| tally.sql.rate()).sum(),
+        read,
+        written,
+        work,
+        stats,
+        process_bytes,
+        check,
+    })
+}
+
+/// Waits until the time is over, or a worker has ended early because it failed.
+fn watch(shared: &Shared<'_>, total: Duration, progress: &mut Progress, failed: impl Fn() -> bool) {
+    let end = shared.started + total;
+    while Instant::now() < end && !failed() {
+        let tick = progress
+            .next()
+            .min(end)
+            .min(Instant::now() + Duration::from_millis(100));
+        thread::sleep(tick.saturating_duration_since(Instant::now()));
+        progress.tick(shared, total);
+    }
+    progress.end();
+}
+
+/// The resident memory of this process, where the system tells it in a file.
+fn process_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
