@@ -186,9 +186,7 @@ impl<H> Late<H> {
     #[inline]
     #[must_use]
     pub fn get(&self) -> &H {
-        self.0
-            .get()
-            .expect("the service is registered before its functions run")
+        self.0.get().expect("the service is registered before its functions run")
     }
 }
 

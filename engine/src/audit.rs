@@ -1,0 +1,124 @@
+//! The validator: the whole graph against its invariants. Numbers are those of DESIGN.md.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::deps::Dep;
+use crate::edge::generation;
+use crate::graph::Graph;
+use crate::node::{HAS_VALUE, State};
+use crate::sync::atomic::Ordering;
+
+impl Graph {
+    fn deps_of(&self, slot: u32) -> Vec<Dep> {
+        let _pin = self.collector.pin();
+        // SAFETY: [pinned-deps] read under the pin above.
+        unsafe { self.warm(slot).deps.load(Ordering::Acquire).as_ref() }.map_or_else(Vec::new, |list| list.iter().collect())
+    }
+
+    /// (live, stale) reverse edges.
+    pub(crate) fn count_edges(&self) -> (usize, usize) {
+        let (mut live, mut stale) = (0, 0);
+        for (first, _) in self.pages.chunks() {
+            for slot in first..first + crate::page::CHUNK as u32 {
+                for edge in self.edges.list(&self.row(slot).rev) {
+                    if generation(self.row(edge.slot).rev.load(Ordering::Acquire)) == edge.generation {
+                        live += 1;
+                    } else {
+                        stale += 1;
+                    }
+                }
+            }
+        }
+        (live, stale)
+    }
+
+    /// Everything that is wrong, in words.
+    pub(crate) fn audit(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let functions = self.all_functions();
+        let live: HashMap<u32, usize> =
+            functions.iter().enumerate().flat_map(|(id, function)| function.slots().into_iter().map(move |slot| (slot, id))).collect();
+        let named = |slot: u32| format!("node {slot} of `{}` ({:?})", self.function_name(slot), self.head(slot));
+        for (&slot, &id) in &live {
+            let head = self.head(slot);
+            if !head.is_live() {
+                wrong.push(format!("I32: {} is in a key table but free", named(slot)));
+            }
+            if self.pages.owner(slot) as usize != id {
+                wrong.push(format!("I32: {} lies in another function's chunk", named(slot)));
+            }
+            if matches!(head.state(), State::Computing | State::Verifying | State::Publishing) {
+                wrong.push(format!("I26: {} is in flight at quiescence", named(slot)));
+            }
+            let changed = self.warm(slot).changed.load(Ordering::Acquire);
+            if changed > head.epoch() {
+                wrong.push(format!("I16: {} changed at epoch {changed}, later than its own", named(slot)));
+            }
+            let list = self.edges.list(&self.row(slot).rev);
+            if !head.is_consistent() && !list.is_empty() {
+                wrong.push(format!("I11: {} is marked but has {} reverse edges", named(slot), list.len()));
+            }
+            for edge in &list {
+                let dependant = self.head(edge.slot);
+                if generation(self.row(edge.slot).rev.load(Ordering::Acquire)) != edge.generation {
+                    continue;
+                }
+                if !dependant.is_live() {
+                    wrong.push(format!("I12: {} has a live edge to the free slot {}", named(slot), edge.slot));
+                } else if !self.deps_of(edge.slot).iter().any(|dep| dep.slot == slot) {
+                    wrong.push(format!("I10: {} has a live edge to {}, which does not depend on it", named(slot), named(edge.slot)));
+                }
+            }
+            let deps = self.deps_of(slot);
+            if deps.iter().map(|dep| dep.slot).collect::<HashSet<_>>().len() != deps.len() {
+                wrong.push(format!("I14: {} has a dependency twice", named(slot)));
+            }
+            if head.is_consistent() {
+                if self.warm(slot).flags.load(Ordering::Acquire) & HAS_VALUE == 0 {
+                    wrong.push(format!("{} is consistent without a value", named(slot)));
+                }
+                self.audit_deps(slot, &deps, &mut wrong);
+            }
+        }
+        for (first, _) in self.pages.chunks() {
+            for slot in (first..first + crate::page::CHUNK as u32).filter(|slot| !live.contains_key(slot)) {
+                if self.head(slot).is_live() {
+                    wrong.push(format!("{} is live but in no key table", named(slot)));
+                }
+                if !self.edges.list(&self.row(slot).rev).is_empty() {
+                    wrong.push(format!("I12: the free slot {slot} has reverse edges"));
+                }
+            }
+        }
+        if self.flights.len() > 0 {
+            wrong.push(format!("I26: {} flight records or waits are left", self.flights.len()));
+        }
+        if self.watchers.len() > 0 {
+            let armed = |slot: &u32| self.head(*slot).has(crate::node::WATCHED);
+            let flagged = live.keys().filter(|&slot| armed(slot)).count();
+            if flagged == 0 {
+                wrong.push(format!("I34: {} watchers wait on nodes that will not tell them", self.watchers.len()));
+            }
+        }
+        wrong
+    }
+
+    fn audit_deps(&self, slot: u32, deps: &[Dep], wrong: &mut Vec<String>) {
+        let mine = generation(self.row(slot).rev.load(Ordering::Acquire));
+        for dep in deps {
+            let head = self.head(dep.slot);
+            if !head.is_consistent() || head.epoch() != dep.epoch {
+                wrong.push(format!(
+                    "I8: node {slot} is consistent, but its dependency {} is {head:?} (read at epoch {})",
+                    dep.slot, dep.epoch
+                ));
+                continue;
+            }
+            let edges = self.edges.list(&self.row(dep.slot).rev);
+            let count = edges.iter().filter(|edge| edge.slot == slot && edge.generation == mine).count();
+            if count != 1 {
+                wrong.push(format!("I9: node {slot} has {count} live edges in the list of {}, not one", dep.slot));
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Several changes, one commit.
+
+use crate::fault::Fault;
+use crate::graph::Graph;
+use crate::handle::{Handle, Source};
+use crate::key::{Key, Lookup};
+use crate::sweep::{Root, Roots};
+use crate::sync::Arc;
+use crate::value::Value;
+
+/// Collects changes for one commit: one number, one sweep from all of them, one round of notifications.
+///
+/// Nothing is visible before the closure given to [`Engine::batch`](crate::Engine::batch) returns; if it panics, nothing
+/// happens at all.
+#[derive(Debug)]
+pub struct Batch<'e> {
+    graph: &'e Arc<Graph>,
+    roots: Collected,
+}
+
+/// Roots on their way to a sweep. Values that never get there are given back to the collector.
+struct Collected(Roots, Arc<Graph>);
+
+impl std::fmt::Debug for Collected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} changes", self.0.len())
+    }
+}
+
+impl Drop for Collected {
+    fn drop(&mut self) {
+        for root in self.0.drain(..) {
+            if let Root::Set { slot, word, .. } = root
+                && let Some(retired) = self.1.function(slot).retired_value(word)
+            {
+                self.1.collector.retire(retired);
+            }
+        }
+    }
+}
+
+impl<'e> Batch<'e> {
+    pub(crate) fn new(graph: &'e Arc<Graph>) -> Batch<'e> {
+        Batch { graph, roots: Collected(Roots::new(), graph.clone()) }
+    }
+
+    pub(crate) fn into_roots(mut self) -> Roots {
+        std::mem::take(&mut self.roots.0)
+    }
+
+    fn check(&self, graph: &Arc<Graph>) {
+        assert!(Arc::ptr_eq(self.graph, graph), "the function belongs to another engine than the batch");
+    }
+
+    /// Sets a source at the commit. The last set of a key wins; a value equal to the current one is dropped.
+    ///
+    /// # Panics
+    /// If the source is another engine's, or the engine is full ([`try_set`](Batch::try_set) returns the latter).
+    pub fn set<K: Key, V: Value, Q: ?Sized + Lookup<K>>(&mut self, source: &Source<K, V>, key: &Q, value: V) {
+        if let Err(fault) = self.try_set(source, key, value) {
+            panic!("`{}` could not be set: {fault}", source.name());
+        }
+    }
+
+    /// [`set`](Batch::set), with the engine's limits as errors.
+    ///
+    /// # Errors
+    /// [`Fault::Full`] or [`Fault::KeyTooLarge`]; the rest of the batch stands.
+    ///
+    /// # Panics
+    /// If the source is another engine's.
+    pub fn try_set<K: Key, V: Value, Q: ?Sized + Lookup<K>>(&mut self, source: &Source<K, V>, key: &Q, value: V) -> Result<(), Fault> {
+        self.check(&source.graph);
+        // An earlier set of the key in this batch must not survive a later one that equals the value of today.
+        if let Some((slot, _)) = source.data.find(self.graph, source.hash(key), key) {
+            let graph = self.graph;
+            self.roots.0.retain(|root| match root {
+                Root::Set { slot: set, word, .. } if *set == slot => {
+                    if let Some(retired) = graph.function(slot).retired_value(*word) {
+                        graph.collector.retire(retired);
+                    }
+                    false
+                }
+                _ => true,
+            });
+        }
+        self.roots.0.extend(source.set_root(key, value)?);
+        Ok(())
+    }
+
+    /// Invalidates a key at the commit.
+    ///
+    /// # Panics
+    /// If the function is another engine's.
+    pub fn invalidate<K: Key, V: Value, Q: ?Sized + Lookup<K>>(&mut self, function: &Handle<K, V>, key: &Q) {
+        self.check(&function.graph);
+        self.roots.0.extend(function.root(key));
+    }
+
+    /// Invalidates every key of a function at the commit.
+    ///
+    /// # Panics
+    /// If the function is another engine's.
+    pub fn invalidate_all<K: Key, V: Value>(&mut self, function: &Handle<K, V>) {
+        self.check(&function.graph);
+        self.roots.0.push(Root::Function { id: function.data.id });
+    }
+}

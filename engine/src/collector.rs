@@ -1,0 +1,267 @@
+//! Pins and reclamation: crossbeam's epochs, one collector per engine.
+//!
+//! User `Drop` code never runs inside a pin or a sweep. What is retired waits in three places: *limbo* (just retired),
+//! *sealed* (a batch that waits until every pin of its time is gone) and *ready* (nobody can see it: to be dropped after
+//! the next commit or in `collect`). Crossbeam's own deferred function only moves a batch number from one to the other.
+
+use crate::sync::{Arc, Mutex, lock};
+use slotmap::{DefaultKey, SlotMap};
+
+/// Something to drop once no pin can see it.
+pub(crate) struct Retired {
+    pointer: *mut (),
+    drop: unsafe fn(*mut ()),
+}
+
+// SAFETY: [retire] only made from boxes of `Send` types by `Retired::boxed`.
+unsafe impl Send for Retired {}
+
+impl Retired {
+    /// # Safety
+    /// `pointer` came from `Box::into_raw`, and nobody reaches it after the pins of this moment are gone.
+    pub(crate) unsafe fn boxed<T: Send>(pointer: *mut T) -> Retired {
+        unsafe fn drop_box<T>(pointer: *mut ()) {
+            // SAFETY: [retire] the contract of `boxed`; called once, from `run`.
+            drop(unsafe { Box::from_raw(pointer.cast::<T>()) });
+        }
+        Retired { pointer: pointer.cast(), drop: drop_box::<T> }
+    }
+
+    /// Runs the user's `Drop`. A panic in it is the user's; it stops here.
+    fn run(self) {
+        let drop = self.drop;
+        let pointer = self.pointer;
+        // SAFETY: [retire] `boxed`'s contract, and `self` is consumed.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe { drop(pointer) }));
+    }
+}
+
+type Batch = Vec<Retired>;
+
+#[derive(Default)]
+struct Waiting {
+    limbo: Batch,
+    sealed: SlotMap<DefaultKey, Batch>,
+    ready: Vec<Batch>,
+}
+
+/// The engine's collector.
+pub(crate) struct Collector {
+    waiting: Arc<Mutex<Waiting>>,
+    epochs: epochs::Epochs,
+}
+
+/// Retired values per sealed batch: sealing costs one deferred closure and one flush.
+const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 64 };
+
+impl Collector {
+    pub(crate) fn new() -> Collector {
+        Collector { waiting: Arc::new(Mutex::new(Waiting::default())), epochs: epochs::Epochs::new() }
+    }
+
+    #[inline]
+    pub(crate) fn pin(&self) -> Guard {
+        self.epochs.pin()
+    }
+
+    /// Hands something over; it is dropped after every pin taken before now is gone, never in here.
+    pub(crate) fn retire(&self, retired: Retired) {
+        let full = {
+            let mut waiting = lock(&self.waiting);
+            waiting.limbo.push(retired);
+            waiting.limbo.len() >= BATCH
+        };
+        if full {
+            self.seal();
+        }
+    }
+
+    fn seal(&self) {
+        let batch = {
+            let mut waiting = lock(&self.waiting);
+            if waiting.limbo.is_empty() {
+                return;
+            }
+            let limbo = std::mem::take(&mut waiting.limbo);
+            waiting.sealed.insert(limbo)
+        };
+        let shared = Arc::downgrade(&self.waiting);
+        self.epochs.defer(move || {
+            if let Some(shared) = shared.upgrade() {
+                let mut waiting = lock(&shared);
+                if let Some(batch) = waiting.sealed.remove(batch) {
+                    waiting.ready.push(batch);
+                }
+            }
+        });
+    }
+
+    /// Drops what nobody can see any more. Runs user `Drop` code, so it is called with no lock and no pin held.
+    pub(crate) fn reap(&self) -> usize {
+        let ready = std::mem::take(&mut lock(&self.waiting).ready);
+        let mut dropped = 0;
+        for retired in ready.into_iter().flatten() {
+            retired.run();
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Seals, lets the epochs advance as far as pins allow, and drops what came free.
+    pub(crate) fn collect(&self) -> usize {
+        self.seal();
+        let mut dropped = self.reap();
+        for _ in 0..4 {
+            self.epochs.advance();
+            dropped += self.reap();
+        }
+        dropped
+    }
+
+    /// Retired and not yet dropped.
+    pub(crate) fn waiting(&self) -> usize {
+        let waiting = lock(&self.waiting);
+        waiting.limbo.len() + waiting.sealed.values().chain(&waiting.ready).map(Vec::len).sum::<usize>()
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        // No pin can be left: a pin borrows the graph. What crossbeam still holds is batch numbers.
+        let waiting = std::mem::take(&mut *lock(&self.waiting));
+        let sealed = waiting.sealed.into_iter().map(|(_, batch)| batch);
+        for retired in waiting.limbo.into_iter().chain(sealed.flatten()).chain(waiting.ready.into_iter().flatten()) {
+            retired.run();
+        }
+    }
+}
+
+impl std::fmt::Debug for Collector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collector").field("waiting", &self.waiting()).finish()
+    }
+}
+
+pub(crate) use epochs::Guard;
+
+#[cfg(not(any(loom, shuttle)))]
+mod epochs {
+    use crossbeam_epoch as epoch;
+    use std::cell::RefCell;
+
+    pub(crate) type Guard = epoch::Guard;
+
+    /// Crossbeam's collector and this thread's registration with it.
+    pub(super) struct Epochs(epoch::Collector);
+
+    thread_local! {
+        // One entry per engine this thread has pinned; almost always one.
+        static HANDLES: RefCell<Vec<(epoch::Collector, epoch::LocalHandle)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    impl Epochs {
+        pub(super) fn new() -> Epochs {
+            Epochs(epoch::Collector::new())
+        }
+
+        #[inline]
+        pub(super) fn pin(&self) -> Guard {
+            HANDLES
+                .try_with(|handles| {
+                    if let Ok(handles) = handles.try_borrow()
+                        && let Some((_, handle)) = handles.iter().find(|(collector, _)| *collector == self.0)
+                    {
+                        return handle.pin();
+                    }
+                    self.register(Some(handles))
+                })
+                // The thread is being torn down: a registration for this one pin.
+                .unwrap_or_else(|_| self.register(None))
+        }
+
+        #[cold]
+        fn register(&self, handles: Option<&RefCell<Vec<(epoch::Collector, epoch::LocalHandle)>>>) -> Guard {
+            let handle = self.0.register();
+            let guard = handle.pin();
+            if let Some(Ok(mut handles)) = handles.map(RefCell::try_borrow_mut) {
+                // Engines come and go in tests: keep the list short. A dropped registration of a live engine is made again.
+                if handles.len() >= 16 {
+                    handles.remove(0);
+                }
+                handles.push((self.0.clone(), handle));
+            }
+            guard
+        }
+
+        pub(super) fn defer(&self, run: impl FnOnce() + Send + 'static) {
+            let guard = self.pin();
+            guard.defer(run);
+            guard.flush();
+        }
+
+        pub(super) fn advance(&self) {
+            self.pin().flush();
+        }
+    }
+}
+
+#[cfg(any(loom, shuttle))]
+mod epochs {
+    //! The smallest collector that is right: deferred work runs when no pin is left. Swapped in under the checkers, which
+    //! cannot see into crossbeam's.
+    use crate::sync::{Arc, Mutex, lock};
+
+    #[derive(Default)]
+    struct Model {
+        pins: usize,
+        deferred: Vec<Box<dyn FnOnce() + Send>>,
+    }
+
+    pub(super) struct Epochs(Arc<Mutex<Model>>);
+
+    pub(crate) struct Guard(Arc<Mutex<Model>>);
+
+    impl Epochs {
+        pub(super) fn new() -> Epochs {
+            Epochs(Arc::new(Mutex::new(Model::default())))
+        }
+        pub(super) fn pin(&self) -> Guard {
+            if !crate::sync::fault!("retire_ignores_pins") {
+                lock(&self.0).pins += 1;
+            }
+            Guard(self.0.clone())
+        }
+        pub(super) fn defer(&self, run: impl FnOnce() + Send + 'static) {
+            lock(&self.0).deferred.push(Box::new(run));
+            self.advance();
+        }
+        pub(super) fn advance(&self) {
+            let runnable = {
+                let mut model = lock(&self.0);
+                if model.pins == 0 { std::mem::take(&mut model.deferred) } else { Vec::new() }
+            };
+            for run in runnable {
+                run();
+            }
+        }
+    }
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let runnable = {
+                let mut model = lock(&self.0);
+                model.pins = model.pins.saturating_sub(1);
+                if model.pins == 0 { std::mem::take(&mut model.deferred) } else { Vec::new() }
+            };
+            for run in runnable {
+                run();
+            }
+        }
+    }
+
+    impl std::fmt::Debug for Guard {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Guard")
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Running a function's body, and getting a value out of a node that has none to give yet.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::cx::{Asker, Cx};
+use crate::deps::{Dep, Recorded, UNSTORED};
+use crate::fault::Fault;
+use crate::flight::{Flight, Joined, Outcome, Running, panic_message};
+use crate::function::{Body, FnData, flight_key};
+use crate::graph::{AnyFunction, Graph, Refresh};
+use crate::key::Key;
+use crate::log::What;
+use crate::node::{HAS_VALUE, Head};
+use crate::publish::{Outcoming, Published};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Weak};
+use crate::value::{Read, Value, expose, to_word};
+use crate::verify::{LAST_EPOCH, Next, Settle};
+
+/// A flight that ended on this thread.
+pub(crate) struct Ran<V> {
+    pub(crate) value: V,
+    /// In the node, under the flight's epoch.
+    pub(crate) stored: bool,
+}
+
+/// A value and the epoch to record for it.
+pub(crate) type Got<V> = (V, u32);
+
+/// Why `obtain` returned without a value.
+pub(crate) enum Miss {
+    Fault(Fault),
+    /// The node was removed: find the key again.
+    Removed,
+}
+
+impl From<Fault> for Miss {
+    fn from(fault: Fault) -> Miss {
+        Miss::Fault(fault)
+    }
+}
+
+impl<K: Key, V: Value> FnData<K, V> {
+    /// Runs a sync body for a claimed node; `None` if the node was removed under the claim.
+    pub(crate) fn run(&self, graph: &Arc<Graph>, slot: u32, flight: Head, body: &Body<K, V>) -> Result<Option<Ran<V>>, Fault> {
+        let Body::Sync(body) = body else { return Err(Fault::WouldBlock) };
+        let start = graph.finished_commit();
+        let key = flight_key(slot, flight);
+        let cx = Cx::inline(graph.id, key);
+        let result = {
+            let _running = Running::enter(graph.id, key, false);
+            catch_unwind(AssertUnwindSafe(|| self.key(graph, slot, flight.version()).map(|key| body(&cx, &key))))
+        };
+        self.count_compute(graph);
+        let recorded = cx.state().end();
+        match result {
+            Ok(Some(value)) => self.store(graph, slot, flight, &cx, &recorded, value, start).map(Some),
+            Ok(None) => {
+                self.end_without_value(graph, slot, flight, None, start);
+                Ok(None)
+            }
+            Err(panic) => {
+                let fault = Fault::Panicked { function: self.name.clone(), message: panic_message(&*panic) };
+                self.end_without_value(graph, slot, flight, Some(fault.clone()), start);
+                Err(fault)
+            }
+        }
+    }
+
+    fn count_compute(&self, graph: &Graph) {
+        // Relaxed: a statistic.
+        self.computes.fetch_add(1, Ordering::Relaxed);
+        crate::stats::add(&graph.counters.mine().computes, 1);
+    }
+
+    fn end_without_value(&self, graph: &Graph, slot: u32, flight: Head, fault: Option<Fault>, start: u64) {
+        graph.abandon(slot, flight);
+        graph.end_flight(flight_key(slot, flight), Outcome { fault, start, ..Outcome::default() });
+    }
+
+    /// Stores a body's result, unless it was made from a fault or the node moved on.
+    #[allow(clippy::too_many_arguments, reason = "the flight's whole state, once")]
+    fn store(&self, graph: &Graph, slot: u32, flight: Head, cx: &Cx, recorded: &Recorded, value: V, start: u64) -> Result<Ran<V>, Fault> {
+        let key = flight_key(slot, flight);
+        // User code (`Eq`, `Clone`) runs before the node is owned.
+        let prepared = catch_unwind(AssertUnwindSafe(|| {
+            if cx.state().is_faulted() {
+                None
+            } else if self.is_unchanged(graph, slot, flight, &value) {
+                Some(Outcoming::Equal)
+            } else if self.is_inline() {
+                Some(Outcoming::Changed(to_word(&value)))
+            } else {
+                Some(Outcoming::Changed(expose(value.clone())))
+            }
+        }));
+        let result = match prepared {
+            Ok(Some(result)) => result,
+            Ok(None) => {
+                graph.abandon(slot, flight);
+                self.hand_over(graph, key, &value, start);
+                return Ok(Ran { value, stored: false });
+            }
+            Err(panic) => {
+                let fault = Fault::Panicked { function: self.name.clone(), message: panic_message(&*panic) };
+                self.end_without_value(graph, slot, flight, Some(fault.clone()), start);
+                return Err(fault);
+            }
+        };
+        let (equal, word) = match result {
+            Outcoming::Equal => (true, None),
+            Outcoming::Changed(word) => (false, Some(word)),
+        };
+        let published = graph.publish(slot, flight, recorded.as_slice(), result, |old| {
+            if let Some(retired) = self.retired_value(old) {
+                graph.collector.retire(retired);
+            }
+        });
+        match published {
+            Published::Stored { consistent, waiters } => {
+                if equal {
+                    crate::stats::add(&graph.counters.mine().cut_offs, 1);
+                }
+                graph.note(if equal { What::CutOff } else { What::Computed }, slot);
+                if waiters {
+                    graph.end_flight(key, Outcome { start, stored: true, doomed: !consistent, ..Outcome::default() });
+                }
+                Ok(Ran { value, stored: true })
+            }
+            Published::Superseded => {
+                if let Some(retired) = word.and_then(|word| self.retired_value(word)) {
+                    graph.collector.retire(retired);
+                }
+                self.hand_over(graph, key, &value, start);
+                Ok(Ran { value, stored: false })
+            }
+        }
+    }
+
+    /// A result that stays out of the node goes to those who waited from the start.
+    fn hand_over(&self, graph: &Graph, key: crate::flight::FlightKey, value: &V, start: u64) {
+        if graph.is_waited_for(key) {
+            let shared = catch_unwind(AssertUnwindSafe(|| value.clone())).ok();
+            let value = shared.map(|value| Arc::new(value) as Arc<dyn std::any::Any + Send + Sync>);
+            graph.end_flight(key, Outcome { start, value, doomed: true, ..Outcome::default() });
+        }
+    }
+
+    /// Whether the new value equals the old one by the function's rule.
+    fn is_unchanged(&self, graph: &Graph, slot: u32, flight: Head, value: &V) -> bool {
+        // Relaxed: written by owners of `Publishing` before this flight claimed the node.
+        if !self.cut_off.compares() || graph.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE == 0 {
+            return false;
+        }
+        let _pin = graph.collector.pin();
+        let word = graph.row(slot).value.load(Ordering::Acquire);
+        if !graph.head(slot).same_flight(flight) {
+            return false;
+        }
+        // SAFETY: [pinned-value] the flight still owned the node after the load, so the word was its value; the pin keeps it.
+        let old = unsafe { Read::<V>::new(word, self.is_inline()) };
+        self.cut_off.same(&old, value)
+    }
+
+    /// Starts an async body for a node.
+    pub(crate) fn start(self: &Arc<Self>, graph: &Arc<Graph>, slot: u32, from: Head) -> Option<Arc<Flight>> {
+        let body = self.body.get().and_then(Weak::upgrade)?;
+        // The future lives in the graph's own table, so it holds the graph weakly.
+        let (weak_graph, graph_id, function) = (Arc::downgrade(graph), graph.id, self.clone());
+        graph.launch(slot, from, move |flight, start| {
+            Box::pin(async move {
+                let Body::Async(make) = &*body else { return };
+                let cx = Cx::shared(graph_id, flight_key(slot, flight));
+                let Some(key) = weak_graph.upgrade().and_then(|graph| function.key(&graph, slot, flight.version())) else { return };
+                let end = EndOnDrop(cx.clone());
+                let value = make(cx.clone(), key).await;
+                // The engine may have been dropped meanwhile; then nobody is left to store for.
+                let Some(graph) = weak_graph.upgrade() else { return };
+                function.count_compute(&graph);
+                let recorded = cx.state().end();
+                drop(end);
+                let stored = function.store(&graph, slot, flight, &cx, &recorded, value, start);
+                drop(stored);
+            })
+        })
+    }
+
+    /// Brings the node up to date on this thread and returns its value.
+    pub(crate) fn obtain(&self, graph: &Arc<Graph>, slot: u32, version: u32) -> Result<Got<V>, Miss> {
+        let mut settle = Settle::new(slot, version);
+        loop {
+            match settle.next(graph) {
+                Next::Gone => return Err(Miss::Removed),
+                Next::Ready => {
+                    let head = graph.head(slot);
+                    if let Some(value) = self.value_at(graph, slot, version, head.epoch()).filter(|_| head.is_consistent()) {
+                        return Ok((value, head.epoch()));
+                    }
+                }
+                Next::Run(at, head) if head.epoch() >= LAST_EPOCH => forget_worn(graph, at, head),
+                Next::Run(at, head) if at == slot => {
+                    let Some(body) = self.body.get().and_then(Weak::upgrade) else { return Err(Fault::Gone.into()) };
+                    let Some(flight) = graph.claim(slot, head) else { continue };
+                    let Some(ran) = self.run(graph, slot, flight, &body)? else { return Err(Miss::Removed) };
+                    return Ok((ran.value, if ran.stored { flight.epoch() } else { UNSTORED }));
+                }
+                Next::Run(at, head) => match graph.function(at).refresh(graph, at, head) {
+                    Refresh::Moved | Refresh::Ran(Ok(true)) => {}
+                    Refresh::Ran(_) => settle.force(),
+                    Refresh::Started(flight) => {
+                        let outcome = Joined::starter(graph, flight).blocking(Running::here(graph.id))?.wait();
+                        if !outcome.stored {
+                            settle.force();
+                        }
+                    }
+                },
+                Next::Join(at, head) => {
+                    let Some(joined) = graph.join(at, head) else { continue };
+                    let commit = joined.commit;
+                    let outcome = joined.blocking(Running::here(graph.id))?.wait();
+                    if at == slot
+                        && let Some(got) = self.share(graph, slot, head, commit, outcome)?
+                    {
+                        return Ok(got);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a waiter may take from a flight that has ended.
+    pub(crate) fn share(&self, graph: &Graph, slot: u32, flight: Head, joined: u64, outcome: Outcome) -> Result<Option<Got<V>>, Fault> {
+        if let Some(fault) = outcome.fault {
+            return Err(fault);
+        }
+        let fresh = outcome.start == joined || crate::sync::fault!("waiter_takes_doomed");
+        if outcome.stored && (fresh || !outcome.doomed) {
+            return Ok(self.value_at(graph, slot, flight.version(), flight.epoch()).map(|value| (value, flight.epoch())));
+        }
+        let value = outcome.value.filter(|_| fresh).and_then(|value| value.downcast_ref::<V>().cloned());
+        Ok(value.map(|value| (value, UNSTORED)))
+    }
+
+    /// `obtain` for an asynchronous function: waits without blocking.
+    pub(crate) async fn obtain_async(&self, graph: &Arc<Graph>, slot: u32, version: u32, cx: Option<&Cx>) -> Result<Got<V>, Miss> {
+        let blocked = |cx: Option<&Cx>| cx.map(|cx| cx.state().flight).into_iter().collect::<Vec<_>>();
+        let mut settle = Settle::new(slot, version);
+        loop {
+            let (at, head, joined) = match settle.next(graph) {
+                Next::Gone => return Err(Miss::Removed),
+                Next::Ready => {
+                    let head = graph.head(slot);
+                    if let Some(value) = self.value_at(graph, slot, version, head.epoch()).filter(|_| head.is_consistent()) {
+                        return Ok((value, head.epoch()));
+                    }
+                    continue;
+                }
+                Next::Run(at, head) if head.epoch() >= LAST_EPOCH => {
+                    forget_worn(graph, at, head);
+                    continue;
+                }
+                Next::Run(at, head) => match graph.function(at).refresh(graph, at, head) {
+                    Refresh::Moved | Refresh::Ran(Ok(true)) => continue,
+                    Refresh::Ran(Err(Fault::Gone)) if at == slot => return Err(Fault::Gone.into()),
+                    Refresh::Ran(_) => {
+                        settle.force();
+                        continue;
+                    }
+                    Refresh::Started(flight) => {
+                        let head = flight.head;
+                        (at, head, Joined::starter(graph, flight))
+                    }
+                },
+                Next::Join(at, head) => match graph.join(at, head) {
+                    Some(joined) => (at, head, joined),
+                    None => continue,
+                },
+            };
+            let commit = joined.commit;
+            let outcome = joined.blocking(blocked(cx))?.await;
+            if at != slot {
+                if outcome.fault.is_some() {
+                    settle.force();
+                }
+                continue;
+            }
+            if let Some(got) = self.share(graph, slot, head, commit, outcome)? {
+                return Ok(got);
+            }
+        }
+    }
+}
+
+/// A node whose epochs are used up leaves its slot, which is never used again; the key gets a new one.
+fn forget_worn(graph: &Arc<Graph>, slot: u32, head: Head) {
+    graph.commit(smallvec::smallvec![crate::sweep::Root::Forget { slot, version: head.version() }]);
+}
+
+/// Closes an async body's context also when its future is dropped half-way.
+struct EndOnDrop(Cx);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.state().end();
+    }
+}
+
+/// Records a value's epoch with the asker.
+pub(crate) fn record<V>(asker: Asker<'_>, slot: u32, got: Got<V>) -> Result<V, Fault> {
+    let (value, epoch) = got;
+    asker.record(Dep { slot, epoch })?;
+    Ok(value)
+}

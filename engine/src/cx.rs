@@ -1,0 +1,214 @@
+//! The context a running function reads others through, and who may ask.
+
+use crate::deps::{Dep, Recorded};
+use crate::fault::Fault;
+use crate::flight::FlightKey;
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::{Arc, Mutex, lock};
+
+/// What a running function reads others through: every read with it is recorded as a dependency.
+///
+/// Synchronous bodies borrow one; asynchronous bodies own one, and may clone it into the parts of a `join!`.
+/// A read through a clone that outlives its computation is [`Fault::Escaped`], never a late edge.
+#[derive(Debug)]
+pub struct Cx(Repr);
+
+#[derive(Debug)]
+enum Repr {
+    /// A sync body's: on the flight's own stack.
+    Inline(CxState),
+    Shared(Arc<CxState>),
+}
+
+#[derive(Debug)]
+pub(crate) struct CxState {
+    pub(crate) graph: u64,
+    pub(crate) flight: FlightKey,
+    tracked: bool,
+    recorded: Mutex<Recorded>,
+    flags: AtomicU8,
+    /// Where faults met by an untracked view count.
+    origin: Option<Arc<CxState>>,
+}
+
+/// A read through the context ended in a fault: the result may be made from it and is not cached.
+const FAULTED: u8 = 1;
+/// The flight has ended.
+const ENDED: u8 = 2;
+
+impl CxState {
+    fn new(graph: u64, flight: FlightKey, tracked: bool, origin: Option<Arc<CxState>>) -> CxState {
+        CxState { graph, flight, tracked, recorded: Mutex::new(Recorded::default()), flags: AtomicU8::new(0), origin }
+    }
+}
+
+impl Cx {
+    pub(crate) fn inline(graph: u64, flight: FlightKey) -> Cx {
+        Cx(Repr::Inline(CxState::new(graph, flight, true, None)))
+    }
+
+    pub(crate) fn shared(graph: u64, flight: FlightKey) -> Cx {
+        Cx(Repr::Shared(Arc::new(CxState::new(graph, flight, true, None))))
+    }
+
+    pub(crate) fn state(&self) -> &CxState {
+        match &self.0 {
+            Repr::Inline(state) => state,
+            Repr::Shared(state) => state,
+        }
+    }
+
+    /// A second handle for work that outlives the borrow; `None` for a sync body's context.
+    pub(crate) fn share(&self) -> Option<Cx> {
+        match &self.0 {
+            Repr::Inline(_) => None,
+            Repr::Shared(state) => Some(Cx(Repr::Shared(state.clone()))),
+        }
+    }
+
+    /// Reads inside the closure are not recorded: a later change of what they read leaves this value as it is.
+    ///
+    /// ```
+    /// # use wellspring::Engine;
+    /// let engine = Engine::new();
+    /// let rate = engine.source("rate", |_: &()| 2_u64)?;
+    /// let seen = rate.clone();
+    /// let once = engine.function("once", move |cx, n: &u64| cx.untracked(|cx| seen.get(cx, &())).unwrap_or(0) * n)?;
+    /// assert_eq!(once.get(&engine, &10)?, 20);
+    /// rate.set(&(), 3);
+    /// assert_eq!(once.get(&engine, &10)?, 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn untracked<R>(&self, read: impl FnOnce(&Cx) -> R) -> R {
+        let state = self.state();
+        let view = Cx(Repr::Inline(CxState::new(state.graph, state.flight, false, None)));
+        let result = read(&view);
+        if view.state().is_faulted() {
+            state.set(FAULTED);
+        }
+        result
+    }
+
+    /// An owned context that records nothing, for asynchronous reads. Faults it meets still keep the result uncached.
+    pub fn untracked_cx(&self) -> Cx {
+        let state = self.state();
+        let origin = match &self.0 {
+            Repr::Inline(_) => None,
+            Repr::Shared(shared) => Some(shared.clone()),
+        };
+        Cx(Repr::Shared(Arc::new(CxState::new(state.graph, state.flight, false, origin))))
+    }
+}
+
+impl Clone for Cx {
+    /// Another handle to the same computation. A sync body's context clones into one that records nothing and has ended:
+    /// sync bodies have no parts that outlive the borrow.
+    fn clone(&self) -> Cx {
+        self.share().unwrap_or_else(|| {
+            let state = self.state();
+            let detached = CxState::new(state.graph, state.flight, false, None);
+            detached.set(ENDED);
+            Cx(Repr::Shared(Arc::new(detached)))
+        })
+    }
+}
+
+impl CxState {
+    /// Whether reads may still be made.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        // Relaxed: the flag is re-checked under the lock when a dependency is recorded.
+        let ended = self.flags.load(Ordering::Relaxed) & ENDED != 0
+            || self.origin.as_ref().is_some_and(|origin| origin.flags.load(Ordering::Relaxed) & ENDED != 0);
+        if ended { Err(Fault::Escaped) } else { Ok(()) }
+    }
+
+    #[inline]
+    pub(crate) fn record(&self, dep: Dep) -> Result<(), Fault> {
+        if !self.tracked {
+            return self.check();
+        }
+        let mut recorded = lock(&self.recorded);
+        // Relaxed: set under the same lock.
+        if self.flags.load(Ordering::Relaxed) & ENDED != 0 {
+            return Err(Fault::Escaped);
+        }
+        recorded.record(dep);
+        Ok(())
+    }
+
+    fn set(&self, flag: u8) {
+        // Relaxed: read by the flight's owner after the reads that set it, on the same thread or behind the lock.
+        self.flags.fetch_or(flag, Ordering::Relaxed);
+    }
+
+    pub(crate) fn faulted(&self) {
+        self.set(FAULTED);
+        if let Some(origin) = &self.origin {
+            origin.faulted();
+        }
+    }
+
+    pub(crate) fn is_faulted(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & FAULTED != 0
+    }
+
+    /// Closes the context and takes what it recorded.
+    pub(crate) fn end(&self) -> Recorded {
+        let mut recorded = lock(&self.recorded);
+        self.set(ENDED);
+        std::mem::take(&mut *recorded)
+    }
+}
+
+/// Who asks: `&Engine` from outside (nothing recorded), `&Cx` from inside a function (recorded).
+pub trait Ask: sealed::Sealed {
+    #[doc(hidden)]
+    fn asker(&self) -> Asker<'_>;
+}
+
+/// The asker, as the engine sees it.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    pub(crate) graph: u64,
+    pub(crate) cx: Option<&'a Cx>,
+}
+
+impl Asker<'_> {
+    /// Notes a fault on the asking computation and hands it on.
+    pub(crate) fn fault(&self, fault: Fault) -> Fault {
+        if let Some(cx) = self.cx {
+            cx.state().faulted();
+        }
+        fault
+    }
+
+    #[inline]
+    pub(crate) fn record(&self, dep: Dep) -> Result<(), Fault> {
+        match self.cx {
+            None => Ok(()),
+            Some(cx) => cx.state().record(dep).map_err(|fault| self.fault(fault)),
+        }
+    }
+}
+
+impl Ask for Cx {
+    #[inline]
+    fn asker(&self) -> Asker<'_> {
+        Asker { graph: self.state().graph, cx: Some(self) }
+    }
+}
+
+impl<T: Ask + ?Sized> Ask for &T {
+    #[inline]
+    fn asker(&self) -> Asker<'_> {
+        (**self).asker()
+    }
+}
+
+pub(crate) mod sealed {
+    /// Only the engine and its contexts may ask.
+    pub trait Sealed {}
+    impl Sealed for super::Cx {}
+    impl<T: Sealed + ?Sized> Sealed for &T {}
+}

@@ -1,0 +1,484 @@
+//! Reverse edges: who was made from a node. Chained blocks that grow and never move, 8 bytes an edge.
+//!
+//! ```text
+//! rev word   63      32  31   30          0
+//!            [ handle  ][lock][ generation ]     handle = newest block, 0 = no dependants
+//! block      word 0: [ next handle 32 | class 8 | edges 24 ], then edges: [ dependant slot 32 | its generation 32 ]
+//! ```
+//! Blocks of 4, 4, 8, 16 .. 8,192 words: a list of n edges wastes less than half of its last block, appending copies
+//! nothing and leaves no outgrown array behind (a doubling array did: 14 bytes an edge of it in free lists).
+//! An edge is live while the dependant still has the generation written in it; stale edges are skipped, and dropped when a
+//! block is full before a larger one is taken.
+
+use crate::page::Pages;
+use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Backoff, Mutex, lock};
+
+const LOCK: u64 = 1 << 31;
+const GENERATION: u64 = LOCK - 1;
+pub(crate) const LAST_GENERATION: u32 = GENERATION as u32;
+
+/// A live dependant as found in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Edge {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+impl Edge {
+    fn pack(self) -> u64 {
+        (u64::from(self.slot) << 32) | u64::from(self.generation)
+    }
+    fn unpack(word: u64) -> Edge {
+        Edge { slot: (word >> 32) as u32, generation: word as u32 }
+    }
+}
+
+/// This node's dependency generation: edges that carry an older one are stale.
+#[inline(always)]
+pub(crate) fn generation(rev: u64) -> u32 {
+    (rev & GENERATION) as u32
+}
+
+#[inline(always)]
+fn handle(rev: u64) -> u32 {
+    (rev >> 32) as u32
+}
+
+#[inline(always)]
+fn with_handle(rev: u64, handle: u32) -> u64 {
+    (u64::from(handle) << 32) | (rev & (LOCK | GENERATION))
+}
+
+#[cfg(not(any(loom, shuttle)))]
+const SEGMENT: usize = 1 << 15;
+#[cfg(any(loom, shuttle))]
+const SEGMENT: usize = 64;
+#[cfg(not(any(loom, shuttle)))]
+const CLASSES: usize = 12;
+#[cfg(any(loom, shuttle))]
+const CLASSES: usize = 3;
+
+/// Words in a block of the class.
+fn words(class: usize) -> usize {
+    4 << class
+}
+
+/// The store of all blocks of an engine. Handles are word numbers divided by 4.
+pub(crate) struct Edges {
+    segments: AtomicPtr<AtomicPtr<AtomicU64>>,
+    growth: Mutex<Growth>,
+    free: [Mutex<Vec<u32>>; CLASSES],
+    /// Edges dropped as stale by compaction, for `stats`.
+    pub(crate) compacted: AtomicUsize,
+}
+
+struct Growth {
+    directories: Vec<Box<[AtomicPtr<AtomicU64>]>>,
+    segments: Vec<Box<[AtomicU64]>>,
+    /// The next free word of the last segment.
+    next: usize,
+}
+
+impl Edges {
+    pub(crate) fn new() -> Edges {
+        let first = directory(4);
+        let segments = AtomicPtr::new(first.as_ptr().cast_mut());
+        let growth = Growth { directories: vec![first], segments: Vec::new(), next: SEGMENT };
+        Edges {
+            segments,
+            growth: Mutex::new(growth),
+            free: std::array::from_fn(|_| Mutex::new(Vec::new())),
+            compacted: AtomicUsize::new(0),
+        }
+    }
+
+    #[inline(always)]
+    fn block(&self, handle: u32) -> &[AtomicU64] {
+        let word = handle as usize * 4;
+        // Acquire: pairs with the Release stores in `allocate`.
+        let directory = self.segments.load(Ordering::Acquire);
+        // SAFETY: [segment-stable] a handle exists only after its segment was stored in the directory; segments and directories
+        // are freed with `self`; a block never crosses its segment's end and holds at least 4 words.
+        unsafe {
+            let segment = (*directory.add(word / SEGMENT)).load(Ordering::Acquire);
+            let base = segment.add(word % SEGMENT);
+            let class = ((*base).load(Ordering::Relaxed) >> 24) as usize & 0xff;
+            std::slice::from_raw_parts(base, words(class))
+        }
+    }
+
+    fn allocate(&self, class: usize) -> u32 {
+        if let Some(handle) = lock(&self.free[class]).pop() {
+            return handle;
+        }
+        let mut growth = lock(&self.growth);
+        let need = words(class);
+        if growth.next + need > SEGMENT {
+            // The rest of a segment is cut into the largest blocks that fit, so nothing is lost.
+            while growth.next < SEGMENT && !growth.segments.is_empty() {
+                let left = SEGMENT - growth.next;
+                let fit = (0..CLASSES).rev().find(|&class| words(class) <= left).unwrap_or(0);
+                let word = (growth.segments.len() - 1) * SEGMENT + growth.next;
+                let segment = &growth.segments[growth.segments.len() - 1];
+                segment[growth.next].store((fit as u64) << 24, Ordering::Relaxed);
+                lock(&self.free[fit]).push((word / 4) as u32);
+                growth.next += words(fit);
+            }
+            let segment: Box<[AtomicU64]> = zeroed(SEGMENT);
+            let at = growth.segments.len();
+            if growth.directories.last().is_none_or(|d| d.len() == at) {
+                let wider = directory(at * 2);
+                for (entry, old) in wider.iter().zip(&growth.segments) {
+                    // Relaxed: published by the Release store of the directory.
+                    entry.store(old.as_ptr().cast_mut(), Ordering::Relaxed);
+                }
+                // Release: a reader of the new directory sees its entries.
+                self.segments.store(wider.as_ptr().cast_mut(), Ordering::Release);
+                growth.directories.push(wider);
+            }
+            if let Some(directory) = growth.directories.last() {
+                // Release: a reader of the segment sees its zeroed words.
+                directory[at].store(segment.as_ptr().cast_mut(), Ordering::Release);
+            }
+            growth.segments.push(segment);
+            // Handle 0 means "no list", so the very first block is never given out.
+            growth.next = if at == 0 { 4 } else { 0 };
+        }
+        let word = (growth.segments.len() - 1) * SEGMENT + growth.next;
+        growth.next += need;
+        (word / 4) as u32
+    }
+
+    /// Appends `edge` if `open` still holds once the list is locked. Returns what `open` said.
+    ///
+    /// `open` looks at the node's head: a sweep marks the head before it takes the list, so either the sweep meets the new
+    /// edge or `open` meets the mark. There is no third outcome.
+    pub(crate) fn append<T>(&self, pages: &Pages, slot: u32, edge: Edge, open: impl FnOnce() -> Result<T, T>) -> T {
+        let rev = &pages.row(slot).rev;
+        let held = self.hold(rev);
+        let verdict = if crate::sync::fault!("skipped_closed_check") {
+            match open() {
+                Ok(verdict) | Err(verdict) => Ok(verdict),
+            }
+        } else {
+            open()
+        };
+        let (now, verdict) = match verdict {
+            Ok(verdict) => (self.push(pages, held, edge), verdict),
+            Err(verdict) => (held, verdict),
+        };
+        // Release: the next holder sees the block as written here. Nobody else writes the word while it is locked.
+        rev.store(now & !LOCK, Ordering::Release);
+        verdict
+    }
+
+    /// Takes the lock bit; returns the word without it.
+    fn hold(&self, rev: &AtomicU64) -> u64 {
+        let mut backoff = Backoff::default();
+        let mut word = rev.load(Ordering::Relaxed);
+        loop {
+            if word & LOCK == 0 {
+                // Acquire: see the blocks as the last holder left them, and any mark made before a sweep's take.
+                match rev.compare_exchange_weak(word, word | LOCK, Ordering::Acquire, Ordering::Relaxed) {
+                    Ok(_) => return word,
+                    Err(now) => word = now,
+                }
+            } else {
+                backoff.wait();
+                word = rev.load(Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn push(&self, pages: &Pages, rev: u64, edge: Edge) -> u64 {
+        let newest = handle(rev);
+        if newest == 0 {
+            return with_handle(rev, self.start(0, 0, edge));
+        }
+        let block = self.block(newest);
+        let header = block[0].load(Ordering::Relaxed);
+        let (len, class) = ((header & 0xff_ffff) as usize, (header >> 24) as usize & 0xff);
+        if len + 1 < block.len() {
+            // Relaxed (both): under the list's lock bit, published by its release.
+            block[len + 1].store(edge.pack(), Ordering::Relaxed);
+            block[0].store(header + 1, Ordering::Relaxed);
+            return rev;
+        }
+        let rev = self.compact(pages, rev);
+        if handle(rev) != newest || (self.block(newest)[0].load(Ordering::Relaxed) & 0xff_ffff) as usize + 1 < block.len() {
+            return self.push(pages, rev, edge);
+        }
+        let next = if (header >> 32) == 0 { class } else { (class + 1).min(CLASSES - 1) };
+        with_handle(rev, self.start(newest, next, edge))
+    }
+
+    fn start(&self, next: u32, class: usize, edge: Edge) -> u32 {
+        let handle = self.allocate(class);
+        // The header must name the class before `block` may be asked for the slice.
+        self.write_header(handle, (u64::from(next) << 32) | ((class as u64) << 24) | 1);
+        self.block(handle)[1].store(edge.pack(), Ordering::Relaxed);
+        handle
+    }
+
+    fn write_header(&self, handle: u32, header: u64) {
+        // A fresh or freed block reads as class 0 or as its own class: its first word is inside either way.
+        self.block(handle)[0].store(header, Ordering::Relaxed);
+    }
+
+    /// Drops stale edges of a full list; keeps the chain if fewer than half of the newest block's worth would go.
+    ///
+    /// The cost is the list's length, paid when the newest block is full; each block is as long as all before it together,
+    /// so it is amortised constant per append.
+    fn compact(&self, pages: &Pages, rev: u64) -> u64 {
+        let mut live: Vec<u64> = Vec::new();
+        let mut total = 0;
+        self.walk(handle(rev), |edge| {
+            total += 1;
+            // Relaxed: a dependant that changes its generation right now leaves a stale edge, which is what it was.
+            if generation(pages.row(edge.slot).rev.load(Ordering::Relaxed)) == edge.generation {
+                live.push(edge.pack());
+            }
+        });
+        if live.len() * 2 > total {
+            return rev;
+        }
+        // Relaxed: a statistic.
+        self.compacted.fetch_add(total - live.len(), Ordering::Relaxed);
+        let mut freed = Freed::default();
+        self.free_chain(handle(rev), &mut freed);
+        self.give_back(freed);
+        live.iter().fold(with_handle(rev, 0), |rev, &edge| self.push_fresh(rev, Edge::unpack(edge)))
+    }
+
+    fn push_fresh(&self, rev: u64, edge: Edge) -> u64 {
+        let newest = handle(rev);
+        if newest != 0 {
+            let block = self.block(newest);
+            let header = block[0].load(Ordering::Relaxed);
+            let (len, class) = ((header & 0xff_ffff) as usize, (header >> 24) as usize & 0xff);
+            if len + 1 < block.len() {
+                block[len + 1].store(edge.pack(), Ordering::Relaxed);
+                block[0].store(header + 1, Ordering::Relaxed);
+                return rev;
+            }
+            let next = if (header >> 32) == 0 { class } else { (class + 1).min(CLASSES - 1) };
+            return with_handle(rev, self.start(newest, next, edge));
+        }
+        with_handle(rev, self.start(0, 0, edge))
+    }
+
+    /// Takes the whole list, leaving it empty: the sweep's half of the closed-list protocol. The head is marked first.
+    #[inline(always)]
+    pub(crate) fn take(&self, rev: &AtomicU64) -> u32 {
+        let mut word = rev.load(Ordering::Relaxed);
+        let mut backoff = Backoff::default();
+        loop {
+            if word & LOCK == 0 {
+                // AcqRel: Acquire to see the edges; Release so that a later holder sees the mark made before this take.
+                // Done even for an empty list: the read-modify-write is what orders the mark before a later `open`.
+                match rev.compare_exchange_weak(word, with_handle(word, 0), Ordering::AcqRel, Ordering::Relaxed) {
+                    Ok(_) => return handle(word),
+                    Err(now) => word = now,
+                }
+            } else {
+                backoff.wait();
+                word = rev.load(Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Starts a new generation of this node's own dependencies: every older edge to it is stale from now on.
+    pub(crate) fn next_generation(&self, rev: &AtomicU64) -> u32 {
+        let mut backoff = Backoff::default();
+        let mut word = rev.load(Ordering::Relaxed);
+        loop {
+            if word & LOCK == 0 {
+                let next = generation(word).wrapping_add(1) & LAST_GENERATION;
+                // Relaxed: only the node's owner changes it; a sweep that still sees the old one meets edges that the
+                // registration after this re-checks.
+                match rev.compare_exchange_weak(word, (word & !GENERATION) | u64::from(next), Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => return next,
+                    Err(now) => word = now,
+                }
+            } else {
+                backoff.wait();
+                word = rev.load(Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The blocks of a taken list, newest first.
+    #[inline(always)]
+    pub(crate) fn blocks(&self, first: u32) -> Blocks<'_> {
+        Blocks { edges: self, next: first }
+    }
+
+    pub(crate) fn walk(&self, first: u32, mut each: impl FnMut(Edge)) {
+        for (_, block) in self.blocks(first) {
+            for word in block {
+                each(Edge::unpack(word.load(Ordering::Relaxed)));
+            }
+        }
+    }
+
+    /// Every edge of a list, live or stale, under its lock.
+    pub(crate) fn list(&self, rev: &AtomicU64) -> Vec<Edge> {
+        let held = self.hold(rev);
+        let mut found = Vec::new();
+        self.walk(handle(held), |edge| found.push(edge));
+        // Release: nothing was written; pairs with the next holder's Acquire all the same.
+        rev.store(held & !LOCK, Ordering::Release);
+        found
+    }
+
+    pub(crate) fn free_chain(&self, first: u32, freed: &mut Freed) {
+        let mut next = first;
+        while next != 0 {
+            let header = self.block(next)[0].load(Ordering::Relaxed);
+            freed.add((header >> 24) as usize & 0xff, next);
+            next = (header >> 32) as u32;
+        }
+    }
+
+    pub(crate) fn give_back(&self, freed: Freed) {
+        for (class, blocks) in freed.0.into_iter().enumerate() {
+            if !blocks.is_empty() {
+                lock(&self.free[class]).extend(blocks);
+            }
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let growth = lock(&self.growth);
+        growth.segments.len() * SEGMENT * 8 + growth.directories.iter().map(|d| size_of_val(&d[..])).sum::<usize>()
+    }
+
+    /// Starts loading a block.
+    #[inline(always)]
+    pub(crate) fn prefetch_block(&self, handle: u32) {
+        let word = handle as usize * 4;
+        let directory = self.segments.load(Ordering::Acquire);
+        // SAFETY: [segment-stable] as in `block`; only an address is formed.
+        unsafe {
+            let segment = (*directory.add(word / SEGMENT)).load(Ordering::Acquire);
+            crate::page::prefetch(segment.add(word % SEGMENT));
+        }
+    }
+
+    /// The edges of a list's newest block.
+    #[inline(always)]
+    pub(crate) fn first_edges(&self, first: u32) -> &[AtomicU64] {
+        self.blocks(first).next().map_or(&[], |(_, words)| &words[..words.len().min(8)])
+    }
+}
+
+/// Iterator over (handle, edge words) of a chain.
+pub(crate) struct Blocks<'e> {
+    edges: &'e Edges,
+    next: u32,
+}
+
+impl<'e> Iterator for Blocks<'e> {
+    type Item = (u32, &'e [AtomicU64]);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next == 0 {
+            return None;
+        }
+        let at = self.next;
+        let block = self.edges.block(at);
+        // Relaxed: the chain was taken (or locked) with Acquire.
+        let header = block[0].load(Ordering::Relaxed);
+        self.next = (header >> 32) as u32;
+        Some((at, &block[1..=(header & 0xff_ffff) as usize]))
+    }
+}
+
+#[inline(always)]
+pub(crate) fn edge(word: &AtomicU64) -> Edge {
+    // Relaxed: as in `Blocks`.
+    Edge::unpack(word.load(Ordering::Relaxed))
+}
+
+/// Blocks to return to the free lists, by class: one lock per class and sweep instead of one per block.
+#[derive(Debug, Default)]
+pub(crate) struct Freed([Vec<u32>; CLASSES]);
+
+impl Freed {
+    #[inline(always)]
+    pub(crate) fn add(&mut self, class: usize, handle: u32) {
+        self.0[class].push(handle);
+    }
+
+    pub(crate) fn merge(&mut self, other: Freed) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            mine.extend(theirs);
+        }
+    }
+
+    /// Adds the block behind `words` (its edges, as `Blocks` yields them) under the class its header names.
+    #[inline(always)]
+    pub(crate) fn add_block(&mut self, edges: &Edges, handle: u32) {
+        let class = (edges.block(handle)[0].load(Ordering::Relaxed) >> 24) as usize & 0xff;
+        self.add(class, handle);
+    }
+}
+
+impl std::fmt::Debug for Edges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Edges").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+fn directory(len: usize) -> Box<[AtomicPtr<AtomicU64>]> {
+    (0..len).map(|_| AtomicPtr::new(std::ptr::null_mut())).collect()
+}
+
+fn zeroed(len: usize) -> Box<[AtomicU64]> {
+    (0..len).map(|_| AtomicU64::new(0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_returns_every_edge_once_whatever_its_length() {
+        let (pages, edges) = (Pages::new(4096), Edges::new());
+        let first = pages.chunk(0).expect("room");
+        for len in [0usize, 1, 3, 4, 6, 7, 100, 5000] {
+            for n in 0..len {
+                edges.append(&pages, first, Edge { slot: first + (n % 60) as u32, generation: 0 }, || Ok(()));
+            }
+            let taken = edges.take(&pages.row(first).rev);
+            let mut count = 0;
+            edges.walk(taken, |_| count += 1);
+            assert_eq!(count, len);
+            assert!(edges.list(&pages.row(first).rev).is_empty());
+            let mut freed = Freed::default();
+            edges.free_chain(taken, &mut freed);
+            edges.give_back(freed);
+        }
+    }
+
+    #[test]
+    fn stale_edges_are_dropped_before_a_list_grows() {
+        let (pages, edges) = (Pages::new(4096), Edges::new());
+        let first = pages.chunk(0).expect("room");
+        for generation in 0..10_000 {
+            edges.append(&pages, first, Edge { slot: first + 1, generation }, || Ok(()));
+            edges.next_generation(&pages.row(first + 1).rev);
+        }
+        assert!(edges.list(&pages.row(first).rev).len() <= 8, "one live edge, bounded garbage");
+    }
+
+    #[test]
+    fn a_closed_list_takes_no_edge() {
+        let (pages, edges) = (Pages::new(64), Edges::new());
+        let first = pages.chunk(0).expect("room");
+        assert!(!edges.append(&pages, first, Edge { slot: first, generation: 0 }, || Err(false)));
+        assert!(edges.list(&pages.row(first).rev).is_empty());
+    }
+}

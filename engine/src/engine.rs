@@ -1,0 +1,456 @@
+//! The engine's own handle, its builder and the registration of functions.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin as StdPin;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::async_handle::AsyncFunction;
+use crate::batch::Batch;
+use crate::collector::Collector;
+use crate::cx::{Ask, Asker, Cx, sealed};
+use crate::edge::Edges;
+use crate::fault::RegisterError;
+use crate::flight::Flights;
+use crate::function::{Body, CutOff, FnData, KeyLimit};
+use crate::graph::Graph;
+use crate::handle::{CommitId, Function, Handle, Source};
+use crate::key::{Hashing, Key};
+use crate::log::{Event, EventLog};
+use crate::page::Pages;
+use crate::pin::Pin;
+use crate::stats::{Counters, Stats};
+use crate::sweep::{Root, Sweeper};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, lock};
+use crate::value::{Inline, Value};
+use crate::watch::Watchers;
+
+/// Runs futures for the engine: an executor's `spawn`.
+pub trait Spawner: Send + Sync + 'static {
+    /// Polls the future to its end, soon and elsewhere.
+    fn spawn(&self, future: StdPin<Box<dyn Future<Output = ()> + Send>>);
+}
+
+/// The engine: functions are registered with it, changes are told to it.
+///
+/// A clone is another handle to the same engine. When the last one is dropped, function bodies are dropped with it and
+/// reads that would have to compute answer [`Fault::Gone`](crate::Fault::Gone).
+#[derive(Clone)]
+pub struct Engine {
+    graph: Arc<Graph>,
+    bodies: Arc<Bodies>,
+}
+
+/// User code, by name. Functions hold theirs weakly.
+#[derive(Default)]
+struct Bodies {
+    registered: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Drop for Bodies {
+    fn drop(&mut self) {
+        let registered = std::mem::take(&mut *lock(&self.registered));
+        for (_, body) in registered {
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(body)));
+        }
+    }
+}
+
+impl Default for Engine {
+    fn default() -> Engine {
+        Engine::new()
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("functions", &self.graph.all_functions().len()).finish_non_exhaustive()
+    }
+}
+
+impl sealed::Sealed for Engine {}
+
+impl Ask for Engine {
+    #[inline]
+    fn asker(&self) -> Asker<'_> {
+        Asker { graph: self.graph.id, cx: None }
+    }
+}
+
+impl Engine {
+    /// An engine with the defaults of [`EngineBuilder`].
+    pub fn new() -> Engine {
+        Engine::builder().build()
+    }
+
+    /// Options first.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder { sweep_threads: None, threshold: DEFAULT_THRESHOLD, max_nodes: u32::MAX, spawner: None, event_log: false }
+    }
+
+    /// Names a function and its options; finish with [`Define::function`], [`Define::async_function`] or [`Define::source`].
+    pub fn define<K: Key, V: Value>(&self, name: impl Into<String>) -> Define<K, V> {
+        let options = Options { cut_off: CutOff::Never, inline: false, key_limit: default_key_limit::<K>() };
+        Define { engine: self.clone(), name: name.into(), options, types: PhantomData }
+    }
+
+    /// Registers a synchronous function without a cut-off rule. See [`Define`] for options.
+    ///
+    /// # Errors
+    /// [`RegisterError::Duplicate`] if the name is taken.
+    pub fn function<K: Key, V: Value>(
+        &self,
+        name: impl Into<String>,
+        body: impl Fn(&Cx, &K) -> V + Send + Sync + 'static,
+    ) -> Result<Function<K, V>, RegisterError> {
+        self.define(name).function(body)
+    }
+
+    /// Registers an asynchronous function without a cut-off rule. See [`Define`] for options.
+    ///
+    /// # Errors
+    /// [`RegisterError::Duplicate`] if the name is taken.
+    pub fn async_function<K: Key, V: Value, F: Future<Output = V> + Send + 'static>(
+        &self,
+        name: impl Into<String>,
+        body: impl Fn(Cx, K) -> F + Send + Sync + 'static,
+    ) -> Result<AsyncFunction<K, V>, RegisterError> {
+        self.define(name).async_function(body)
+    }
+
+    /// Registers a source: `initial` gives a key's value until it is set. Equal sets change nothing.
+    ///
+    /// # Errors
+    /// [`RegisterError::Duplicate`] if the name is taken.
+    pub fn source<K: Key, V: Value + PartialEq>(
+        &self,
+        name: impl Into<String>,
+        initial: impl Fn(&K) -> V + Send + Sync + 'static,
+    ) -> Result<Source<K, V>, RegisterError> {
+        self.define(name).cut_off_eq().source(initial)
+    }
+
+    /// Registers the functions of a `#[compute]` service under its type's name.
+    ///
+    /// # Errors
+    /// [`RegisterError::Duplicate`] if a service of that name is registered: use [`service_named`](Engine::service_named).
+    pub fn service<S: Service>(&self, service: S) -> Result<S::Handle, RegisterError> {
+        self.service_named(S::NAME, service)
+    }
+
+    /// Registers a second instance of a service under a name of its own.
+    ///
+    /// # Errors
+    /// [`RegisterError::Duplicate`] if the name is taken.
+    pub fn service_named<S: Service>(&self, name: &str, service: S) -> Result<S::Handle, RegisterError> {
+        S::register(Arc::new(service), self, name)
+    }
+
+    /// This thread's licence to borrow values: see [`Pin`].
+    #[inline]
+    pub fn pin(&self) -> Pin<'_> {
+        Pin::new(&self.graph)
+    }
+
+    /// Collects changes and makes them one commit: one number, one sweep, one round of notifications. When it returns, no
+    /// read that starts later gets a value made from anything older.
+    ///
+    /// Sources change one after the other within the sweep; a value computed meanwhile from some of them is stale when the
+    /// batch returns.
+    pub fn batch(&self, collect: impl FnOnce(&mut Batch<'_>)) -> CommitId {
+        let mut batch = Batch::new(&self.graph);
+        collect(&mut batch);
+        CommitId(self.graph.commit(batch.into_roots()))
+    }
+
+    /// Makes every cached value stale: one commit. Costs a visit to every node.
+    pub fn invalidate_everything(&self) -> CommitId {
+        CommitId(self.graph.commit(smallvec::smallvec![Root::Everything]))
+    }
+
+    /// The last finished commit.
+    pub fn commit(&self) -> CommitId {
+        CommitId(self.graph.finished_commit())
+    }
+
+    /// Drops retired values whose readers are gone, on this thread, each under `catch_unwind`; how many.
+    pub fn collect(&self) -> usize {
+        self.graph.collector.collect()
+    }
+
+    /// Counts everything: a visit to every node and edge, for people and tests. Readers and sweeps go on meanwhile.
+    pub fn stats(&self) -> Stats {
+        let graph = &self.graph;
+        let functions: Vec<_> = graph.all_functions().iter().map(|function| function.stats(graph)).collect();
+        let (edges_live, edges_stale) = graph.count_edges();
+        Stats {
+            nodes: functions.iter().map(|function| function.nodes).sum(),
+            edges_live,
+            edges_stale,
+            hits: graph.counters.sum(|shard| &shard.hits),
+            misses: graph.counters.sum(|shard| &shard.misses),
+            computes: graph.counters.sum(|shard| &shard.computes),
+            verified: graph.counters.sum(|shard| &shard.verified),
+            cut_offs: graph.counters.sum(|shard| &shard.cut_offs),
+            // Relaxed: statistics.
+            sweeps: graph.sweeper.sweeps.load(Ordering::Relaxed),
+            marked: graph.sweeper.marked.load(Ordering::Relaxed),
+            commits: graph.finished_commit(),
+            retired: graph.collector.waiting(),
+            longest_pin: Duration::from_nanos(graph.counters.max(|shard| &shard.longest_pin_ns)),
+            bytes: graph.pages.bytes() + graph.edges.bytes() + functions.iter().map(|function| function.bytes).sum::<usize>(),
+            functions,
+        }
+    }
+
+    /// Checks the whole graph against the invariants of DESIGN.md; meant for the end of every test.
+    ///
+    /// # Panics
+    /// With a list of what is wrong. Call it at quiescence: a flight or sweep under way looks like a fault.
+    pub fn assert_consistent(&self) {
+        let wrong = self.graph.audit();
+        assert!(wrong.is_empty(), "the graph is inconsistent:\n{}", wrong.join("\n"));
+    }
+
+    /// Takes what the event log holds; empty unless the builder asked for a log.
+    pub fn take_events(&self) -> Vec<Event> {
+        self.graph.log.as_ref().map(EventLog::take).unwrap_or_default()
+    }
+
+    fn register<K: Key, V: Value>(
+        &self,
+        name: String,
+        source: bool,
+        options: Options<K, V>,
+        body: Body<K, V>,
+    ) -> Result<Handle<K, V>, RegisterError> {
+        let body = Arc::new(body);
+        let mut registered = lock(&self.bodies.registered);
+        if registered.contains_key(&name) {
+            return Err(RegisterError::Duplicate { name });
+        }
+        let mut functions = self.graph.functions.write().unwrap_or_else(PoisonError::into_inner);
+        let id = u32::try_from(functions.len()).ok().filter(|&id| id < u32::MAX).ok_or(RegisterError::TooManyFunctions)?;
+        let data = Arc::new(FnData::new(id, name.clone(), source, options.cut_off, options.inline, options.key_limit));
+        let _ = data.body.set(Arc::downgrade(&body));
+        functions.push(data.clone());
+        registered.insert(name, body);
+        Ok(Handle { graph: self.graph.clone(), data })
+    }
+}
+
+/// A service whose `impl` block carries `#[compute]`: the macro writes this.
+pub trait Service: Send + Sync + Sized + 'static {
+    /// What callers read and invalidate through.
+    type Handle: Clone;
+    /// The name it is registered under by default.
+    const NAME: &'static str;
+    /// Registers every function under `name`.
+    ///
+    /// # Errors
+    /// The first registration that fails.
+    fn register(service: Arc<Self>, engine: &Engine, name: &str) -> Result<Self::Handle, RegisterError>;
+}
+
+/// Frontier width from which a sweep's level is shared with the pool: below it the hand-over costs more than it saves.
+/// Measured on two cores with `report sweep`; the figures are in DESIGN.md §6.
+pub(crate) const DEFAULT_THRESHOLD: usize = 16 * 1024;
+
+/// Options of an engine.
+#[derive(Clone)]
+pub struct EngineBuilder {
+    sweep_threads: Option<usize>,
+    threshold: usize,
+    max_nodes: u32,
+    spawner: Option<Arc<dyn Spawner>>,
+    event_log: bool,
+}
+
+impl EngineBuilder {
+    /// Threads that share a wide level of a sweep, the caller included. Default: as many as there are cores, at most 8.
+    pub fn sweep_threads(mut self, threads: usize) -> EngineBuilder {
+        self.sweep_threads = Some(threads.max(1));
+        self
+    }
+
+    /// Lists in a level from which it is shared. Default: 16,384.
+    pub fn parallel_threshold(mut self, lists: usize) -> EngineBuilder {
+        self.threshold = lists.max(1);
+        self
+    }
+
+    /// Nodes the engine may hold, rounded up to chunks of 64 per function; beyond it reads of new keys are
+    /// [`Fault::Full`](crate::Fault::Full). Default: as many as ids reach.
+    pub fn max_nodes(mut self, nodes: u32) -> EngineBuilder {
+        self.max_nodes = nodes;
+        self
+    }
+
+    /// Drives asynchronous bodies on an executor instead of by their waiters.
+    pub fn spawner(mut self, spawner: Arc<dyn Spawner>) -> EngineBuilder {
+        self.spawner = Some(spawner);
+        self
+    }
+
+    /// Keeps an event log (see [`Engine::take_events`]): for tests, unbounded.
+    pub fn event_log(mut self) -> EngineBuilder {
+        self.event_log = true;
+        self
+    }
+
+    /// The engine.
+    pub fn build(self) -> Engine {
+        let threads = self.sweep_threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get().min(8)));
+        let graph = Graph {
+            id: next_engine(),
+            pages: Pages::new(self.max_nodes),
+            edges: Edges::new(),
+            hashing: Hashing::new(),
+            counters: Counters::new(),
+            flights: Flights::new(),
+            watchers: Watchers::new(),
+            sweeper: Sweeper::new(threads, self.threshold),
+            commit: AtomicU64::new(0),
+            functions: RwLock::new(Vec::new()),
+            spawner: self.spawner,
+            log: self.event_log.then(EventLog::default),
+            collector: Collector::new(),
+        };
+        Engine { graph: Arc::new(graph), bodies: Arc::new(Bodies::default()) }
+    }
+}
+
+impl std::fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineBuilder")
+            .field("sweep_threads", &self.sweep_threads)
+            .field("max_nodes", &self.max_nodes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Engines are told apart by number, so that a context of one is never taken for another's.
+fn next_engine() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    // Relaxed: only uniqueness matters.
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+struct Options<K, V> {
+    cut_off: CutOff<V>,
+    inline: bool,
+    key_limit: Option<KeyLimit<K>>,
+}
+
+/// `String` and `Vec<u8>` keys may have 1 MiB unless said otherwise: a key that large is a mistake.
+fn default_key_limit<K: Key>() -> Option<KeyLimit<K>> {
+    fn text<K: Key>(key: &K) -> usize {
+        (key as &dyn Any).downcast_ref::<String>().map_or(0, String::len)
+    }
+    fn bytes<K: Key>(key: &K) -> usize {
+        (key as &dyn Any).downcast_ref::<Vec<u8>>().map_or(0, Vec::len)
+    }
+    let id = std::any::TypeId::of::<K>();
+    let measure: fn(&K) -> usize = if id == std::any::TypeId::of::<String>() {
+        text::<K>
+    } else if id == std::any::TypeId::of::<Vec<u8>>() {
+        bytes::<K>
+    } else {
+        return None;
+    };
+    Some(KeyLimit { bytes: 1 << 20, measure })
+}
+
+/// A function being defined: its options, then its body.
+///
+/// ```
+/// # use wellspring::{Cx, Engine};
+/// let engine = Engine::new();
+/// let parity = engine.define("parity").cut_off_eq().function(|_: &Cx, n: &u64| n % 2)?;
+/// assert_eq!(parity.get(&engine, &7)?, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "nothing is registered before the body is given"]
+pub struct Define<K, V> {
+    engine: Engine,
+    name: String,
+    options: Options<K, V>,
+    types: PhantomData<fn(K) -> V>,
+}
+
+impl<K, V> std::fmt::Debug for Define<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Define").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<K: Key, V: Value> Define<K, V> {
+    /// A recomputed value equal (`==`) to the old one changes nothing downstream.
+    pub fn cut_off_eq(mut self) -> Self
+    where
+        V: PartialEq,
+    {
+        self.options.cut_off = CutOff::Eq(|old, new| old == new);
+        self
+    }
+
+    /// A recomputed value that `same` accepts beside the old one changes nothing downstream.
+    pub fn cut_off_by(mut self, same: impl Fn(&V, &V) -> bool + Send + Sync + 'static) -> Self {
+        self.options.cut_off = CutOff::By(Box::new(same));
+        self
+    }
+
+    /// Every recomputed value counts as changed. The default of the closure API.
+    pub fn cut_off_never(mut self) -> Self {
+        self.options.cut_off = CutOff::Never;
+        self
+    }
+
+    /// Keeps values in the node itself: reads take no pin and follow no pointer. Primitives are inline without asking.
+    pub fn inline(mut self) -> Self
+    where
+        V: Inline,
+    {
+        self.options.inline = true;
+        self
+    }
+
+    /// Keys that `measure` finds larger than `bytes` are [`Fault::KeyTooLarge`](crate::Fault::KeyTooLarge).
+    pub fn key_limit(mut self, bytes: usize, measure: fn(&K) -> usize) -> Self {
+        self.options.key_limit = Some(KeyLimit { bytes, measure });
+        self
+    }
+
+    /// Registers a synchronous body.
+    ///
+    /// # Errors
+    /// [`RegisterError::Duplicate`] if the name is taken.
+    pub fn function(self, body: impl Fn(&Cx, &K) -> V + Send + Sync + 'static) -> Result<Function<K, V>, RegisterError> {
+        self.engine.register(self.name, false, self.options, Body::Sync(Box::new(body))).map(Function)
+    }
+
+    /// Registers an asynchronous body.
+    ///
+    /// # Errors
+    /// [`RegisterError::Duplicate`] if the name is taken.
+    pub fn async_function<F: Future<Output = V> + Send + 'static>(
+        self,
+        body: impl Fn(Cx, K) -> F + Send + Sync + 'static,
+    ) -> Result<AsyncFunction<K, V>, RegisterError> {
+        let boxed = Box::new(move |cx: Cx, key: K| Box::pin(body(cx, key)) as crate::function::ValueFuture<V>);
+        self.engine.register(self.name, false, self.options, Body::Async(boxed)).map(AsyncFunction)
+    }
+
+    /// Registers a source: `initial` gives a key's value until it is set.
+    ///
+    /// # Errors
+    /// [`RegisterError::Duplicate`] if the name is taken.
+    pub fn source(self, initial: impl Fn(&K) -> V + Send + Sync + 'static) -> Result<Source<K, V>, RegisterError> {
+        let body = Body::Sync(Box::new(move |_: &Cx, key: &K| initial(key)));
+        self.engine.register(self.name, true, self.options, body).map(|handle| Source(Function(handle)))
+    }
+}

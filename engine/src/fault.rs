@@ -1,0 +1,85 @@
+//! What can go wrong with the engine's part of a read, and at registration.
+
+use std::fmt;
+
+/// What went wrong with the engine's part of a read. Never cached, and neither is a result that was made from one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The function's body (or the `Eq`, `Hash` or `Clone` it needs) panicked. The next read runs it again.
+    Panicked {
+        /// The function.
+        function: String,
+        /// The panic's message.
+        message: String,
+    },
+    /// The value was asked for while it was being computed for that very question.
+    Cycle {
+        /// The functions on the cycle, the one asked for first.
+        functions: Vec<String>,
+    },
+    /// The engine is at its limit of nodes (see `EngineBuilder::max_nodes`). Remove keys to go on.
+    Full,
+    /// The key is larger than the function admits (see `Define::key_limit`).
+    KeyTooLarge {
+        /// The function.
+        function: String,
+        /// The key's size in bytes, as the function measures it.
+        bytes: usize,
+        /// What it admits.
+        limit: usize,
+    },
+    /// The engine that owns the function was dropped.
+    Gone,
+    /// The read went through a context whose computation has ended: keep reads inside the function's own future.
+    Escaped,
+    /// Waiting here would block the thread that must make progress: use the asynchronous read.
+    WouldBlock,
+    /// The context or pin belongs to another engine.
+    ForeignEngine,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Panicked { function, message } => write!(f, "`{function}` panicked: {message}"),
+            Fault::Cycle { functions } => write!(f, "a cycle: {}", functions.join(" -> ")),
+            Fault::Full => f.write_str("the engine holds as many nodes as it may; remove keys or raise `max_nodes`"),
+            Fault::KeyTooLarge { function, bytes, limit } => {
+                write!(f, "a key of {bytes} bytes for `{function}`, which admits {limit}; raise its `key_limit` or use a shorter key")
+            }
+            Fault::Gone => f.write_str("the engine was dropped; keep an `Engine` handle while its functions are in use"),
+            Fault::Escaped => f.write_str("a context was used after its computation ended; read inside the function's own body"),
+            Fault::WouldBlock => f.write_str("waiting here would block the thread that must make progress; use the asynchronous read"),
+            Fault::ForeignEngine => f.write_str("the context or pin belongs to another engine"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Why a function could not be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// The name is taken; names are stable across processes, so each is given once.
+    Duplicate {
+        /// The name.
+        name: String,
+    },
+    /// The engine holds as many functions as it can number.
+    TooManyFunctions,
+}
+
+impl fmt::Display for RegisterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RegisterError::Duplicate { name } => {
+                write!(f, "a function named `{name}` is registered already; choose another name (or `service_named` for a second instance)")
+            }
+            RegisterError::TooManyFunctions => f.write_str("the engine holds as many functions as it can number"),
+        }
+    }
+}
+
+impl std::error::Error for RegisterError {}

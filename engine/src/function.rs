@@ -1,0 +1,460 @@
+//! A registered function without its handle: its key table, its slots, its rules.
+
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+use crate::collector::Retired;
+use crate::cx::Cx;
+use crate::deps::DepList;
+use crate::fault::Fault;
+use crate::flight::FlightKey;
+use crate::graph::{AnyFunction, Graph, Refresh};
+use crate::key::{BoxedKey, Key, Lookup, is_word, key_from_word};
+use crate::node::{HAS_VALUE, Head, LAST_VERSION, State};
+use crate::page::CHUNK;
+use crate::stats::FunctionStats;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Backoff, Mutex, Weak, lock};
+use crate::table::{Table, Writer};
+use crate::value::{Value, is_primitive, pointer};
+
+/// Dense number of a registered function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FunctionId(pub(crate) u32);
+
+impl FunctionId {
+    /// The number: functions are counted from 0 in the order of registration.
+    pub fn index(self) -> u32 {
+        self.0
+    }
+}
+
+/// How a recomputed value is compared with the one it replaces.
+pub(crate) enum CutOff<V> {
+    Never,
+    Eq(fn(&V, &V) -> bool),
+    By(Box<dyn Fn(&V, &V) -> bool + Send + Sync>),
+}
+
+impl<V> CutOff<V> {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            CutOff::Never => "never",
+            CutOff::Eq(_) => "eq",
+            CutOff::By(_) => "custom",
+        }
+    }
+
+    pub(crate) fn same(&self, old: &V, new: &V) -> bool {
+        match self {
+            CutOff::Never => false,
+            CutOff::Eq(eq) => eq(old, new),
+            CutOff::By(by) => by(old, new),
+        }
+    }
+
+    pub(crate) fn compares(&self) -> bool {
+        !matches!(self, CutOff::Never)
+    }
+}
+
+/// The future of an asynchronous body.
+pub(crate) type ValueFuture<V> = std::pin::Pin<Box<dyn Future<Output = V> + Send>>;
+
+type SyncBody<K, V> = dyn Fn(&Cx, &K) -> V + Send + Sync;
+type AsyncBody<K, V> = dyn Fn(Cx, K) -> ValueFuture<V> + Send + Sync;
+
+/// The user's code. Owned by `Engine` alone.
+pub(crate) enum Body<K, V> {
+    Sync(Box<SyncBody<K, V>>),
+    Async(Box<AsyncBody<K, V>>),
+}
+
+pub(crate) struct KeyLimit<K> {
+    pub(crate) bytes: usize,
+    pub(crate) measure: fn(&K) -> usize,
+}
+
+/// A function's part of the graph.
+pub(crate) struct FnData<K, V> {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    pub(crate) source: bool,
+    pub(crate) cut_off: CutOff<V>,
+    pub(crate) inline: bool,
+    pub(crate) key_limit: Option<KeyLimit<K>>,
+    pub(crate) body: OnceLock<Weak<Body<K, V>>>,
+    pub(crate) computes: AtomicU64,
+    table: Table,
+    slots: Mutex<Slots>,
+    types: PhantomData<fn(K) -> V>,
+}
+
+/// The writer's side of the key table and the slots of the function. User code never runs under this lock.
+struct Slots {
+    writer: Writer,
+    next: u32,
+    end: u32,
+    free: Vec<u32>,
+}
+
+impl<K: Key, V: Value> FnData<K, V> {
+    pub(crate) fn new(
+        id: u32,
+        name: String,
+        source: bool,
+        cut_off: CutOff<V>,
+        inline: bool,
+        key_limit: Option<KeyLimit<K>>,
+    ) -> FnData<K, V> {
+        let (table, writer) = Table::new();
+        FnData {
+            id,
+            name,
+            source,
+            cut_off,
+            inline: inline || is_primitive::<V>(),
+            key_limit,
+            body: OnceLock::new(),
+            computes: AtomicU64::new(0),
+            table,
+            slots: Mutex::new(Slots { writer, next: 0, end: 0, free: Vec::new() }),
+            types: PhantomData,
+        }
+    }
+
+    /// Whether values live in the value word. The first half is a constant for primitives.
+    #[inline(always)]
+    pub(crate) fn is_inline(&self) -> bool {
+        is_primitive::<V>() || self.inline
+    }
+
+    /// Whether a hit needs no pin at all: nothing it touches is ever freed before the engine.
+    #[inline(always)]
+    pub(crate) fn needs_no_pin(&self) -> bool {
+        is_word::<K>() && self.is_inline()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.slots).writer.len()
+    }
+
+    /// Whether the row holds this key. Needs a pin unless keys are words.
+    #[inline(always)]
+    fn holds<Q: ?Sized + Lookup<K>>(&self, word: u64, key: &Q) -> bool {
+        if is_word::<K>() {
+            word == key.word()
+        } else {
+            // SAFETY: [pinned-key] the caller is pinned (or has the slots lock), so the box the row named is still there;
+            // keys are stored before the slot enters the table.
+            word != 0 && key.matches(unsafe { &(*pointer::<BoxedKey<K>>(word)).key })
+        }
+    }
+
+    /// The hit path: one bucket, one row. Returns (value word, slot, epoch) of a consistent node.
+    #[inline(always)]
+    pub(crate) fn hit<Q: ?Sized + Lookup<K>>(&self, graph: &Graph, hash: u64, key: &Q) -> Option<(u64, u32, u32)> {
+        self.table
+            .find(hash, |slot| {
+                let row = graph.row(slot);
+                // Acquire: what was written before the node became consistent.
+                let head = Head(row.head.load(Ordering::Acquire));
+                // Relaxed: ordered by the head; a slot reused in between fails the re-check below.
+                if !self.holds(row.key.load(Ordering::Relaxed), key) {
+                    return None;
+                }
+                Some((row, head, slot))
+            })
+            .and_then(|(row, head, slot)| {
+                if !head.is_consistent() {
+                    return None;
+                }
+                // Acquire: if the word is a newer one, the re-check sees the newer head too.
+                let word = row.value.load(Ordering::Acquire);
+                let again = if crate::sync::fault!("no_recheck") { head.0 } else { row.head.load(Ordering::Relaxed) };
+                (again & !crate::node::WATCHED == head.0 & !crate::node::WATCHED).then_some((word, slot, head.epoch()))
+            })
+    }
+
+    #[inline(always)]
+    pub(crate) fn prefetch_bucket(&self, hash: u64) {
+        self.table.prefetch(hash);
+    }
+
+    #[inline(always)]
+    pub(crate) fn prefetch_row(&self, graph: &Graph, hash: u64) {
+        if let Some(slot) = self.table.guess(hash) {
+            graph.pages.prefetch(slot);
+        }
+    }
+
+    /// The key's slot and version, whatever its state.
+    pub(crate) fn find<Q: ?Sized + Lookup<K>>(&self, graph: &Graph, hash: u64, key: &Q) -> Option<(u32, u32)> {
+        let _pin = (!is_word::<K>()).then(|| graph.collector.pin());
+        self.table.find(hash, |slot| {
+            let head = graph.head(slot);
+            (head.is_live() && self.holds(graph.row(slot).key.load(Ordering::Relaxed), key) && graph.head(slot).version() == head.version())
+                .then(|| (slot, head.version()))
+        })
+    }
+
+    /// The key's node, made if there is none.
+    pub(crate) fn find_or_insert<Q: ?Sized + Lookup<K>>(&self, graph: &Graph, hash: u64, key: &Q) -> Result<(u32, u32), Fault> {
+        if let Some(found) = self.find(graph, hash, key) {
+            return Ok(found);
+        }
+        // User code (`Clone`, the measure) before the lock.
+        let owned = key.to_key();
+        if let Some(limit) = &self.key_limit {
+            let bytes = (limit.measure)(&owned);
+            if bytes > limit.bytes {
+                return Err(Fault::KeyTooLarge { function: self.name.clone(), bytes, limit: limit.bytes });
+            }
+        }
+        let boxed = if is_word::<K>() { None } else { Some(Box::new(BoxedKey { hash, key: owned })) };
+        // `Eq` is user code and must not run under the lock: look again without it until nobody inserts in between.
+        let mut seen = lock(&self.slots).writer.inserted();
+        loop {
+            if let Some(found) = self.find(graph, hash, key) {
+                return Ok(found);
+            }
+            let mut slots = lock(&self.slots);
+            if slots.writer.inserted() != seen {
+                seen = slots.writer.inserted();
+                continue;
+            }
+            let slot = self.take_slot(graph, &mut slots).ok_or(Fault::Full)?;
+            let word = match boxed {
+                Some(boxed) => Box::into_raw(boxed).expose_provenance() as u64,
+                None => key.word(),
+            };
+            let head = self.birth(graph, slot, word);
+            self.table.insert(&mut slots.writer, hash, slot, |slot| self.stored_hash(graph, slot));
+            return Ok((slot, head.version()));
+        }
+    }
+
+    /// A free slot becomes this key's node, without a value.
+    fn birth(&self, graph: &Graph, slot: u32, key: u64) -> Head {
+        let (row, warm) = (graph.row(slot), graph.warm(slot));
+        let free = graph.head(slot);
+        let head = Head::new(State::Empty, free.version() + 1, free.epoch() + 1);
+        // Relaxed (all): published by the head's Release store.
+        row.key.store(key, Ordering::Relaxed);
+        row.value.store(0, Ordering::Relaxed);
+        warm.flags.store(0, Ordering::Relaxed);
+        // Every edge to the slot's former tenant is older than this epoch, and so shows a change.
+        warm.changed.store(head.epoch(), Ordering::Relaxed);
+        // Release: the columns before the head.
+        row.head.store(head.0, Ordering::Release);
+        head
+    }
+
+    fn take_slot(&self, graph: &Graph, slots: &mut Slots) -> Option<u32> {
+        if let Some(slot) = slots.free.pop() {
+            return Some(slot);
+        }
+        if slots.next == slots.end {
+            slots.next = graph.pages.chunk(self.id)?;
+            slots.end = slots.next + CHUNK as u32;
+        }
+        slots.next += 1;
+        Some(slots.next - 1)
+    }
+
+    /// The hash of a key in the table, without user code.
+    fn stored_hash(&self, graph: &Graph, slot: u32) -> u64 {
+        let word = graph.row(slot).key.load(Ordering::Relaxed);
+        if is_word::<K>() {
+            graph.hashing.word(word)
+        } else {
+            // SAFETY: [pinned-key] called under the slots lock for slots in the table: their boxes are retired only after
+            // they left it, under the same lock.
+            unsafe { (*pointer::<BoxedKey<K>>(word)).hash }
+        }
+    }
+
+    /// A copy of the node's key. Runs the user's `Clone`.
+    pub(crate) fn key(&self, graph: &Graph, slot: u32, version: u32) -> Option<K> {
+        let _pin = graph.collector.pin();
+        let word = graph.row(slot).key.load(Ordering::Acquire);
+        if graph.head(slot).version() != version {
+            return None;
+        }
+        if is_word::<K>() {
+            // SAFETY: [word-key] the row's word was made from a `K` of this function.
+            Some(unsafe { key_from_word(word) })
+        } else {
+            // SAFETY: [pinned-key] the version was right after the word was read, so the box is retired after this pin at
+            // the earliest.
+            Some(unsafe { (*pointer::<BoxedKey<K>>(word)).key.clone() })
+        }
+    }
+
+    /// A copy of the value the node holds from the given epoch (whatever its marks), if it still does.
+    pub(crate) fn value_at(&self, graph: &Graph, slot: u32, version: u32, epoch: u32) -> Option<V> {
+        let _pin = graph.collector.pin();
+        let settled = |head: Head| {
+            head.version() == version && head.epoch() == epoch && matches!(head.state(), State::Consistent | State::Pending | State::Stale)
+        };
+        if !settled(graph.head(slot)) || graph.warm(slot).flags.load(Ordering::Acquire) & HAS_VALUE == 0 {
+            return None;
+        }
+        let word = graph.row(slot).value.load(Ordering::Acquire);
+        // The value word changes only in an owner's hands, and an owner has moved the epoch on.
+        // SAFETY: [pinned-value] re-checked after the load, under a pin.
+        settled(graph.head(slot)).then(|| unsafe { self.clone_word(word) })
+    }
+
+    /// # Safety
+    /// `word` is a value word of this function, read under a pin that is still held (or inline).
+    #[inline(always)]
+    pub(crate) unsafe fn clone_word(&self, word: u64) -> V {
+        // SAFETY: [pinned-value] the caller's promise.
+        unsafe { crate::value::Read::<V>::new(word, self.is_inline()) }.clone()
+    }
+
+    /// Forgets what is in the value, key and dependency columns of a slot that has left the table.
+    fn empty_columns(&self, graph: &Graph, slot: u32, retire: &mut dyn FnMut(Retired)) {
+        let (row, warm) = (graph.row(slot), graph.warm(slot));
+        if warm.flags.swap(0, Ordering::Relaxed) & HAS_VALUE != 0
+            && let Some(retired) = self.retired_value(row.value.swap(0, Ordering::Relaxed))
+        {
+            retire(retired);
+        }
+        let key = row.key.swap(0, Ordering::Relaxed);
+        if !is_word::<K>() && key != 0 {
+            // SAFETY: [retire] the word is out of the row and of the table; readers that saw it hold pins.
+            retire(unsafe { Retired::boxed(pointer::<BoxedKey<K>>(key)) });
+        }
+        let deps = warm.deps.swap(std::ptr::null_mut(), Ordering::AcqRel);
+        if !deps.is_null() {
+            // SAFETY: [owned-deps] as above for the dependency list.
+            retire(unsafe { Retired::boxed::<DepList>(deps) });
+        }
+    }
+}
+
+impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_source(&self) -> bool {
+        self.source
+    }
+
+    fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head) -> Refresh {
+        let Some(body) = self.body.get().and_then(Weak::upgrade) else { return Refresh::Ran(Err(Fault::Gone)) };
+        match &*body {
+            Body::Sync(_) => match graph.claim(slot, head) {
+                None => Refresh::Moved,
+                Some(flight) => Refresh::Ran(self.run(graph, slot, flight, &body).map(|ran| ran.is_some_and(|ran| ran.stored))),
+            },
+            Body::Async(_) => match self.start(graph, slot, head) {
+                None => Refresh::Moved,
+                Some(flight) => Refresh::Started(flight),
+            },
+        }
+    }
+
+    fn slots(&self) -> Vec<u32> {
+        let _slots = lock(&self.slots);
+        self.table.slots()
+    }
+
+    fn forget(&self, graph: &Graph, slot: u32) -> bool {
+        let mut slots = lock(&self.slots);
+        let mut backoff = Backoff::default();
+        let mut now = graph.head(slot);
+        let freed = loop {
+            if !now.is_live() {
+                return false;
+            }
+            // An owner is about to let go; what it writes until then would be lost.
+            if matches!(now.state(), State::Publishing | State::Verifying) {
+                backoff.wait();
+                now = graph.head(slot);
+                continue;
+            }
+            let freed = Head::new(State::Empty, now.version().wrapping_add(1) & LAST_VERSION, now.epoch().saturating_add(1));
+            match graph.swing(slot, now, freed) {
+                Ok(()) => break freed,
+                Err(other) => now = other,
+            }
+        };
+        self.table.remove(&mut slots.writer, self.stored_hash(graph, slot), slot);
+        graph.edges.next_generation(&graph.row(slot).rev);
+        let collector = &graph.collector;
+        self.empty_columns(graph, slot, &mut |retired| collector.retire(retired));
+        // A slot out of versions or epochs stays empty for good: a handle must never meet a second tenant under its id.
+        if now.version() < LAST_VERSION && freed.epoch() < crate::verify::LAST_EPOCH / 2 {
+            slots.free.push(slot);
+        }
+        true
+    }
+
+    fn drop_nodes(&self, graph: &Graph) {
+        let mut waiting = Vec::new();
+        for slot in self.slots() {
+            self.empty_columns(graph, slot, &mut |retired| waiting.push(retired));
+        }
+        for retired in waiting {
+            graph.collector.retire(retired);
+        }
+    }
+
+    fn stats(&self, graph: &Graph) -> FunctionStats {
+        let slots = lock(&self.slots);
+        let nodes = slots.writer.len();
+        let mut bytes = slots.writer.bytes() + nodes * (size_of::<crate::node::Row>() + size_of::<crate::node::Warm>());
+        let (table, _pin) = (self.table.slots(), graph.collector.pin());
+        drop(slots);
+        for slot in table {
+            if !is_word::<K>() {
+                bytes += size_of::<BoxedKey<K>>();
+            }
+            if !self.is_inline() && graph.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE != 0 {
+                bytes += size_of::<V>();
+            }
+            // SAFETY: [pinned-deps] read under the pin above.
+            bytes += unsafe { graph.warm(slot).deps.load(Ordering::Acquire).as_ref() }.map_or(0, DepList::bytes);
+        }
+        FunctionStats {
+            name: self.name.clone(),
+            cut_off: self.cut_off.name(),
+            nodes,
+            bytes,
+            computes: self.computes.load(Ordering::Relaxed),
+        }
+    }
+
+    fn retired_value(&self, word: u64) -> Option<Retired> {
+        if self.is_inline() {
+            return None;
+        }
+        // SAFETY: [retire] the word was exposed from a box of `V` by this function and has left its row.
+        Some(unsafe { Retired::boxed(pointer::<V>(word)) })
+    }
+}
+
+impl<K, V> Drop for FnData<K, V> {
+    fn drop(&mut self) {
+        let slots = match self.slots.get_mut() {
+            Ok(slots) => slots,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        self.table.drop_arrays(&mut slots.writer);
+    }
+}
+
+impl<K, V> std::fmt::Debug for FnData<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Function").field("name", &self.name).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The flight a context belongs to.
+pub(crate) fn flight_key(slot: u32, head: Head) -> FlightKey {
+    (slot, head.epoch())
+}

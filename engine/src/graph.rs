@@ -1,0 +1,123 @@
+//! The graph: every column, table and counter of one engine, shared by all its handles. No user code lives here.
+
+use std::any::Any;
+use std::sync::RwLock;
+
+use crate::collector::Collector;
+use crate::edge::Edges;
+use crate::fault::Fault;
+use crate::flight::{Flight, Flights};
+use crate::key::Hashing;
+use crate::node::{Head, Row, Warm};
+use crate::page::Pages;
+use crate::stats::{Counters, FunctionStats};
+use crate::sweep::Sweeper;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::watch::Watchers;
+
+/// What one engine is made of. Handles hold it strongly; function bodies are held by `Engine` alone, so that a body which
+/// captures a handle does not keep itself alive.
+pub(crate) struct Graph {
+    pub(crate) id: u64,
+    pub(crate) pages: Pages,
+    pub(crate) edges: Edges,
+    pub(crate) hashing: Hashing,
+    pub(crate) counters: Counters,
+    pub(crate) flights: Flights,
+    pub(crate) watchers: Watchers,
+    pub(crate) sweeper: Sweeper,
+    /// The last finished commit. A flight notes it at its start and a waiter when it joins.
+    pub(crate) commit: AtomicU64,
+    pub(crate) functions: RwLock<Vec<Arc<dyn AnyFunction>>>,
+    pub(crate) spawner: Option<Arc<dyn crate::engine::Spawner>>,
+    pub(crate) log: Option<crate::log::EventLog>,
+    pub(crate) collector: Collector,
+}
+
+/// A function without its types: what sweeps, verification and statistics ask of it.
+pub(crate) trait AnyFunction: Send + Sync + Any {
+    fn name(&self) -> &str;
+    fn is_source(&self) -> bool;
+    /// Runs a sync function's flight on this thread, or starts an async one.
+    fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head) -> Refresh;
+    /// Every slot that holds a key.
+    fn slots(&self) -> Vec<u32>;
+    /// Takes the node out of the key table; its slot is free afterwards, or retired for good.
+    fn forget(&self, graph: &Graph, slot: u32) -> bool;
+    /// Drops every key and value: the graph is going away.
+    fn drop_nodes(&self, graph: &Graph);
+    fn stats(&self, graph: &Graph) -> FunctionStats;
+    /// A value of this function, to be dropped when no pin can see it.
+    fn retired_value(&self, word: u64) -> Option<crate::collector::Retired>;
+}
+
+/// What came of asking a function for a new value.
+pub(crate) enum Refresh {
+    /// A flight ended on this thread. `true`: its result is in the node (perhaps marked again meanwhile).
+    Ran(Result<bool, Fault>),
+    /// An asynchronous flight is under way.
+    Started(Arc<Flight>),
+    /// Somebody else moved the node first: look again.
+    Moved,
+}
+
+impl Graph {
+    #[inline(always)]
+    pub(crate) fn row(&self, slot: u32) -> &Row {
+        self.pages.row(slot)
+    }
+
+    #[inline(always)]
+    pub(crate) fn warm(&self, slot: u32) -> &Warm {
+        self.pages.warm(slot)
+    }
+
+    #[inline(always)]
+    pub(crate) fn head(&self, slot: u32) -> Head {
+        // Acquire: whoever sees a state sees what was written before it was published.
+        Head(self.row(slot).head.load(Ordering::Acquire))
+    }
+
+    /// Moves a head; `Err` carries what it is now.
+    #[inline(always)]
+    pub(crate) fn swing(&self, slot: u32, from: Head, to: Head) -> Result<(), Head> {
+        // AcqRel: Release publishes the columns written in the old state, Acquire sees those of the previous owner.
+        match self.row(slot).head.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(()),
+            Err(now) => Err(Head(now)),
+        }
+    }
+
+    pub(crate) fn function(&self, slot: u32) -> Arc<dyn AnyFunction> {
+        let owner = self.pages.owner(slot) as usize;
+        self.functions.read().unwrap_or_else(std::sync::PoisonError::into_inner)[owner].clone()
+    }
+
+    pub(crate) fn function_name(&self, slot: u32) -> String {
+        self.function(slot).name().to_owned()
+    }
+
+    pub(crate) fn all_functions(&self) -> Vec<Arc<dyn AnyFunction>> {
+        self.functions.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn finished_commit(&self) -> u64 {
+        // Acquire: marks of the finished sweep are visible to whoever sees its number.
+        self.commit.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        for function in self.all_functions() {
+            function.drop_nodes(self);
+        }
+    }
+}
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Graph").field("id", &self.id).field("pages", &self.pages).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,76 @@
+//! Computed values that stay fresh: cached functions, tracked dependencies, invalidation in one sweep.
+//!
+//! ```
+//! use wellspring::{Cx, Engine};
+//!
+//! let engine = Engine::new();
+//! let price = engine.source("price", |_: &u32| 100_u64)?;
+//! let prices = price.clone();
+//! let total = engine.function("total", move |cx: &Cx, basket: &Vec<u32>| {
+//!     basket.iter().map(|id| prices.get(cx, id).unwrap_or(0)).sum::<u64>()
+//! })?;
+//!
+//! assert_eq!(total.get(&engine, &[1, 2][..])?, 200);
+//! price.set(&2, 150);                                    // every total made from product 2 is stale when this returns
+//! assert_eq!(total.get(&engine, &[1, 2][..])?, 250);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - Register functions with an [`Engine`]: [`Engine::function`], [`Engine::async_function`], [`Engine::source`], or
+//!   `#[compute]` on an `impl` block.
+//! - Read with [`Function::get`]; on the hot path, borrow under a [`Pin`]: [`Handle::peek`], [`Handle::get_many`], [`NodeRef`].
+//! - Tell the engine what changed: [`Source::set`], [`Handle::invalidate`], [`Engine::batch`].
+//!
+//! How it works and what it promises: `DESIGN.md` beside this crate.
+
+mod async_handle;
+mod audit;
+mod batch;
+mod clock;
+mod collector;
+mod compute;
+mod computed;
+mod cx;
+mod deps;
+mod edge;
+mod engine;
+mod fault;
+mod flight;
+mod function;
+mod graph;
+mod handle;
+mod key;
+mod log;
+mod node;
+mod page;
+mod pin;
+mod publish;
+mod read;
+mod stats;
+mod sweep;
+mod sync;
+mod table;
+mod value;
+mod verify;
+mod watch;
+
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+
+pub use crate::async_handle::{AsyncFunction, GetFuture};
+pub use crate::batch::Batch;
+pub use crate::computed::{Computed, Invalidated};
+pub use crate::cx::{Ask, Asker, Cx};
+pub use crate::engine::{Define, Engine, EngineBuilder, Service, Spawner};
+pub use crate::fault::{Fault, RegisterError};
+pub use crate::function::FunctionId;
+pub use crate::handle::{CommitId, Function, Handle, Source};
+pub use crate::key::{Key, Lookup, Parts};
+pub use crate::log::{Event, What};
+pub use crate::pin::Pin;
+pub use crate::read::{NodeId, NodeRef};
+pub use crate::stats::{FunctionStats, Stats};
+pub use crate::value::{Inline, Read, Value};
+#[cfg(feature = "macros")]
+pub use wellspring_macros::{Inline, compute};

@@ -1,0 +1,479 @@
+//! Invalidation: one combined sweeper, a breadth-first pass over reverse edges, the head CAS as the visited mark.
+//!
+//! Callers queue their roots; the first to come sweeps for all who queue meanwhile and the rest wait for their ticket, so
+//! that when a commit returns, everything below its roots is marked, also what another thread's sweep got to first.
+//! No user code runs in here.
+
+use smallvec::SmallVec;
+
+use crate::edge::{Freed, edge, generation};
+use crate::graph::Graph;
+use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS, WATCHED};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Backoff, Condvar, Mutex, fault, lock};
+
+/// Where a sweep starts.
+pub(crate) enum Root {
+    /// Recompute this node before it is served again.
+    Stale { slot: u32, version: u32 },
+    /// A source gets this value word. The old one goes to the collector.
+    Set { slot: u32, version: u32, word: u64 },
+    /// The node is forgotten.
+    Forget { slot: u32, version: u32 },
+    /// Every node of the function with this number.
+    Function { id: u32 },
+    /// Every node.
+    Everything,
+}
+
+pub(crate) type Roots = SmallVec<[Root; 2]>;
+
+pub(crate) struct Sweeper {
+    queue: Mutex<Queue>,
+    done: Condvar,
+    workers: Workers,
+    pub(crate) threshold: usize,
+    pub(crate) sweeps: AtomicU64,
+    pub(crate) marked: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Roots>,
+    sweeping: bool,
+    /// Commit number of the last request queued; requests finish in this order.
+    tickets: u64,
+    finished: u64,
+    asleep: usize,
+}
+
+/// A node that lost its watched generation.
+type Notice = (u32, u32);
+
+/// What one level found: the lists of the nodes it marked.
+#[derive(Default)]
+struct Found {
+    lists: Vec<u32>,
+    freed: Freed,
+    notices: Vec<Notice>,
+    marked: u64,
+}
+
+impl Sweeper {
+    pub(crate) fn new(threads: usize, threshold: usize) -> Sweeper {
+        Sweeper {
+            queue: Mutex::new(Queue::default()),
+            done: Condvar::new(),
+            workers: Workers::new(threads),
+            threshold,
+            sweeps: AtomicU64::new(0),
+            marked: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Graph {
+    /// Queues the roots and returns when everything below them is marked. The number is this commit's.
+    pub(crate) fn commit(self: &Arc<Graph>, roots: Roots) -> u64 {
+        let sweeper = &self.sweeper;
+        let mut queue = lock(&sweeper.queue);
+        queue.tickets += 1;
+        let ticket = queue.tickets;
+        queue.waiting.push(roots);
+        if queue.sweeping {
+            queue.asleep += 1;
+            while queue.finished < ticket && !fault!("returns_before_ticket") {
+                queue = match sweeper.done.wait(queue) {
+                    Ok(guard) => guard,
+                    Err(poisoned) => poisoned.into_inner(),
+                };
+            }
+            queue.asleep -= 1;
+            drop(queue);
+        } else {
+            queue.sweeping = true;
+            loop {
+                let requests = std::mem::take(&mut queue.waiting);
+                if requests.is_empty() {
+                    queue.sweeping = false;
+                    break;
+                }
+                drop(queue);
+                let count = requests.len() as u64;
+                let notices = self.sweep(requests);
+                // Release: whoever sees the number sees the marks. Only the one sweeper writes it.
+                self.commit.fetch_add(count, Ordering::Release);
+                self.notify(notices);
+                queue = lock(&sweeper.queue);
+                queue.finished += count;
+                if queue.asleep > 0 {
+                    sweeper.done.notify_all();
+                }
+            }
+            drop(queue);
+        }
+        self.collector.reap();
+        ticket
+    }
+
+    fn sweep(self: &Arc<Graph>, requests: Vec<Roots>) -> Vec<Notice> {
+        // Relaxed: statistics.
+        self.sweeper.sweeps.fetch_add(1, Ordering::Relaxed);
+        let mut found = Found::default();
+        let mut direct = Found::default();
+        for root in requests.into_iter().flatten() {
+            self.begin(root, &mut found, &mut direct);
+        }
+        // Direct dependants of a new source value are stale, everything further down maybe stale.
+        let lists = std::mem::take(&mut direct.lists);
+        self.level(&lists, State::Stale, &mut found);
+        found.merge(direct);
+        while !found.lists.is_empty() {
+            let frontier = std::mem::take(&mut found.lists);
+            if frontier.len() >= self.sweeper.threshold && self.sweeper.workers.any() {
+                self.level_in_parallel(frontier, &mut found);
+            } else {
+                self.level(&frontier, State::Pending, &mut found);
+            }
+        }
+        self.edges.give_back(found.freed);
+        self.sweeper.marked.fetch_add(found.marked, Ordering::Relaxed);
+        found.notices
+    }
+
+    fn begin(&self, root: Root, found: &mut Found, direct: &mut Found) {
+        match root {
+            Root::Stale { slot, version } => {
+                if self.function(slot).is_source() {
+                    self.touch(slot, version, None, direct);
+                } else {
+                    self.mark_root(slot, Some(version), found);
+                }
+            }
+            Root::Set { slot, version, word } => self.touch(slot, version, Some(word), direct),
+            Root::Forget { slot, version } => {
+                let head = self.head(slot);
+                if head.is_live() && head.version() == version {
+                    self.note(crate::log::What::Forgotten, slot);
+                    self.function(slot).forget(self, slot);
+                    direct.lists.extend(Some(self.edges.take(&self.row(slot).rev)).filter(|&list| list != 0));
+                    found.notices.push((slot, head.epoch()));
+                    found.marked += 1;
+                }
+            }
+            Root::Function { id } => {
+                if let Some(function) = self.all_functions().get(id as usize) {
+                    self.mark_all(&**function, found, direct);
+                }
+            }
+            Root::Everything => {
+                for function in self.all_functions() {
+                    self.mark_all(&*function, found, direct);
+                }
+            }
+        }
+    }
+
+    fn mark_all(&self, function: &dyn crate::graph::AnyFunction, found: &mut Found, direct: &mut Found) {
+        for slot in function.slots() {
+            if function.is_source() {
+                self.touch(slot, self.head(slot).version(), None, direct);
+            } else {
+                self.mark_root(slot, None, found);
+            }
+        }
+    }
+
+    /// The root itself must be recomputed, whatever it is doing.
+    fn mark_root(&self, slot: u32, version: Option<u32>, found: &mut Found) {
+        let mut now = self.head(slot);
+        loop {
+            if !now.is_live() || version.is_some_and(|version| version != now.version()) {
+                return;
+            }
+            let to = match now.state() {
+                State::Empty | State::Stale => return,
+                State::Consistent | State::Pending => now.in_state(State::Stale).without(WATCHED),
+                State::Computing | State::Verifying | State::Publishing if fault!("root_skips_flight") => return,
+                State::Computing | State::Verifying | State::Publishing if now.has(DOOMED) => return,
+                State::Computing | State::Verifying | State::Publishing => now.with(DOOMED),
+            };
+            match self.swing(slot, now, to) {
+                Ok(()) => {
+                    found.marked += 1;
+                    self.note(crate::log::What::Invalidated, slot);
+                    if now.is_consistent() {
+                        self.open(slot, now, found);
+                    }
+                    return;
+                }
+                Err(other) => now = other,
+            }
+        }
+    }
+
+    /// After a successful mark: the node's dependants are the next level.
+    #[inline(always)]
+    fn open(&self, slot: u32, was: Head, found: &mut Found) {
+        let list = self.edges.take(&self.row(slot).rev);
+        if list != 0 {
+            found.lists.push(list);
+        }
+        if was.has(WATCHED) {
+            found.notices.push((slot, was.epoch()));
+        }
+    }
+
+    /// Gives a source a new value (or says that what it stands for changed). The list is taken while the node is
+    /// `Publishing`, so that a reader of the new value is not marked by the change it has already seen.
+    fn touch(&self, slot: u32, version: u32, word: Option<u64>, direct: &mut Found) {
+        let mut backoff = Backoff::default();
+        let mut now = self.head(slot);
+        loop {
+            if now.version() != version || now.epoch() >= crate::verify::LAST_EPOCH {
+                if let Some(retired) = word.and_then(|word| self.function(slot).retired_value(word)) {
+                    self.collector.retire(retired);
+                }
+                return;
+            }
+            // Relaxed: only owners of `Publishing` change the flag, and an owner is what we become.
+            let has_value = self.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
+            match now.state() {
+                State::Publishing | State::Verifying => {
+                    backoff.wait();
+                    now = self.head(slot);
+                    continue;
+                }
+                State::Empty if word.is_none() => return,
+                State::Computing if word.is_none() && !has_value => return,
+                _ => {}
+            }
+            let owned = now.next_flight(State::Publishing);
+            match self.swing(slot, now, owned) {
+                Ok(()) => {
+                    self.store_source(slot, owned, now, word, direct);
+                    return;
+                }
+                Err(other) => now = other,
+            }
+        }
+    }
+
+    fn store_source(&self, slot: u32, owned: Head, was: Head, word: Option<u64>, direct: &mut Found) {
+        let (row, warm) = (self.row(slot), self.warm(slot));
+        if was.is_consistent() {
+            self.open(slot, was, direct);
+        }
+        if let Some(word) = word {
+            let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
+            let old = row.value.load(Ordering::Relaxed);
+            // Release: as in `publish`.
+            row.value.store(word, Ordering::Release);
+            warm.flags.store(HAS_VALUE, Ordering::Relaxed);
+            if had && let Some(retired) = self.function(slot).retired_value(old) {
+                self.collector.retire(retired);
+            }
+        }
+        // Release: as in `publish`.
+        warm.changed.store(owned.epoch(), Ordering::Release);
+        direct.marked += 1;
+        self.note(crate::log::What::Set, slot);
+        let mut now = owned;
+        while let Err(other) = self.swing(slot, now, Head::new(State::Consistent, now.version(), now.epoch())) {
+            now = other;
+        }
+        if now.has(WAITERS) {
+            self.end_flight((slot, now.epoch()), crate::flight::Outcome { start: u64::MAX, ..Default::default() });
+        }
+    }
+
+    /// Marks the dependants in one level's lists. Loads run ahead: blocks four lists early, rows two.
+    fn level(&self, lists: &[u32], color: State, found: &mut Found) {
+        for (at, &list) in lists.iter().enumerate() {
+            if let Some(&ahead) = lists.get(at + 8) {
+                self.edges.prefetch_block(ahead);
+            }
+            if let Some(&ahead) = lists.get(at + 4) {
+                for word in self.edges.first_edges(ahead) {
+                    self.pages.prefetch(edge(word).slot);
+                }
+            }
+            for (block, words) in self.edges.blocks(list) {
+                for (index, word) in words.iter().enumerate() {
+                    if let Some(ahead) = words.get(index + 8) {
+                        self.pages.prefetch(edge(ahead).slot);
+                    }
+                    let edge = edge(word);
+                    let row = self.row(edge.slot);
+                    // Relaxed: an edge whose generation changes right now is checked again by its dependant's registration.
+                    if generation(row.rev.load(Ordering::Relaxed)) == edge.generation {
+                        self.mark(edge.slot, color, found);
+                    }
+                }
+                found.freed.add_block(&self.edges, block);
+            }
+        }
+    }
+
+    /// One dependant: the CAS that wins is the visited mark, and the winner owns the node's list.
+    #[inline(always)]
+    fn mark(&self, slot: u32, color: State, found: &mut Found) {
+        let mut now = self.head(slot);
+        loop {
+            let to = match now.state() {
+                State::Consistent => now.in_state(color).without(WATCHED),
+                // Its owner registered the edge already, or is about to look at what we marked.
+                State::Publishing | State::Verifying if !now.has(DOOMED_MAYBE) => now.with(DOOMED_MAYBE),
+                // A computing flight finds the mark when it registers; the rest are marked already.
+                _ => return,
+            };
+            match self.swing(slot, now, to) {
+                Ok(()) => {
+                    if now.is_consistent() {
+                        found.marked += 1;
+                        self.note(crate::log::What::Marked, slot);
+                        self.open(slot, now, found);
+                    }
+                    return;
+                }
+                Err(other) => now = other,
+            }
+        }
+    }
+
+    fn level_in_parallel(self: &Arc<Graph>, frontier: Vec<u32>, found: &mut Found) {
+        let level = Arc::new(Level {
+            graph: self.clone(),
+            frontier,
+            next: AtomicU64::new(0),
+            gathered: Mutex::new((Found::default(), 0)),
+            done: Condvar::new(),
+        });
+        let helpers = self.sweeper.workers.help(&level);
+        level.work();
+        // The caller parks here and takes no other job: a pool that steals could run a body below a held ticket.
+        let mut gathered = lock(&level.gathered);
+        while gathered.1 < helpers + 1 {
+            gathered = match level.done.wait(gathered) {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+        }
+        found.merge(std::mem::take(&mut gathered.0));
+    }
+}
+
+impl Found {
+    fn merge(&mut self, other: Found) {
+        self.lists.extend(other.lists);
+        self.freed.merge(other.freed);
+        self.notices.extend(other.notices);
+        self.marked += other.marked;
+    }
+}
+
+/// One wide level, shared between the caller and the pool.
+struct Level {
+    graph: Arc<Graph>,
+    frontier: Vec<u32>,
+    next: AtomicU64,
+    gathered: Mutex<(Found, usize)>,
+    done: Condvar,
+}
+
+/// Lists per grab of a wide level.
+const GRAB: usize = if cfg!(any(loom, shuttle)) { 1 } else { 512 };
+
+impl Level {
+    fn work(&self) {
+        let mut found = Found::default();
+        loop {
+            // Relaxed: only hands out ranges; the results travel under the lock.
+            let from = self.next.fetch_add(GRAB as u64, Ordering::Relaxed) as usize;
+            if from >= self.frontier.len() {
+                break;
+            }
+            let to = (from + GRAB).min(self.frontier.len());
+            self.graph.level(&self.frontier[from..to], State::Pending, &mut found);
+        }
+        let mut gathered = lock(&self.gathered);
+        gathered.0.merge(found);
+        gathered.1 += 1;
+        self.done.notify_all();
+    }
+}
+
+#[cfg(not(any(loom, shuttle)))]
+use self::pool::Workers;
+#[cfg(any(loom, shuttle))]
+use self::threads::Workers;
+
+#[cfg(not(any(loom, shuttle)))]
+mod pool {
+    use super::{Arc, Level};
+    use std::sync::OnceLock;
+
+    /// The engine's own rayon pool, made when the first wide level comes. Only `spawn` is used, never `install`.
+    pub(crate) struct Workers {
+        threads: usize,
+        pool: OnceLock<Option<rayon::ThreadPool>>,
+    }
+
+    impl Workers {
+        /// `threads` counts the caller.
+        pub(crate) fn new(threads: usize) -> Workers {
+            Workers { threads, pool: OnceLock::new() }
+        }
+
+        pub(super) fn any(&self) -> bool {
+            self.threads > 1
+        }
+
+        /// Asks every pool thread to join in; how many were asked.
+        pub(super) fn help(&self, level: &Arc<Level>) -> usize {
+            let build = || {
+                let name = |n| format!("wellspring-sweep-{n}");
+                rayon::ThreadPoolBuilder::new().num_threads(self.threads - 1).thread_name(name).build().ok()
+            };
+            let Some(pool) = self.pool.get_or_init(build) else { return 0 };
+            for _ in 0..pool.current_num_threads() {
+                let level = level.clone();
+                pool.spawn(move || level.work());
+            }
+            pool.current_num_threads()
+        }
+    }
+}
+
+#[cfg(any(loom, shuttle))]
+mod threads {
+    use super::{Arc, Level};
+
+    /// Rayon's stand-in under the checkers: a model thread per level.
+    pub(crate) struct Workers {
+        threads: usize,
+    }
+
+    impl Workers {
+        pub(crate) fn new(threads: usize) -> Workers {
+            Workers { threads }
+        }
+        pub(super) fn any(&self) -> bool {
+            self.threads > 1
+        }
+        pub(super) fn help(&self, level: &Arc<Level>) -> usize {
+            let level = level.clone();
+            #[cfg(loom)]
+            loom::thread::spawn(move || level.work());
+            #[cfg(not(loom))]
+            shuttle::thread::spawn(move || level.work());
+            1
+        }
+    }
+}
+
+impl std::fmt::Debug for Sweeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sweeper").field("threshold", &self.threshold).finish_non_exhaustive()
+    }
+}
