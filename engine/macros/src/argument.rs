@@ -39,21 +39,15 @@ impl Argument {
         if is_context(&input.ty) {
             return Err(syn::Error::new_spanned(
                 input,
-                format!(
-                    "`{method}` has a second context `{ident}`; a compute function has one, right after `&self`"
-                ),
+                format!("`{method}` has a second context `{ident}`; a compute function has one, right after `&self`"),
             ));
         }
         let ty = (*input.ty).clone();
         if let Some(found) = types::first_borrow(&ty) {
             let (what, instead) = match &ty {
-                Type::Reference(reference) => (
-                    "is a reference",
-                    format!(
-                        "take it by value: write `{ident}: {}`",
-                        types::owned_text(&reference.elem)
-                    ),
-                ),
+                Type::Reference(reference) => {
+                    ("is a reference", format!("take it by value: write `{ident}: {}`", types::owned_text(&reference.elem)))
+                }
                 _ => ("borrows", "take a type that owns what it holds".to_owned()),
             };
             let readers = match &ty {
@@ -62,25 +56,16 @@ impl Argument {
                 }
                 _ => String::new(),
             };
-            return Err(syn::Error::new_spanned(
-                found,
-                format!("argument `{ident}` of `{method}` {what}; {instead}{readers}"),
-            ));
+            return Err(syn::Error::new_spanned(found, format!("argument `{ident}` of `{method}` {what}; {instead}{readers}")));
         }
         if let Some(found) = types::first_opaque(&ty) {
             return Err(syn::Error::new_spanned(
                 found,
-                format!(
-                    "argument `{ident}` of `{method}` is an `impl` type; a key has one type: name it, as in `{ident}: u32`"
-                ),
+                format!("argument `{ident}` of `{method}` is an `impl` type; a key has one type: name it, as in `{ident}: u32`"),
             ));
         }
         let passing = passing(&ty);
-        Ok(Argument {
-            ident: ident.clone(),
-            ty,
-            passing,
-        })
+        Ok(Argument { ident: ident.clone(), ty, passing })
     }
 }
 
@@ -94,12 +79,10 @@ fn passing(ty: &Type) -> Passing {
     };
     match &last.arguments {
         PathArguments::None if last.ident == "String" => Passing::Str,
-        PathArguments::AngleBracketed(list) if last.ident == "Vec" && list.args.len() == 1 => {
-            match &list.args[0] {
-                GenericArgument::Type(item) => Passing::Slice(Box::new(item.clone())),
-                _ => Passing::Value,
-            }
-        }
+        PathArguments::AngleBracketed(list) if last.ident == "Vec" && list.args.len() == 1 => match &list.args[0] {
+            GenericArgument::Type(item) => Passing::Slice(Box::new(item.clone())),
+            _ => Passing::Value,
+        },
         _ => Passing::Value,
     }
 }
@@ -137,11 +120,7 @@ pub(crate) fn lookup(method: &Method) -> TokenStream {
 }
 
 pub(crate) fn key_type(method: &Method) -> TokenStream {
-    let types: Vec<_> = method
-        .arguments
-        .iter()
-        .map(|argument| &argument.ty)
-        .collect();
+    let types: Vec<_> = method.arguments.iter().map(|argument| &argument.ty).collect();
     match types.as_slice() {
         [one] => quote!(#one),
         several => quote!((#(#several),*)),

@@ -44,15 +44,11 @@ impl Block {
         let mut plain = Vec::new();
         for item in std::mem::take(&mut block.items) {
             match item {
-                ImplItem::Fn(method) if Method::is_meant(&method) => {
-                    match Method::read(&method, &own) {
-                        Ok(method) if is_taken(&method.ident) => {
-                            keep(&mut errors, taken(&method.ident, &names))
-                        }
-                        Ok(method) => methods.push(method),
-                        Err(error) => keep(&mut errors, error),
-                    }
-                }
+                ImplItem::Fn(method) if Method::is_meant(&method) => match Method::read(&method, &own) {
+                    Ok(method) if is_taken(&method.ident) => keep(&mut errors, taken(&method.ident, &names)),
+                    Ok(method) => methods.push(method),
+                    Err(error) => keep(&mut errors, error),
+                },
                 other => plain.push(other),
             }
         }
@@ -70,40 +66,20 @@ impl Block {
             ));
         }
         block.items = plain;
-        let vis = options
-            .handle
-            .map_or_else(|| parse_quote!(pub), |(vis, _)| vis);
-        let service_name = options
-            .name
-            .unwrap_or_else(|| LitStr::new(&own.ident().to_string(), own.ident().span()));
-        Ok(Block {
-            own,
-            names,
-            vis,
-            service_name,
-            methods,
-            plain: block,
-        })
+        let vis = options.handle.map_or_else(|| parse_quote!(pub), |(vis, _)| vis);
+        let service_name = options.name.unwrap_or_else(|| LitStr::new(&own.ident().to_string(), own.ident().span()));
+        Ok(Block { own, names, vis, service_name, methods, plain: block })
     }
 }
 
 impl Names {
     fn new(handle: Option<&Ident>, own: &OwnType) -> Names {
-        let handle = handle
-            .cloned()
-            .unwrap_or_else(|| format_ident!("{}Handle", own.ident()));
+        let handle = handle.cloned().unwrap_or_else(|| format_ident!("{}Handle", own.ident()));
         let text = handle.to_string();
-        let stem = text
-            .strip_suffix("Handle")
-            .filter(|stem| !stem.is_empty())
-            .unwrap_or(&text);
+        let stem = text.strip_suffix("Handle").filter(|stem| !stem.is_empty()).unwrap_or(&text);
         let functions = format_ident!("{stem}Functions", span = handle.span());
         let invalidate = format_ident!("{stem}Invalidate", span = handle.span());
-        Names {
-            handle,
-            functions,
-            invalidate,
-        }
+        Names { handle, functions, invalidate }
     }
 }
 
@@ -111,9 +87,7 @@ impl Names {
 fn impl_block(item: Item) -> syn::Result<ItemImpl> {
     let (kind, ident) = match &item {
         Item::Impl(_) => {
-            let Item::Impl(block) = item else {
-                unreachable!("matched just above")
-            };
+            let Item::Impl(block) = item else { unreachable!("matched just above") };
             return Ok(block);
         }
         Item::Struct(item) => ("a struct", Some(&item.ident)),
@@ -149,11 +123,7 @@ fn impl_block(item: Item) -> syn::Result<ItemImpl> {
 fn check_block(block: &ItemImpl, own: &OwnType) -> syn::Result<()> {
     let name = types::text(&block.self_ty);
     if let Some((_, path, _)) = &block.trait_ {
-        let of = path
-            .segments
-            .last()
-            .map(|last| last.ident.to_string())
-            .unwrap_or_default();
+        let of = path.segments.last().map(|last| last.ident.to_string()).unwrap_or_default();
         return Err(syn::Error::new_spanned(
             path,
             format!(
@@ -163,12 +133,7 @@ fn check_block(block: &ItemImpl, own: &OwnType) -> syn::Result<()> {
             ),
         ));
     }
-    if let Some(parameter) = block
-        .generics
-        .params
-        .iter()
-        .find(|parameter| matches!(parameter, GenericParam::Lifetime(_)))
-    {
+    if let Some(parameter) = block.generics.params.iter().find(|parameter| matches!(parameter, GenericParam::Lifetime(_))) {
         return Err(syn::Error::new_spanned(
             parameter,
             format!(
@@ -179,16 +144,10 @@ fn check_block(block: &ItemImpl, own: &OwnType) -> syn::Result<()> {
             ),
         ));
     }
-    if let Some(attribute) = block
-        .attrs
-        .iter()
-        .find(|attribute| attribute.path().is_ident("cfg"))
-    {
+    if let Some(attribute) = block.attrs.iter().find(|attribute| attribute.path().is_ident("cfg")) {
         return Err(syn::Error::new_spanned(
             attribute,
-            format!(
-                "this `cfg` of `{name}` comes after `#[compute]`; write it above, so that it also covers the handle"
-            ),
+            format!("this `cfg` of `{name}` comes after `#[compute]`; write it above, so that it also covers the handle"),
         ));
     }
     Ok(())
@@ -200,13 +159,7 @@ fn is_taken(ident: &Ident) -> bool {
 }
 
 fn taken(ident: &Ident, names: &Names) -> syn::Error {
-    syn::Error::new(
-        ident.span(),
-        format!(
-            "`{ident}` is a method that `{}` has of its own; give the function another name",
-            names.handle
-        ),
-    )
+    syn::Error::new(ident.span(), format!("`{ident}` is a method that `{}` has of its own; give the function another name", names.handle))
 }
 
 fn keep(errors: &mut Option<syn::Error>, error: syn::Error) {

@@ -11,29 +11,16 @@ use crate::handle::quiet;
 use crate::method::Method;
 
 pub(crate) fn functions(block: &Block) -> TokenStream {
-    let Block {
-        own,
-        names,
-        vis,
-        methods,
-        ..
-    } = block;
+    let Block { own, names, vis, methods, .. } = block;
     let functions = &names.functions;
     let (impl_generics, type_generics, where_clause) = own.generics().split_for_impl();
     let declared = &own.generics().params;
     let quiet = quiet();
     let cfgs: Vec<_> = methods.iter().map(|method| &method.cfgs).collect();
     let idents: Vec<_> = methods.iter().map(|method| &method.ident).collect();
-    let shown: Vec<_> = methods
-        .iter()
-        .map(|method| format!("The typed handle of `{}`.", method.ident))
-        .collect();
+    let shown: Vec<_> = methods.iter().map(|method| format!("The typed handle of `{}`.", method.ident)).collect();
     let types = methods.iter().map(function_type);
-    let shown_names = methods.iter().map(|method| function_path(method, "name"));
-    let doc = format!(
-        "The compute functions of `{}` as typed handles.",
-        own.ident()
-    );
+    let doc = format!("The compute functions of `{}` as typed handles.", own.ident());
     let name = functions.to_string();
     quote! {
         #[doc = #doc]
@@ -48,19 +35,10 @@ pub(crate) fn functions(block: &Block) -> TokenStream {
             __service: ::core::marker::PhantomData<fn() -> #own>,
         }
 
-        impl #impl_generics ::core::clone::Clone for #functions #type_generics #where_clause {
-            fn clone(&self) -> Self {
-                Self {
-                    #(#(#cfgs)* #idents: ::core::clone::Clone::clone(&self.#idents),)*
-                    __service: ::core::marker::PhantomData,
-                }
-            }
-        }
-
         impl #impl_generics ::core::fmt::Debug for #functions #type_generics #where_clause {
             fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                 let mut shown = f.debug_struct(#name);
-                #(#(#cfgs)* shown.field(::core::stringify!(#idents), &#shown_names(&self.#idents));)*
+                #(#(#cfgs)* shown.field(::core::stringify!(#idents), &self.#idents);)*
                 shown.finish()
             }
         }
@@ -68,34 +46,19 @@ pub(crate) fn functions(block: &Block) -> TokenStream {
 }
 
 pub(crate) fn invalidate(block: &Block) -> TokenStream {
-    let Block {
-        own,
-        names,
-        vis,
-        methods,
-        ..
-    } = block;
+    let Block { own, names, vis, methods, .. } = block;
     let (functions, invalidate) = (&names.functions, &names.invalidate);
     let (_, type_generics, where_clause) = own.generics().split_for_impl();
     let quiet = quiet();
     let arguments = own.arguments();
     let mut declared = own.generics().clone();
-    declared
-        .params
-        .insert(0, GenericParam::Lifetime(parse_quote!('__functions)));
+    declared.params.insert(0, GenericParam::Lifetime(parse_quote!('__functions)));
     let (impl_generics, _, _) = declared.split_for_impl();
     let declared = &declared.params;
     let each = methods.iter().map(|method| {
-        let Method {
-            ident, vis, cfgs, ..
-        } = method;
-        let (parameters, key, invalidate) = (
-            parameters(method),
-            lookup(method),
-            function_path(method, "invalidate"),
-        );
-        let doc =
-            format!("Makes this value of `{ident}` stale, and returns once no read can see it.");
+        let Method { ident, vis, cfgs, .. } = method;
+        let (parameters, key, invalidate) = (parameters(method), lookup(method), function_path(method, "Handle", "invalidate"));
+        let doc = format!("Makes this value of `{ident}` stale, and returns once no read can see it.");
         quote! {
             #(#cfgs)*
             #[doc = #doc]
@@ -104,10 +67,7 @@ pub(crate) fn invalidate(block: &Block) -> TokenStream {
             }
         }
     });
-    let doc = format!(
-        "The invalidations of `{}`, one method for each function.",
-        own.ident()
-    );
+    let doc = format!("The invalidations of `{}`, one method for each function.", own.ident());
     let shown = invalidate.to_string();
     quote! {
         #[doc = #doc]
@@ -134,20 +94,17 @@ pub(crate) fn invalidate(block: &Block) -> TokenStream {
 /// `Clone` or not `Send` is one error, at the place to look at.
 fn function_type(method: &Method) -> TokenStream {
     let (key, value) = (key_type(method), &method.value);
-    let kind = Ident::new(
-        if method.is_async {
-            "AsyncFunction"
-        } else {
-            "Function"
-        },
-        value.span(),
-    );
-    quote_spanned!(value.span()=> ::wellspring::#kind::<#key, #value>)
+    let kind = Ident::new(kind(method), value.span());
+    quote_spanned!(value.span()=> ::wellspring::#kind<#key, #value>)
 }
 
-/// A method of the typed handle, as a path.
-pub(crate) fn function_path(method: &Method, name: &str) -> TokenStream {
-    let name = Ident::new(name, method.value.span());
-    let function = function_type(method);
-    quote_spanned!(method.value.span()=> #function::#name)
+pub(crate) fn kind(method: &Method) -> &'static str {
+    if method.is_async { "AsyncFunction" } else { "Function" }
+}
+
+/// A method of the typed handle, as a path spanned like its type. `owner` is the type that has the method.
+pub(crate) fn function_path(method: &Method, owner: &str, name: &str) -> TokenStream {
+    let (key, value) = (key_type(method), &method.value);
+    let (owner, name) = (Ident::new(owner, value.span()), Ident::new(name, value.span()));
+    quote_spanned!(value.span()=> ::wellspring::#owner::<#key, #value>::#name)
 }

@@ -7,7 +7,7 @@ use syn::spanned::Spanned;
 
 use crate::argument::{lookup, parameters};
 use crate::compute::Block;
-use crate::functions::{self, function_path};
+use crate::functions::{self, function_path, kind};
 use crate::method::Method;
 use crate::register;
 use crate::types::{self, Dependence};
@@ -41,13 +41,7 @@ pub(crate) fn quiet() -> TokenStream {
 }
 
 fn handle(block: &Block) -> TokenStream {
-    let Block {
-        own,
-        names,
-        vis,
-        methods,
-        ..
-    } = block;
+    let Block { own, names, vis, methods, .. } = block;
     let (handle, functions, invalidate) = (&names.handle, &names.functions, &names.invalidate);
     let (impl_generics, type_generics, where_clause) = own.generics().split_for_impl();
     let quiet = quiet();
@@ -60,15 +54,11 @@ fn handle(block: &Block) -> TokenStream {
 
     let arguments = own.arguments();
     let bodies = methods.iter().map(|method| &method.body);
-    let attributes = block
-        .plain
-        .attrs
-        .iter()
-        .filter(|attribute| !attribute.path().is_ident("doc"));
+    let attributes = block.plain.attrs.iter().filter(|attribute| !attribute.path().is_ident("doc"));
     let reads = methods.iter().map(|method| read_method(method, block));
     let doc = format!(
         "What `{0}` is used through: its compute functions as methods, and the rest of `{0}` by deref.\n\n\
-         A clone is two reference counts and the functions' handles; it does not keep the engine alive.",
+         A clone is two reference counts.",
         own.ident()
     );
     let shown = handle.to_string();
@@ -77,7 +67,7 @@ fn handle(block: &Block) -> TokenStream {
         #quiet
         #vis struct #handle<#declared_params> #where_clause {
             __service: ::std::sync::Arc<__Service>,
-            __functions: #functions #type_generics,
+            __functions: ::std::sync::Arc<#functions #type_generics>,
         }
 
         #quiet
@@ -113,7 +103,7 @@ fn handle(block: &Block) -> TokenStream {
 
         impl #impl_generics ::core::clone::Clone for #handle #type_generics #where_clause {
             fn clone(&self) -> Self {
-                Self { __service: ::std::sync::Arc::clone(&self.__service), __functions: self.__functions.clone() }
+                Self { __service: ::std::sync::Arc::clone(&self.__service), __functions: ::std::sync::Arc::clone(&self.__functions) }
             }
         }
 
@@ -127,21 +117,10 @@ fn handle(block: &Block) -> TokenStream {
 
 /// One function as its readers call it.
 fn read_method(method: &Method, block: &Block) -> TokenStream {
-    let Method {
-        ident,
-        vis,
-        value,
-        cfgs,
-        shown,
-        ..
-    } = method;
+    let Method { ident, vis, value, cfgs, shown, .. } = method;
     // Hygienic, so that a function can have an argument `by` of its own.
     let by = Ident::new("by", Span::mixed_site());
-    let (parameters, key, get) = (
-        parameters(method),
-        lookup(method),
-        function_path(method, "get"),
-    );
+    let (parameters, key, get) = (parameters(method), lookup(method), function_path(method, kind(method), "get"));
     let Returns { fallible, read } = returns(method, block);
     // Spanned at the value: this is where an error type without `From<Fault>` is reported.
     let result = Ident::new("result", Span::mixed_site());
@@ -189,10 +168,7 @@ struct Returns {
 fn returns(method: &Method, block: &Block) -> Returns {
     let value = &method.value;
     if types::is_written_result(value) {
-        return Returns {
-            fallible: quote_spanned!(value.span()=> true),
-            read: quote!(#value),
-        };
+        return Returns { fallible: quote_spanned!(value.span()=> true), read: quote!(#value) };
     }
     if method.options.result {
         return Returns {
@@ -200,14 +176,8 @@ fn returns(method: &Method, block: &Block) -> Returns {
             read: quote_spanned!(value.span()=> ::wellspring::__private::ReadOf<#value, true>),
         };
     }
-    let named = matches!(
-        value,
-        syn::Type::Path(_) | syn::Type::Macro(_) | syn::Type::Group(_) | syn::Type::Paren(_)
-    );
-    if !named
-        || types::dependence(value, block.own.generics()) == Dependence::OnParameter
-        || types::is_primitive(value)
-    {
+    let named = matches!(value, syn::Type::Path(_) | syn::Type::Macro(_) | syn::Type::Group(_) | syn::Type::Paren(_));
+    if !named || types::dependence(value, block.own.generics()) == Dependence::OnParameter || types::is_primitive(value) {
         return Returns {
             fallible: quote_spanned!(value.span()=> false),
             read: quote!(::core::result::Result<#value, ::wellspring::Fault>),
@@ -220,8 +190,5 @@ fn returns(method: &Method, block: &Block) -> Returns {
             ::wellspring::__private::Probe::<#value>::FALLIBLE
         }
     };
-    Returns {
-        read: quote_spanned!(value.span()=> ::wellspring::__private::ReadOf<#value, #fallible>),
-        fallible,
-    }
+    Returns { read: quote_spanned!(value.span()=> ::wellspring::__private::ReadOf<#value, #fallible>), fallible }
 }

@@ -6,24 +6,15 @@ use syn::punctuated::Punctuated;
 use syn::{Data, DeriveInput, Token, Type};
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
-    let Parts {
-        value: field,
-        markers,
-    } = parts(input)?;
+    let Parts { value: field, markers } = parts(input)?;
     let name = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
-    let predicates = where_clause
-        .map(|clause| clause.predicates.iter().collect::<Vec<_>>())
-        .unwrap_or_default();
+    let predicates = where_clause.map(|clause| clause.predicates.iter().collect::<Vec<_>>()).unwrap_or_default();
 
     // For a generic struct no size can be asserted before it is used; there `repr(transparent)` is what guarantees it.
     let size = if input.generics.params.is_empty() {
-        let message = format!(
-            "`{name}` is not laid out like its field: remove its `repr(align)`, or write `#[repr(transparent)]`"
-        );
-        let too_large = format!(
-            "`{name}` is larger than 8 bytes: drop `Inline`, its values are then kept behind a pointer"
-        );
+        let message = format!("`{name}` is not laid out like its field: remove its `repr(align)`, or write `#[repr(transparent)]`");
+        let too_large = format!("`{name}` is larger than 8 bytes: drop `Inline`, its values are then kept behind a pointer");
         quote! {
             const _: () = {
                 ::core::assert!(
@@ -73,9 +64,7 @@ fn parts(input: &DeriveInput) -> syn::Result<Parts<'_>> {
         Data::Union(_) => {
             return refuse(
                 input,
-                &format!(
-                    "`{name}` is a union; `Inline` is for a struct of one inline field: write `struct {name}(u64);`"
-                ),
+                &format!("`{name}` is a union; `Inline` is for a struct of one inline field: write `struct {name}(u64);`"),
             );
         }
     };
@@ -83,23 +72,13 @@ fn parts(input: &DeriveInput) -> syn::Result<Parts<'_>> {
     if !transparent && !input.generics.params.is_empty() {
         return refuse(
             input,
-            &format!(
-                "`{name}` is generic, so its layout has to be promised; write `#[repr(transparent)]` above `struct {name}`"
-            ),
+            &format!("`{name}` is generic, so its layout has to be promised; write `#[repr(transparent)]` above `struct {name}`"),
         );
     }
-    let (markers, values): (Vec<&Type>, Vec<&Type>) = fields
-        .iter()
-        .map(|field| &field.ty)
-        .partition(|ty| transparent && is_phantom(ty));
+    let (markers, values): (Vec<&Type>, Vec<&Type>) = fields.iter().map(|field| &field.ty).partition(|ty| transparent && is_phantom(ty));
     match values.as_slice() {
         [value] => Ok(Parts { value, markers }),
-        [] => refuse(
-            input,
-            &format!(
-                "`{name}` has no field that holds a value; drop `Inline`, or give it one: `struct {name}(u32);`"
-            ),
-        ),
+        [] => refuse(input, &format!("`{name}` has no field that holds a value; drop `Inline`, or give it one: `struct {name}(u32);`")),
         _ => refuse(
             input,
             &format!(
@@ -112,13 +91,8 @@ fn parts(input: &DeriveInput) -> syn::Result<Parts<'_>> {
 }
 
 fn is_transparent(input: &DeriveInput) -> syn::Result<bool> {
-    for attribute in input
-        .attrs
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("repr"))
-    {
-        let hints =
-            attribute.parse_args_with(Punctuated::<syn::Meta, Token![,]>::parse_terminated)?;
+    for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("repr")) {
+        let hints = attribute.parse_args_with(Punctuated::<syn::Meta, Token![,]>::parse_terminated)?;
         if hints.iter().any(|hint| hint.path().is_ident("transparent")) {
             return Ok(true);
         }

@@ -93,9 +93,7 @@ use proc_macro::TokenStream;
 pub fn compute(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = syn::parse_macro_input!(options as options::BlockOptions);
     let item = syn::parse_macro_input!(item as syn::Item);
-    compute::expand(options, item)
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    compute::expand(options, item).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// Says that a `Copy` newtype over an inline type may be stored in the engine's value column, without a pointer.
@@ -113,7 +111,5 @@ pub fn compute(options: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_derive(Inline)]
 pub fn inline(input: TokenStream) -> TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);
-    inline::expand(&input)
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    inline::expand(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }

@@ -30,8 +30,7 @@ pub(crate) struct Method {
 impl Method {
     /// Whether the method is meant as a compute function: it has a context, or says so.
     pub(crate) fn is_meant(method: &ImplItemFn) -> bool {
-        method.attrs.iter().any(is_compute)
-            || typed_inputs(method).any(|input| is_context(&input.ty))
+        method.attrs.iter().any(is_compute) || typed_inputs(method).any(|input| is_context(&input.ty))
     }
 
     pub(crate) fn read(method: &ImplItemFn, own: &OwnType) -> syn::Result<Method> {
@@ -39,35 +38,24 @@ impl Method {
         own.name_in(&mut body);
         let name = method.sig.ident.clone();
         let (ours, rest): (Vec<_>, Vec<_>) = body.attrs.drain(..).partition(is_compute);
-        let (cfgs, rest): (Vec<_>, Vec<_>) = rest
-            .into_iter()
-            .partition(|attribute| attribute.path().is_ident("cfg"));
-        let (shown, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|attribute| {
-            attribute.path().is_ident("doc") || attribute.path().is_ident("deprecated")
-        });
+        let (cfgs, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|attribute| attribute.path().is_ident("cfg"));
+        let (shown, rest): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|attribute| attribute.path().is_ident("doc") || attribute.path().is_ident("deprecated"));
         let options = MethodOptions::from_attributes(&ours, &name)?;
 
         signature::check(method)?;
-        let arguments = typed_inputs(&body)
-            .skip(1)
-            .map(|input| Argument::read(input, &name))
-            .collect::<syn::Result<Vec<Argument>>>()?;
+        let arguments = typed_inputs(&body).skip(1).map(|input| Argument::read(input, &name)).collect::<syn::Result<Vec<Argument>>>()?;
         if arguments.len() > MOST_ARGUMENTS {
             return Err(syn::Error::new_spanned(
                 &name,
-                format!(
-                    "`{name}` has {} arguments; {MOST_ARGUMENTS} are the most: group some in a struct",
-                    arguments.len()
-                ),
+                format!("`{name}` has {} arguments; {MOST_ARGUMENTS} are the most: group some in a struct", arguments.len()),
             ));
         }
         let value = match &body.sig.output {
             ReturnType::Default => parse_quote!(()),
             ReturnType::Type(_, ty) => owned_value(ty, &name)?,
         };
-        if types::dependence(&value, own.generics()) == Dependence::OnParameter
-            && options.cut_off.is_none()
-        {
+        if types::dependence(&value, own.generics()) == Dependence::OnParameter && options.cut_off.is_none() {
             return Err(syn::Error::new_spanned(
                 &value,
                 format!(
@@ -78,10 +66,7 @@ impl Method {
         }
 
         // A function that reads nothing else has no use for its context, and still has to take it.
-        let context = typed_inputs(&body)
-            .next()
-            .and_then(|input| plain_name(&input.pat))
-            .cloned();
+        let context = typed_inputs(&body).next().and_then(|input| plain_name(&input.pat)).cloned();
         if let Some(context) = context.filter(|context| !context.to_string().starts_with('_')) {
             body.block.stmts.insert(0, parse_quote!(let _ = #context;));
         }
@@ -104,9 +89,6 @@ impl Method {
 
     /// The function's name inside its service: the method's, unless the options give another.
     pub(crate) fn name(&self) -> String {
-        self.options
-            .name
-            .as_ref()
-            .map_or_else(|| self.ident.unraw().to_string(), syn::LitStr::value)
+        self.options.name.as_ref().map_or_else(|| self.ident.unraw().to_string(), syn::LitStr::value)
     }
 }

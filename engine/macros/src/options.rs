@@ -124,11 +124,7 @@ impl MethodOptions {
 
 /// Whether this is our own attribute, `#[compute]` or `#[wellspring::compute]`.
 pub(crate) fn is_compute(attribute: &Attribute) -> bool {
-    attribute
-        .path()
-        .segments
-        .last()
-        .is_some_and(|last| last.ident == "compute")
+    attribute.path().segments.last().is_some_and(|last| last.ident == "compute")
 }
 
 fn service_name(input: ParseStream<'_>, place: &str) -> syn::Result<LitStr> {
@@ -136,9 +132,7 @@ fn service_name(input: ParseStream<'_>, place: &str) -> syn::Result<LitStr> {
     if name.value().is_empty() {
         return Err(syn::Error::new(
             name.span(),
-            format!(
-                "`name` on {place} is empty; leave it out to use the name as written in the code"
-            ),
+            format!("`name` on {place} is empty; leave it out to use the name as written in the code"),
         ));
     }
     Ok(name)
@@ -148,10 +142,7 @@ fn once(key: &Ident, first: bool, place: &str) -> syn::Result<()> {
     if first {
         return Ok(());
     }
-    Err(syn::Error::new(
-        key.span(),
-        format!("`{key}` is given twice on {place}; write it once"),
-    ))
+    Err(syn::Error::new(key.span(), format!("`{key}` is given twice on {place}; write it once")))
 }
 
 fn comma(input: ParseStream<'_>) -> syn::Result<()> {

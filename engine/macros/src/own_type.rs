@@ -3,10 +3,7 @@
 use proc_macro2::{Group, Ident, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
 use syn::visit_mut::{self, VisitMut};
-use syn::{
-    ConstParam, GenericParam, Generics, ImplItemFn, ItemImpl, Path, PathArguments, Type, TypeParam,
-    TypePath,
-};
+use syn::{ConstParam, GenericParam, Generics, ImplItemFn, ItemImpl, Path, PathArguments, Type, TypeParam, TypePath};
 
 /// The type whose impl block this is.
 pub(crate) struct OwnType {
@@ -49,8 +46,7 @@ impl OwnType {
             .params
             .iter()
             .filter_map(|parameter| match parameter {
-                GenericParam::Type(TypeParam { ident, .. })
-                | GenericParam::Const(ConstParam { ident, .. }) => Some(ident),
+                GenericParam::Type(TypeParam { ident, .. }) | GenericParam::Const(ConstParam { ident, .. }) => Some(ident),
                 // Refused before anything is generated.
                 GenericParam::Lifetime(_) => None,
             })
@@ -81,8 +77,7 @@ impl Naming<'_> {
                     quote_spanned!(ident.span()=> #path)
                 }
                 TokenTree::Group(group) => {
-                    let mut named =
-                        Group::new(group.delimiter(), self.name_in_tokens(group.stream()));
+                    let mut named = Group::new(group.delimiter(), self.name_in_tokens(group.stream()));
                     named.set_span(group.span());
                     TokenTree::Group(named).into()
                 }
@@ -95,12 +90,7 @@ impl Naming<'_> {
 impl VisitMut for Naming<'_> {
     fn visit_path_mut(&mut self, path: &mut Path) {
         visit_mut::visit_path_mut(self, path);
-        if path.leading_colon.is_none()
-            && path
-                .segments
-                .first()
-                .is_some_and(|first| first.ident == "Self")
-        {
+        if path.leading_colon.is_none() && path.segments.first().is_some_and(|first| first.ident == "Self") {
             let rest: Vec<_> = path.segments.iter().skip(1).cloned().collect();
             *path = self.0.clone();
             path.segments.extend(rest);

@@ -11,13 +11,7 @@ use crate::options::CutOff;
 use crate::types::{self, Dependence};
 
 pub(crate) fn service(block: &Block) -> TokenStream {
-    let Block {
-        own,
-        names,
-        service_name,
-        methods,
-        ..
-    } = block;
+    let Block { own, names, service_name, methods, .. } = block;
     let (handle, functions) = (&names.handle, &names.functions);
     let (impl_generics, type_generics, where_clause) = own.generics().split_for_impl();
     let cfgs = methods.iter().map(|method| &method.cfgs);
@@ -38,7 +32,7 @@ pub(crate) fn service(block: &Block) -> TokenStream {
                     #(#(#cfgs)* #idents: #registered,)*
                     __service: ::core::marker::PhantomData,
                 };
-                let handle = #handle { __service: service, __functions: functions };
+                let handle = #handle { __service: service, __functions: ::std::sync::Arc::new(functions) };
                 late.fill(::core::clone::Clone::clone(&handle));
                 ::core::result::Result::Ok(handle)
             }
@@ -48,48 +42,23 @@ pub(crate) fn service(block: &Block) -> TokenStream {
 
 /// Registers one function, inside `Service::register`.
 fn register(method: &Method, block: &Block) -> TokenStream {
-    let Method {
-        arguments,
-        value,
-        body,
-        options,
-        ..
-    } = method;
+    let Method { arguments, value, body, options, .. } = method;
     let name = method.name();
     let body = &body.sig.ident;
     let key = key_type(method);
     let passed: Vec<TokenStream> = match arguments.len() {
         0 => Vec::new(),
         1 => vec![quote!(key)],
-        several => (0..several)
-            .map(syn::Index::from)
-            .map(|index| quote!(key.#index))
-            .collect(),
+        several => (0..several).map(syn::Index::from).map(|index| quote!(key.#index)).collect(),
     };
     let concrete = types::dependence(value, block.own.generics()) == Dependence::Concrete;
     let cut_off = match options.cut_off {
         Some(CutOff::Never) => quote!(let define = define.cut_off_never();),
-        Some(CutOff::Eq) => probe(
-            value,
-            "cut_off",
-            &quote!(CompareWhole, CompareOk, CompareDemanded),
-        ),
-        None => probe(
-            value,
-            "cut_off",
-            &quote!(CompareWhole, CompareOk, CompareNever),
-        ),
+        Some(CutOff::Eq) => probe(value, "cut_off", &quote!(CompareWhole, CompareOk, CompareDemanded)),
+        None => probe(value, "cut_off", &quote!(CompareWhole, CompareOk, CompareNever)),
     };
-    let storage =
-        concrete.then(|| probe(value, "storage", &quote!(StoreInline, StoreBehindPointer)));
-    let function = Ident::new(
-        if method.is_async {
-            "async_function"
-        } else {
-            "function"
-        },
-        value.span(),
-    );
+    let storage = concrete.then(|| probe(value, "storage", &quote!(StoreInline, StoreBehindPointer)));
+    let function = Ident::new(if method.is_async { "async_function" } else { "function" }, value.span());
     let define = if method.is_async {
         quote! {
             define.#function(move |cx: ::wellspring::Cx, key: #key| {

@@ -14,41 +14,27 @@ pub(crate) fn check(method: &ImplItemFn) -> syn::Result<()> {
 
 fn check_receiver(method: &ImplItemFn) -> syn::Result<()> {
     let name = &method.sig.ident;
-    let arguments = if typed_inputs(method).count() > 1 {
-        ", .."
-    } else {
-        ""
-    };
+    let arguments = if typed_inputs(method).count() > 1 { ", .." } else { "" };
     match method.sig.inputs.first() {
-        Some(FnArg::Receiver(receiver)) if receiver.colon_token.is_some() => {
-            Err(syn::Error::new_spanned(
-                receiver,
-                format!(
-                    "`{name}` takes `{}`; a compute function is called on its handle: write `&self`",
-                    format_args!("self: {}", types::text(&receiver.ty))
-                ),
-            ))
-        }
+        Some(FnArg::Receiver(receiver)) if receiver.colon_token.is_some() => Err(syn::Error::new_spanned(
+            receiver,
+            format!(
+                "`{name}` takes `{}`; a compute function is called on its handle: write `&self`",
+                format_args!("self: {}", types::text(&receiver.ty))
+            ),
+        )),
         Some(FnArg::Receiver(receiver)) if receiver.reference.is_none() => {
-            Err(syn::Error::new_spanned(
-                receiver,
-                format!("`{name}` takes `self` by value; write `&self`"),
-            ))
+            Err(syn::Error::new_spanned(receiver, format!("`{name}` takes `self` by value; write `&self`")))
         }
-        Some(FnArg::Receiver(receiver)) if receiver.mutability.is_some() => {
-            Err(syn::Error::new_spanned(
-                receiver,
-                format!(
-                    "`{name}` takes `&mut self`; a compute function is read from many threads: write `&self`, and keep what changes \
+        Some(FnArg::Receiver(receiver)) if receiver.mutability.is_some() => Err(syn::Error::new_spanned(
+            receiver,
+            format!(
+                "`{name}` takes `&mut self`; a compute function is read from many threads: write `&self`, and keep what changes \
                  behind a lock or in a source"
-                ),
-            ))
-        }
+            ),
+        )),
         Some(FnArg::Receiver(receiver)) if receiver.lifetime().is_some() => {
-            Err(syn::Error::new_spanned(
-                receiver,
-                format!("the receiver of `{name}` has a lifetime; write `&self`"),
-            ))
+            Err(syn::Error::new_spanned(receiver, format!("the receiver of `{name}` has a lifetime; write `&self`")))
         }
         Some(FnArg::Receiver(_)) => Ok(()),
         _ => Err(syn::Error::new_spanned(
@@ -63,44 +49,29 @@ fn check_receiver(method: &ImplItemFn) -> syn::Result<()> {
 
 fn check_context(method: &ImplItemFn) -> syn::Result<()> {
     let name = &method.sig.ident;
-    let Some(first) = typed_inputs(method)
-        .next()
-        .filter(|first| is_context(&first.ty))
-    else {
+    let Some(first) = typed_inputs(method).next().filter(|first| is_context(&first.ty)) else {
         if let Some(late) = typed_inputs(method).find(|input| is_context(&input.ty)) {
             return Err(syn::Error::new_spanned(
                 late,
-                format!(
-                    "the context of `{name}` is not its first argument; write `fn {name}(&self, cx: &Cx, ..)`"
-                ),
+                format!("the context of `{name}` is not its first argument; write `fn {name}(&self, cx: &Cx, ..)`"),
             ));
         }
         return Err(syn::Error::new_spanned(
             name,
-            format!(
-                "`{name}` has `#[compute]` but no context; write `fn {name}(&self, cx: &Cx, ..)`, or remove the attribute"
-            ),
+            format!("`{name}` has `#[compute]` but no context; write `fn {name}(&self, cx: &Cx, ..)`, or remove the attribute"),
         ));
     };
     let written = plain_name(&first.pat).map_or_else(|| "cx".to_owned(), Ident::to_string);
     match &*first.ty {
-        Type::Reference(reference) if reference.mutability.is_some() => {
-            Err(syn::Error::new_spanned(
-                &first.ty,
-                format!(
-                    "`{name}` takes its context as `&mut Cx`; reads need no `mut`: write `{written}: &Cx`"
-                ),
-            ))
+        Type::Reference(reference) if reference.mutability.is_some() => Err(syn::Error::new_spanned(
+            &first.ty,
+            format!("`{name}` takes its context as `&mut Cx`; reads need no `mut`: write `{written}: &Cx`"),
+        )),
+        Type::Reference(reference) if reference.lifetime.is_some() => {
+            Err(syn::Error::new_spanned(&first.ty, format!("the context of `{name}` has a lifetime; write `{written}: &Cx`")))
         }
-        Type::Reference(reference) if reference.lifetime.is_some() => Err(syn::Error::new_spanned(
-            &first.ty,
-            format!("the context of `{name}` has a lifetime; write `{written}: &Cx`"),
-        )),
         Type::Reference(_) => Ok(()),
-        _ => Err(syn::Error::new_spanned(
-            &first.ty,
-            format!("`{name}` takes its context by value; write `{written}: &Cx`"),
-        )),
+        _ => Err(syn::Error::new_spanned(&first.ty, format!("`{name}` takes its context by value; write `{written}: &Cx`"))),
     }
 }
 
@@ -108,58 +79,30 @@ fn check_form(method: &ImplItemFn) -> syn::Result<()> {
     let name = &method.sig.ident;
     if let Some(parameter) = method.sig.generics.params.first() {
         let (over, instead) = match parameter {
-            syn::GenericParam::Lifetime(lifetime) => (
-                &lifetime.lifetime.ident,
-                "take and return types that own what they hold",
-            ),
-            syn::GenericParam::Type(ty) => (
-                &ty.ident,
-                "name the type, or make the impl block generic over it",
-            ),
-            syn::GenericParam::Const(constant) => (
-                &constant.ident,
-                "make it an argument, or make the impl block generic over it",
-            ),
+            syn::GenericParam::Lifetime(lifetime) => (&lifetime.lifetime.ident, "take and return types that own what they hold"),
+            syn::GenericParam::Type(ty) => (&ty.ident, "name the type, or make the impl block generic over it"),
+            syn::GenericParam::Const(constant) => (&constant.ident, "make it an argument, or make the impl block generic over it"),
         };
-        let tick = if matches!(parameter, syn::GenericParam::Lifetime(_)) {
-            "'"
-        } else {
-            ""
-        };
+        let tick = if matches!(parameter, syn::GenericParam::Lifetime(_)) { "'" } else { "" };
         return Err(syn::Error::new_spanned(
             parameter,
-            format!(
-                "`{name}` is generic over `{tick}{over}`; a compute function has one key type and one value type: {instead}"
-            ),
+            format!("`{name}` is generic over `{tick}{over}`; a compute function has one key type and one value type: {instead}"),
         ));
     }
     if let Some(clause) = &method.sig.generics.where_clause {
-        return Err(syn::Error::new_spanned(
-            clause,
-            format!("`{name}` has a `where` clause; move it to the impl block"),
-        ));
+        return Err(syn::Error::new_spanned(clause, format!("`{name}` has a `where` clause; move it to the impl block")));
     }
     let odd = [
         method.sig.constness.map(|token| (token.span, "const")),
         method.sig.unsafety.map(|token| (token.span, "unsafe")),
-        method
-            .sig
-            .abi
-            .as_ref()
-            .map(|abi| (abi.extern_token.span, "extern")),
+        method.sig.abi.as_ref().map(|abi| (abi.extern_token.span, "extern")),
         method.defaultness.map(|token| (token.span, "default")),
     ];
     if let Some((span, word)) = odd.into_iter().flatten().next() {
-        let with_async = if method.sig.asyncness.is_some() {
-            "async "
-        } else {
-            ""
-        };
+        let with_async = if method.sig.asyncness.is_some() { "async " } else { "" };
         return Err(syn::Error::new(
             span,
-            format!(
-                "`{name}` is `{word}`, which a compute function cannot be; write `{with_async}fn {name}`"
-            ),
+            format!("`{name}` is `{word}`, which a compute function cannot be; write `{with_async}fn {name}`"),
         ));
     }
     Ok(())
@@ -174,17 +117,12 @@ pub(crate) fn owned_value(ty: &Type, method: &Ident) -> syn::Result<Type> {
             }
             _ => "return a type that owns what it holds".to_owned(),
         };
-        return Err(syn::Error::new_spanned(
-            found,
-            format!("`{method}` returns a borrow, and its value is kept: {instead}"),
-        ));
+        return Err(syn::Error::new_spanned(found, format!("`{method}` returns a borrow, and its value is kept: {instead}")));
     }
     if let Some(found) = types::first_opaque(ty) {
         return Err(syn::Error::new_spanned(
             found,
-            format!(
-                "`{method}` returns an `impl` type, and its value is kept and handed out: name the type"
-            ),
+            format!("`{method}` returns an `impl` type, and its value is kept and handed out: name the type"),
         ));
     }
     Ok(ty.clone())
@@ -193,11 +131,7 @@ pub(crate) fn owned_value(ty: &Type, method: &Ident) -> syn::Result<Type> {
 pub(crate) fn is_context(ty: &Type) -> bool {
     match ty {
         Type::Reference(reference) => is_context(&reference.elem),
-        Type::Path(path) => path
-            .path
-            .segments
-            .last()
-            .is_some_and(|last| last.ident == "Cx" && last.arguments.is_none()),
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| last.ident == "Cx" && last.arguments.is_none()),
         _ => false,
     }
 }

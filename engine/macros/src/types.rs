@@ -33,11 +33,7 @@ pub(crate) fn dependence(ty: &Type, generics: &Generics) -> Dependence {
     }
     let mut mentions = Mentions(generics, false);
     mentions.visit_type(ty);
-    if mentions.1 {
-        Dependence::OnParameter
-    } else {
-        Dependence::Concrete
-    }
+    if mentions.1 { Dependence::OnParameter } else { Dependence::Concrete }
 }
 
 /// The part of `ty` that borrows for less than `'static`, if it does.
@@ -57,11 +53,7 @@ pub(crate) fn first_borrow(ty: &Type) -> Option<TokenStream> {
         }
         // `fn(&str)` and `dyn Fn(&str)` name a borrow without holding one.
         fn visit_type_bare_fn(&mut self, _: &'ast syn::TypeBareFn) {}
-        fn visit_parenthesized_generic_arguments(
-            &mut self,
-            _: &'ast syn::ParenthesizedGenericArguments,
-        ) {
-        }
+        fn visit_parenthesized_generic_arguments(&mut self, _: &'ast syn::ParenthesizedGenericArguments) {}
         fn visit_trait_bound(&mut self, bound: &'ast syn::TraitBound) {
             if bound.lifetimes.is_none() {
                 visit::visit_trait_bound(self, bound);
@@ -89,22 +81,17 @@ pub(crate) fn first_opaque(ty: &Type) -> Option<TokenStream> {
 /// Whether `ty` is written as a `Result<V, E>`, or as an alias of that name with the error left out.
 pub(crate) fn is_written_result(ty: &Type) -> bool {
     let Type::Path(path) = ty else { return false };
-    path.path
-        .segments
-        .last()
-        .is_some_and(|last| match &last.arguments {
-            PathArguments::AngleBracketed(list) => {
-                last.ident == "Result" && matches!(list.args.len(), 1 | 2)
-            }
-            _ => false,
-        })
+    path.path.segments.last().is_some_and(|last| match &last.arguments {
+        PathArguments::AngleBracketed(list) => last.ident == "Result" && matches!(list.args.len(), 1 | 2),
+        _ => false,
+    })
 }
 
 /// Whether `ty` is written as one of the language's own scalar types, or `String`: nothing an alias would be called.
 pub(crate) fn is_primitive(ty: &Type) -> bool {
     const NAMES: [&str; 18] = [
-        "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize",
-        "f32", "f64", "bool", "char", "str", "String",
+        "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64", "bool", "char", "str",
+        "String",
     ];
     matches!(ty, Type::Path(path) if NAMES.iter().any(|name| path.path.is_ident(name)))
 }
@@ -126,17 +113,7 @@ pub(crate) fn owned_text(ty: &Type) -> String {
 /// The type as a person would write it.
 pub(crate) fn text(ty: &Type) -> String {
     let spaced = ty.to_token_stream().to_string();
-    [
-        (" <", "<"),
-        ("< ", "<"),
-        (" >", ">"),
-        (" ::", "::"),
-        (":: ", "::"),
-        ("& ", "&"),
-        (" ,", ","),
-        ("[ ", "["),
-        (" ]", "]"),
-    ]
-    .into_iter()
-    .fold(spaced, |text, (from, to)| text.replace(from, to))
+    [(" <", "<"), ("< ", "<"), (" >", ">"), (" ::", "::"), (":: ", "::"), ("& ", "&"), (" ,", ","), ("[ ", "["), (" ]", "]")]
+        .into_iter()
+        .fold(spaced, |text, (from, to)| text.replace(from, to))
 }

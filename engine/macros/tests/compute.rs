@@ -41,10 +41,7 @@ struct Shop {
 
 impl Shop {
     fn with_prices(prices: &[(u32, i64)]) -> Shop {
-        Shop {
-            prices: Mutex::new(prices.iter().copied().collect()),
-            ..Shop::default()
-        }
+        Shop { prices: Mutex::new(prices.iter().copied().collect()), ..Shop::default() }
     }
 
     fn ran(&self, what: &'static str) {
@@ -67,12 +64,7 @@ impl Shop {
     /// The price of one product.
     fn price(&self, cx: &Cx, product: u32) -> Priced<Cents> {
         self.ran("price");
-        self.prices
-            .lock()
-            .unwrap()
-            .get(&product)
-            .map(|cents| Cents(*cents))
-            .ok_or(ShopError::NoSuchProduct(product))
+        self.prices.lock().unwrap().get(&product).map(|cents| Cents(*cents)).ok_or(ShopError::NoSuchProduct(product))
     }
 
     async fn rebate(&self, cx: &Cx) -> Cents {
@@ -97,27 +89,18 @@ impl Shop {
 
     fn cheapest(&self, cx: &Cx, r#in: Vec<u32>) -> Option<u32> {
         self.ran("cheapest");
-        r#in.into_iter()
-            .filter_map(|product| Some((self.price(cx, product).ok()?.0, product)))
-            .min()
-            .map(|(_, product)| product)
+        r#in.into_iter().filter_map(|product| Some((self.price(cx, product).ok()?.0, product))).min().map(|(_, product)| product)
     }
 
     /// Stays on `Shop`.
     fn fee(region: &str) -> i64 {
-        if region == "far" {
-            vec![Self::FEE; 2].into_iter().sum()
-        } else {
-            Self::FEE
-        }
+        if region == "far" { vec![Self::FEE; 2].into_iter().sum() } else { Self::FEE }
     }
 }
 
 fn opened(prices: &[(u32, i64)]) -> (Engine, ShopHandle) {
     let engine = Engine::new();
-    let shop = engine
-        .service(Shop::with_prices(prices))
-        .expect("nothing else is registered");
+    let shop = engine.service(Shop::with_prices(prices)).expect("nothing else is registered");
     (engine, shop)
 }
 
@@ -140,10 +123,7 @@ fn an_async_function_that_read_a_sync_one_is_stale_with_it() {
     let total = || pollster::block_on(shop.total(&engine, &[1, 2], "near"));
     assert_eq!(total(), Ok(Cents(34)));
     assert_eq!(total(), Ok(Cents(34)));
-    assert_eq!(
-        (shop.runs("total"), shop.runs("price"), shop.runs("rebate")),
-        (1, 2, 1)
-    );
+    assert_eq!((shop.runs("total"), shop.runs("price"), shop.runs("rebate")), (1, 2, 1));
     shop.set_price(2, 50);
     shop.invalidate().price(2);
     assert_eq!(total(), Ok(Cents(64)));
@@ -157,24 +137,15 @@ fn a_read_can_be_sent_to_another_thread() {
     let read = async move { asking.1.total(&asking.0, &[1], "near").await };
     let there = std::thread::spawn(move || pollster::block_on(read));
     assert_eq!(there.join().unwrap(), Ok(Cents(14)));
-    assert_eq!(
-        pollster::block_on(shop.total(&engine, &[1], "near")),
-        Ok(Cents(14))
-    );
+    assert_eq!(pollster::block_on(shop.total(&engine, &[1], "near")), Ok(Cents(14)));
     assert_eq!(shop.runs("total"), 1);
 }
 
 #[test]
 fn one_string_is_passed_as_str_and_one_vec_as_a_slice() {
     let (engine, shop) = opened(&[(1, 30), (2, 20)]);
-    assert_eq!(
-        shop.greeting(&engine, "world"),
-        Ok("hello world".to_owned())
-    );
-    assert_eq!(
-        shop.greeting(&engine, &String::from("world")),
-        Ok("hello world".to_owned())
-    );
+    assert_eq!(shop.greeting(&engine, "world"), Ok("hello world".to_owned()));
+    assert_eq!(shop.greeting(&engine, &String::from("world")), Ok("hello world".to_owned()));
     assert_eq!(shop.cheapest(&engine, &[1, 2]), Ok(Some(2)));
     assert_eq!(shop.cheapest(&engine, &Vec::from([1, 2])), Ok(Some(2)));
     assert_eq!((shop.runs("greeting"), shop.runs("cheapest")), (1, 1));
@@ -188,8 +159,7 @@ fn one_string_is_passed_as_str_and_one_vec_as_a_slice() {
 #[test]
 fn several_arguments_are_one_key_that_compares_by_value() {
     let (engine, shop) = opened(&[(1, 10)]);
-    let total =
-        |products: &[u32], region: &str| pollster::block_on(shop.total(&engine, products, region));
+    let total = |products: &[u32], region: &str| pollster::block_on(shop.total(&engine, products, region));
     assert_eq!(total(&[1], "near"), Ok(Cents(14)));
     assert_eq!(total(&[1], "far"), Ok(Cents(19)));
     assert_eq!(total(&[1, 1], "near"), Ok(Cents(24)));
@@ -238,36 +208,21 @@ fn the_functions_are_there_as_typed_handles() {
 #[test]
 fn two_services_of_one_type_have_their_own_names_and_values() {
     let engine = Engine::new();
-    let eu = engine
-        .service_named("eu", Shop::with_prices(&[(1, 10)]))
-        .unwrap();
-    let us = engine
-        .service_named("us", Shop::with_prices(&[(1, 12)]))
-        .unwrap();
-    assert_eq!(
-        (eu.price(&engine, 1), us.price(&engine, 1)),
-        (Ok(Cents(10)), Ok(Cents(12)))
-    );
-    assert_eq!(
-        (eu.functions().price.name(), us.functions().total.name()),
-        ("eu.price", "us.total")
-    );
+    let eu = engine.service_named("eu", Shop::with_prices(&[(1, 10)])).unwrap();
+    let us = engine.service_named("us", Shop::with_prices(&[(1, 12)])).unwrap();
+    assert_eq!((eu.price(&engine, 1), us.price(&engine, 1)), (Ok(Cents(10)), Ok(Cents(12))));
+    assert_eq!((eu.functions().price.name(), us.functions().total.name()), ("eu.price", "us.total"));
     eu.set_price(1, 11);
     us.set_price(1, 13);
     eu.invalidate().price(1);
-    assert_eq!(
-        (eu.price(&engine, 1), us.price(&engine, 1)),
-        (Ok(Cents(11)), Ok(Cents(12)))
-    );
+    assert_eq!((eu.price(&engine, 1), us.price(&engine, 1)), (Ok(Cents(11)), Ok(Cents(12))));
 }
 
 #[test]
 fn a_service_registered_twice_under_one_name_is_an_error() {
     let (engine, _shop) = opened(&[]);
     assert_eq!(Shop::NAME, "Shop");
-    assert!(
-        matches!(engine.service(Shop::default()), Err(RegisterError::Duplicate { name }) if name == "Shop.price")
-    );
+    assert!(matches!(engine.service(Shop::default()), Err(RegisterError::Duplicate { name }) if name == "Shop.price"));
 }
 
 #[test]
@@ -293,10 +248,7 @@ fn dropping_the_engine_and_the_handle_drops_the_service() {
     assert_eq!(pollster::block_on(watched.later(&engine)), Ok(42));
     drop(engine);
     assert_eq!(drops.load(Ordering::SeqCst), 0, "the handle still holds it");
-    assert!(
-        watched.answer(&Engine::new()).is_err(),
-        "its engine is gone"
-    );
+    assert!(watched.answer(&Engine::new()).is_err(), "its engine is gone");
     drop(watched);
     assert_eq!(drops.load(Ordering::SeqCst), 1);
 }
@@ -318,14 +270,8 @@ fn a_fault_becomes_the_functions_own_error() {
     }
     let engine = Engine::new();
     let breaking = engine.service(Breaking).unwrap();
-    assert!(
-        matches!(breaking.plain(&engine), Err(Fault::Panicked { message, .. }) if message.contains("plain"))
-    );
-    assert!(
-        matches!(breaking.own(&engine), Err(ShopError::Engine(Fault::Panicked { message, .. })) if message.contains("own"))
-    );
+    assert!(matches!(breaking.plain(&engine), Err(Fault::Panicked { message, .. }) if message.contains("plain")));
+    assert!(matches!(breaking.own(&engine), Err(ShopError::Engine(Fault::Panicked { message, .. })) if message.contains("own")));
     let above = pollster::block_on(breaking.above(&engine));
-    assert!(
-        matches!(above, Err(ShopError::Engine(Fault::Panicked { function, .. })) if function == "Breaking.plain")
-    );
+    assert!(matches!(above, Err(ShopError::Engine(Fault::Panicked { function, .. })) if function == "Breaking.plain"));
 }

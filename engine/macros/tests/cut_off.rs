@@ -89,10 +89,7 @@ impl Rules {
 
 fn rule_of(engine: &Engine, name: &str) -> String {
     let functions = engine.stats().functions;
-    let function = functions
-        .iter()
-        .find(|function| function.name == name)
-        .expect("registered under this name");
+    let function = functions.iter().find(|function| function.name == name).expect("registered under this name");
     function.cut_off.to_string()
 }
 
@@ -119,12 +116,7 @@ fn a_type_is_compared_where_it_can_be_also_through_an_alias() {
 #[test]
 fn an_equal_ok_value_behind_an_alias_reruns_nothing_above_it() {
     let engine = Engine::new();
-    let rules = engine
-        .service(Rules {
-            source: AtomicI64::new(3),
-            ..Rules::default()
-        })
-        .unwrap();
+    let rules = engine.service(Rules { source: AtomicI64::new(3), ..Rules::default() }).unwrap();
     assert_eq!(rules.described(&engine).unwrap(), "sign 1");
     rules.source.store(8, Ordering::SeqCst);
     rules.invalidate().sign();
@@ -182,24 +174,15 @@ where
         Self::place(&self.items, &item)
     }
     fn place(items: &[T], item: &T) -> usize {
-        items
-            .iter()
-            .position(|other| other == item)
-            .unwrap_or(items.len())
+        items.iter().position(|other| other == item).unwrap_or(items.len())
     }
 }
 
 #[test]
 fn a_generic_service_is_registered_for_each_type() {
     let engine = Engine::new();
-    let words = engine
-        .service(Store {
-            items: ["a".to_owned(), "b".to_owned()],
-        })
-        .unwrap();
-    let numbers: StoreOf<u8, 3> = engine
-        .service_named("numbers", Store { items: [4, 5, 6] })
-        .unwrap();
+    let words = engine.service(Store { items: ["a".to_owned(), "b".to_owned()] }).unwrap();
+    let numbers: StoreOf<u8, 3> = engine.service_named("numbers", Store { items: [4, 5, 6] }).unwrap();
     assert_eq!(words.item(&engine, 1), Ok(Some("b".to_owned())));
     assert_eq!(words.found(&engine, "b".to_owned(), 0).unwrap(), "b");
     assert!(words.found_by_alias(&engine, "c".to_owned()).is_err());
@@ -207,14 +190,8 @@ fn a_generic_service_is_registered_for_each_type() {
     assert_eq!(numbers.position(&engine, 6), Ok(2));
     let functions: &StoreOfFunctions<String, 2> = words.functions();
     assert_eq!(functions.item.name(), "store.item");
-    assert_eq!(
-        rule_of(&engine, "store.found"),
-        rule_of(&engine, "store.found_by_alias")
-    );
-    assert_ne!(
-        rule_of(&engine, "store.found"),
-        rule_of(&engine, "store.item")
-    );
+    assert_eq!(rule_of(&engine, "store.found"), rule_of(&engine, "store.found_by_alias"));
+    assert_ne!(rule_of(&engine, "store.found"), rule_of(&engine, "store.item"));
 }
 
 mod inside {
@@ -239,9 +216,7 @@ mod inside {
     }
 
     pub(super) fn open(engine: &wellspring::Engine) -> SecretHandle {
-        engine
-            .service(Secret(Arc::from("open")))
-            .expect("nothing else is registered")
+        engine.service(Secret(Arc::from("open"))).expect("nothing else is registered")
     }
 }
 
@@ -250,8 +225,5 @@ fn a_service_can_be_used_outside_its_module_through_its_handle() {
     let engine = Engine::new();
     let secret: inside::SecretHandle = inside::open(&engine);
     assert_eq!(secret.length(&engine), Ok(4));
-    assert_eq!(
-        pollster::block_on(secret.repeated(&engine, 2, 1, 1)),
-        Ok(10)
-    );
+    assert_eq!(pollster::block_on(secret.repeated(&engine, 2, 1, 1)), Ok(10));
 }

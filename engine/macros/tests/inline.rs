@@ -41,11 +41,7 @@ fn newtypes_over_inline_types_are_inline() {
 fn an_inline_newtype_comes_back_as_it_was_stored() {
     let engine = Engine::new();
     let total = engine.define::<u32, Total>("total").cut_off_eq().inline();
-    let total = total
-        .function(|_, product| Total {
-            cents: Cents(-i64::from(*product)),
-        })
-        .unwrap();
+    let total = total.function(|_, product| Total { cents: Cents(-i64::from(*product)) }).unwrap();
     assert_eq!(total.get(&engine, &7), Ok(Total { cents: Cents(-7) }));
     assert_eq!(total.get(&engine, &7), Ok(Total { cents: Cents(-7) }));
 }
