@@ -53,13 +53,7 @@ fn add(
     let batch = handle::batch(batch)?;
     let function = handle::function(function)?;
     if function.owner != batch.owner {
-        return Err(Failure::new(
-            WsCode::ForeignEngine,
-            format!(
-                "the batch and `{}` belong to two engines",
-                function.function().name()
-            ),
-        ));
+        return Err(Failure::new(WsCode::ForeignEngine, format!("the batch and `{}` belong to two engines", function.function().name())));
     }
     let change = change(&function)?;
     batch.changes().as_mut().ok_or_else(ended)?.push(change);
@@ -68,18 +62,12 @@ fn add(
 
 /// Begins a batch.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ws_batch_begin(
-    engine: *mut WsEngine,
-    out: *mut *mut WsBatch,
-    err: *mut WsError,
-) -> WsCode {
+pub unsafe extern "C" fn ws_batch_begin(engine: *mut WsEngine, out: *mut *mut WsBatch, err: *mut WsError) -> WsCode {
     let body = || {
         handle::engine(engine)?;
         let out = required(out, "out")?;
-        let token = handle::register_owned(Object::Batch(Arc::new(Pending {
-            owner: Token::of(engine),
-            changes: Mutex::new(Some(Vec::new())),
-        })))?;
+        let token =
+            handle::register_owned(Object::Batch(Arc::new(Pending { owner: Token::of(engine), changes: Mutex::new(Some(Vec::new())) })))?;
         // SAFETY: the contract: out-parameters that are not NULL can be written.
         unsafe { out.write(token.pointer()) };
         Ok(())
@@ -103,12 +91,7 @@ pub unsafe extern "C" fn ws_batch_set(
         add(batch, source, |function| {
             let source = function.source()?.clone();
             // SAFETY: the contract: bytes that are not NULL are there and stay as they are.
-            let (key, value) = unsafe {
-                (
-                    bytes(key, key_len, "key")?,
-                    bytes(value, value_len, "value")?,
-                )
-            };
+            let (key, value) = unsafe { (bytes(key, key_len, "key")?, bytes(value, value_len, "value")?) };
             Ok(Change::Set(source, key.to_vec(), Outcome::value(value)))
         })
     };
@@ -129,10 +112,7 @@ pub unsafe extern "C" fn ws_batch_invalidate(
         add(batch, function, |registered| {
             // SAFETY: the contract: bytes that are not NULL are there and stay as they are.
             let key = unsafe { bytes(key, key_len, "key") }?;
-            Ok(Change::Invalidate(
-                registered.function().clone(),
-                key.to_vec(),
-            ))
+            Ok(Change::Invalidate(registered.function().clone(), key.to_vec()))
         })
     };
     // SAFETY: the contract: `err` is NULL or can be written.
@@ -141,36 +121,31 @@ pub unsafe extern "C" fn ws_batch_invalidate(
 
 /// Adds the invalidation of every key of a function to a batch.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ws_batch_invalidate_all(
-    batch: *mut WsBatch,
-    function: *mut WsFunction,
-    err: *mut WsError,
-) -> WsCode {
-    let body = || {
-        add(batch, function, |registered| {
-            Ok(Change::InvalidateAll(registered.function().clone()))
-        })
-    };
+pub unsafe extern "C" fn ws_batch_invalidate_all(batch: *mut WsBatch, function: *mut WsFunction, err: *mut WsError) -> WsCode {
+    let body = || add(batch, function, |registered| Ok(Change::InvalidateAll(registered.function().clone())));
     // SAFETY: the contract: `err` is NULL or can be written.
     unsafe { entry(err, body) }
 }
 
 /// Makes a batch's changes, in the order they were added, as one commit with one sweep; returns once no later read can
-/// see an older value. The batch ends, also when this fails. `commit` may be NULL; else it gets the commit's number.
+/// see an older value. The batch ends, also when this fails. `commit` may be NULL; else it gets the commit's number. A
+/// value that the engine refuses (WS_CODE_FULL, WS_CODE_KEY_TOO_LARGE) is left out and the first refusal is the answer;
+/// the other changes are made, and `commit` is their number.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ws_batch_commit(
-    batch: *mut WsBatch,
-    commit: *mut u64,
-    err: *mut WsError,
-) -> WsCode {
+pub unsafe extern "C" fn ws_batch_commit(batch: *mut WsBatch, commit: *mut u64, err: *mut WsError) -> WsCode {
     let body = || {
         let batch = handle::take_batch(batch)?;
         let engine = handle::engine(batch.owner.pointer())?;
         let changes = batch.end()?;
+        let mut refused = None;
         let id = engine.batch(|open| {
             for change in changes {
                 match change {
-                    Change::Set(source, key, value) => open.set(&source, key.as_slice(), value),
+                    Change::Set(source, key, value) => {
+                        if let Err(fault) = open.try_set(&source, key.as_slice(), value) {
+                            refused.get_or_insert(fault);
+                        }
+                    }
                     Change::Invalidate(function, key) => open.invalidate(&function, key.as_slice()),
                     Change::InvalidateAll(function) => open.invalidate_all(&function),
                 }
@@ -178,7 +153,7 @@ pub unsafe extern "C" fn ws_batch_commit(
         });
         // SAFETY: the contract: `commit` is NULL or can be written.
         unsafe { write_commit(commit, id) };
-        Ok(())
+        refused.map_or(Ok(()), |fault| Err(fault.into()))
     };
     // SAFETY: the contract: `err` is NULL or can be written.
     unsafe { entry(err, body) }

@@ -19,17 +19,11 @@ pub struct WsBuffer {
 }
 
 impl WsBuffer {
-    const NONE: WsBuffer = WsBuffer {
-        data: ptr::null(),
-        len: 0,
-    };
+    const NONE: WsBuffer = WsBuffer { data: ptr::null(), len: 0 };
 
     fn sharing(value: Arc<[u8]>) -> WsBuffer {
         let len = value.len();
-        WsBuffer {
-            data: Arc::into_raw(value).cast(),
-            len,
-        }
+        WsBuffer { data: Arc::into_raw(value).cast(), len }
     }
 }
 
@@ -77,25 +71,15 @@ pub(crate) fn required<T>(pointer: *mut T, name: &str) -> Result<NonNull<T>, Fai
 ///
 /// # Safety
 /// `data` is NULL or points at `len` bytes that nobody changes until the entry returns.
-pub(crate) unsafe fn bytes<'a>(
-    data: *const c_void,
-    len: usize,
-    name: &str,
-) -> Result<&'a [u8], Failure> {
+pub(crate) unsafe fn bytes<'a>(data: *const c_void, len: usize, name: &str) -> Result<&'a [u8], Failure> {
     if len == 0 {
         return Ok(&[]);
     }
     if data.is_null() {
-        return Err(Failure::new(
-            WsCode::NullArgument,
-            format!("`{name}` is NULL, but its length is {len}"),
-        ));
+        return Err(Failure::new(WsCode::NullArgument, format!("`{name}` is NULL, but its length is {len}")));
     }
     if len > isize::MAX.unsigned_abs() {
-        return Err(Failure::new(
-            WsCode::BadArgument,
-            format!("`{name}` cannot be {len} bytes long"),
-        ));
+        return Err(Failure::new(WsCode::BadArgument, format!("`{name}` cannot be {len} bytes long")));
     }
     // SAFETY: not NULL, so it points at `len` bytes that stay as they are, and `len` fits an `isize`.
     Ok(unsafe { slice::from_raw_parts(data.cast(), len) })
@@ -108,8 +92,7 @@ pub(crate) unsafe fn bytes<'a>(
 pub(crate) unsafe fn name_of<'a>(name: *const c_char) -> Result<&'a str, Failure> {
     // SAFETY: handed on from the caller.
     let name = unsafe { string(name, "name") }?;
-    name.to_str()
-        .map_err(|_| Failure::new(WsCode::BadArgument, "`name` is not UTF-8"))
+    name.to_str().map_err(|_| Failure::new(WsCode::BadArgument, "`name` is not UTF-8"))
 }
 
 /// # Safety

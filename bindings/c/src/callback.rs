@@ -13,14 +13,7 @@ use crate::outcome::{Outcome, Refusal};
 /// ws_context_set_value and returns 0; or returns a code of its own, which every reader gets as callback_code until the
 /// result is stale. It runs on the thread of the reader that needed it first; for one key never twice at a time, for
 /// different keys on several threads at once. It must return: no longjmp out of it, and no C++ exception.
-pub type WsCompute = Option<
-    unsafe extern "C" fn(
-        context: *mut WsContext,
-        user: *mut c_void,
-        key: *const c_void,
-        key_len: usize,
-    ) -> i32,
->;
+pub type WsCompute = Option<unsafe extern "C" fn(context: *mut WsContext, user: *mut c_void, key: *const c_void, key_len: usize) -> i32>;
 
 type Compute = unsafe extern "C" fn(*mut WsContext, *mut c_void, *const c_void, usize) -> i32;
 
@@ -69,10 +62,7 @@ impl Callback {
         match (answer.code, answer.value) {
             (0, Some(value)) => Outcome::Value(value),
             (0, None) => Outcome::NoValue,
-            (code, _) => Outcome::Failed(Arc::new(Refusal {
-                code,
-                message: answer.message,
-            })),
+            (code, _) => Outcome::Failed(Arc::new(Refusal { code, message: answer.message })),
         }
     }
 }

@@ -60,12 +60,7 @@ impl Drop for Leave {
 pub(crate) fn enter(cx: &Cx, callback: impl FnOnce(*mut WsContext) -> i32) -> Answer {
     let number = fresh();
     LIVE.with_borrow_mut(|live| {
-        live.push(Frame {
-            number,
-            cx: NonNull::from(cx),
-            value: None,
-            message: None,
-        });
+        live.push(Frame { number, cx: NonNull::from(cx), value: None, message: None });
     });
     let leave = Leave;
     let code = callback(ptr::without_provenance_mut(number as usize));
@@ -75,11 +70,7 @@ pub(crate) fn enter(cx: &Cx, callback: impl FnOnce(*mut WsContext) -> i32) -> An
         None => (None, None),
     });
     drop(leave);
-    Answer {
-        code,
-        value,
-        message,
-    }
+    Answer { code, value, message }
 }
 
 fn fresh() -> u64 {
@@ -95,10 +86,7 @@ fn fresh() -> u64 {
 }
 
 /// Lends the frame of a live context of this thread. `body` must call no entry.
-fn with_frame<R>(
-    context: *const WsContext,
-    body: impl FnOnce(&mut Frame) -> R,
-) -> Result<R, Failure> {
+fn with_frame<R>(context: *const WsContext, body: impl FnOnce(&mut Frame) -> R) -> Result<R, Failure> {
     let number = context.addr() as u64;
     if number == 0 {
         return Err(Failure::null("context"));
@@ -109,12 +97,7 @@ fn with_frame<R>(
     LIVE.with_borrow_mut(|live| {
         // Searched from the innermost: that is the one in nearly every call.
         let frame = live.iter_mut().rev().find(|frame| frame.number == number);
-        frame.map(body).ok_or_else(|| {
-            Failure::new(
-                WsCode::Escaped,
-                "the context's callback has returned, or runs on another thread",
-            )
-        })
+        frame.map(body).ok_or_else(|| Failure::new(WsCode::Escaped, "the context's callback has returned, or runs on another thread"))
     })
 }
 
@@ -159,16 +142,7 @@ pub unsafe extern "C" fn ws_context_get(
     err: *mut WsError,
 ) -> WsCode {
     // SAFETY: the contract is the same.
-    unsafe {
-        read(
-            context,
-            function,
-            (key, key_len),
-            out,
-            err,
-            |cx, function, key| function.get(cx, key),
-        )
-    }
+    unsafe { read(context, function, (key, key_len), out, err, |cx, function, key| function.get(cx, key)) }
 }
 
 /// The same without recording it: the callback's result stays good when this value changes.
@@ -182,16 +156,7 @@ pub unsafe extern "C" fn ws_context_get_untracked(
     err: *mut WsError,
 ) -> WsCode {
     // SAFETY: the contract is the same.
-    unsafe {
-        read(
-            context,
-            function,
-            (key, key_len),
-            out,
-            err,
-            |cx, function, key| cx.untracked(|cx| function.get(cx, key)),
-        )
-    }
+    unsafe { read(context, function, (key, key_len), out, err, |cx, function, key| cx.untracked(|cx| function.get(cx, key))) }
 }
 
 /// Hands over the callback's value (copied). The last one counts, when the callback then returns 0.
@@ -214,16 +179,10 @@ pub unsafe extern "C" fn ws_context_set_value(
 /// Says in words why the callback is about to return a code other than 0: readers get it in their error's message. It is
 /// copied; what is not UTF-8 in it is replaced.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ws_context_set_message(
-    context: *mut WsContext,
-    message: *const c_char,
-    err: *mut WsError,
-) -> WsCode {
+pub unsafe extern "C" fn ws_context_set_message(context: *mut WsContext, message: *const c_char, err: *mut WsError) -> WsCode {
     let body = || {
         // SAFETY: the contract: strings that are not NULL end with a NUL and stay as they are.
-        let message = unsafe { string(message, "message") }?
-            .to_string_lossy()
-            .into_owned();
+        let message = unsafe { string(message, "message") }?.to_string_lossy().into_owned();
         with_frame(context, |frame| frame.message = Some(message))
     };
     // SAFETY: the contract: `err` is NULL or can be written.

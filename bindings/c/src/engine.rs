@@ -83,11 +83,7 @@ pub unsafe extern "C" fn ws_engine_free(engine: *mut WsEngine, err: *mut WsError
 /// Makes every cached value of every function stale; returns once no later read can see an old one. `commit` may be
 /// NULL; else it gets the commit's number.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ws_invalidate_everything(
-    engine: *mut WsEngine,
-    commit: *mut u64,
-    err: *mut WsError,
-) -> WsCode {
+pub unsafe extern "C" fn ws_invalidate_everything(engine: *mut WsEngine, commit: *mut u64, err: *mut WsError) -> WsCode {
     let body = || {
         let id = handle::engine(engine)?.invalidate_everything();
         // SAFETY: the contract: `commit` is NULL or can be written.
@@ -100,11 +96,7 @@ pub unsafe extern "C" fn ws_invalidate_everything(
 
 /// The number of the last finished commit.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ws_engine_commit(
-    engine: *mut WsEngine,
-    out: *mut u64,
-    err: *mut WsError,
-) -> WsCode {
+pub unsafe extern "C" fn ws_engine_commit(engine: *mut WsEngine, out: *mut u64, err: *mut WsError) -> WsCode {
     let body = || {
         let engine = handle::engine(engine)?;
         let out = required(out, "out")?;
@@ -118,11 +110,7 @@ pub unsafe extern "C" fn ws_engine_commit(
 
 /// The engine's figures.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ws_engine_stats(
-    engine: *mut WsEngine,
-    out: *mut WsStats,
-    err: *mut WsError,
-) -> WsCode {
+pub unsafe extern "C" fn ws_engine_stats(engine: *mut WsEngine, out: *mut WsStats, err: *mut WsError) -> WsCode {
     let body = || {
         let engine = handle::engine(engine)?;
         let out = required(out, "out")?;
@@ -154,11 +142,7 @@ pub unsafe extern "C" fn ws_engine_stats(
 /// Frees the replaced values that no reader can hold any more; also their user-data, where a function went. `dropped`
 /// may be NULL; else it gets how many values went.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ws_collect(
-    engine: *mut WsEngine,
-    dropped: *mut usize,
-    err: *mut WsError,
-) -> WsCode {
+pub unsafe extern "C" fn ws_collect(engine: *mut WsEngine, dropped: *mut usize, err: *mut WsError) -> WsCode {
     let body = || {
         let count = handle::engine(engine)?.collect();
         if !dropped.is_null() {

@@ -97,11 +97,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(code: WsCode, message: impl Into<Cow<'static, str>>) -> Failure {
-        Failure {
-            code,
-            callback_code: 0,
-            message: message.into(),
-        }
+        Failure { code, callback_code: 0, message: message.into() }
     }
 
     pub(crate) fn null(what: &str) -> Failure {
@@ -156,14 +152,10 @@ impl fmt::Display for Failure {
 ///
 /// # Safety
 /// `err` is NULL or valid for writing.
-pub(crate) unsafe fn entry(
-    err: *mut WsError,
-    body: impl FnOnce() -> Result<(), Failure>,
-) -> WsCode {
+pub(crate) unsafe fn entry(err: *mut WsError, body: impl FnOnce() -> Result<(), Failure>) -> WsCode {
     // What the body touches is the engine, which answers for its own consistency after a panic, and this crate's
     // registry, whose locks ignore poison because nothing is half done under them.
-    let outcome = catch_unwind(AssertUnwindSafe(body))
-        .unwrap_or_else(|payload| Err(Failure::panicked(&*payload)));
+    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| Err(Failure::panicked(&*payload)));
     let (code, callback_code, message) = match outcome {
         Ok(()) => (WsCode::Ok, 0, ptr::null_mut()),
         // The text is only worth an allocation when somebody reads it: a miss of ws_peek is an everyday answer.
@@ -181,21 +173,14 @@ unsafe fn report(err: *mut WsError, code: WsCode, callback_code: i32, message: *
     if let Some(err) = NonNull::new(err) {
         // SAFETY: not NULL, so valid for writing; written whole, because it may be uninitialized memory.
         unsafe {
-            err.write(WsError {
-                code,
-                callback_code,
-                message,
-            });
+            err.write(WsError { code, callback_code, message });
         }
     }
 }
 
 fn text(message: &str) -> *mut c_char {
     // A NUL would cut the sentence short; names and messages that users chose may hold one.
-    let visible: Vec<u8> = message
-        .bytes()
-        .map(|byte| if byte == 0 { b' ' } else { byte })
-        .collect();
+    let visible: Vec<u8> = message.bytes().map(|byte| if byte == 0 { b' ' } else { byte }).collect();
     CString::new(visible).unwrap_or_default().into_raw()
 }
 
@@ -205,19 +190,12 @@ mod tests {
     use std::ffi::CStr;
 
     fn answer_of(body: impl FnOnce() -> Result<(), Failure>) -> (WsCode, String) {
-        let mut err = WsError {
-            code: WsCode::Other,
-            callback_code: 0,
-            message: ptr::null_mut(),
-        };
+        let mut err = WsError { code: WsCode::Other, callback_code: 0, message: ptr::null_mut() };
         // SAFETY: the error can be written, and a failed entry leaves a string in it.
         unsafe {
             let code = entry(&raw mut err, body);
             assert_eq!(err.code, code);
-            let message = CStr::from_ptr(err.message)
-                .to_str()
-                .expect("UTF-8")
-                .to_owned();
+            let message = CStr::from_ptr(err.message).to_str().expect("UTF-8").to_owned();
             ws_error_free(&raw mut err);
             ws_error_free(&raw mut err);
             (code, message)
@@ -227,15 +205,9 @@ mod tests {
     #[test]
     fn a_panic_becomes_a_code_with_its_words() {
         let (code, message) = answer_of(|| panic!("number {}", 7));
-        assert_eq!(
-            (code, message.as_str()),
-            (WsCode::Panicked, "panicked: number 7")
-        );
+        assert_eq!((code, message.as_str()), (WsCode::Panicked, "panicked: number 7"));
         let (code, message) = answer_of(|| std::panic::panic_any(7));
-        assert_eq!(
-            (code, message.as_str()),
-            (WsCode::Panicked, "panicked: without a message")
-        );
+        assert_eq!((code, message.as_str()), (WsCode::Panicked, "panicked: without a message"));
         // SAFETY: NULL is allowed.
         let code = unsafe { entry(ptr::null_mut(), || panic!("nobody hears this")) };
         assert_eq!(code, WsCode::Panicked);

@@ -52,13 +52,9 @@ impl Registered {
     pub(crate) fn source(&self) -> Result<&Source<Vec<u8>, Outcome>, Failure> {
         match &self.kind {
             Kind::Source(source) => Ok(source),
-            Kind::Computed(function) => Err(Failure::new(
-                WsCode::NotASource,
-                format!(
-                    "`{}` is computed by a callback and cannot be set",
-                    function.name()
-                ),
-            )),
+            Kind::Computed(function) => {
+                Err(Failure::new(WsCode::NotASource, format!("`{}` is computed by a callback and cannot be set", function.name())))
+            }
         }
     }
 }
@@ -77,10 +73,7 @@ pub unsafe extern "C" fn ws_function_new(
     out: *mut *mut WsFunction,
     err: *mut WsError,
 ) -> WsCode {
-    let user = User {
-        pointer: user,
-        destroy,
-    };
+    let user = User { pointer: user, destroy };
     let body = || {
         // All of it moves in, so that a failure on the way destroys it under `entry`.
         let user = user;
@@ -94,10 +87,7 @@ pub unsafe extern "C" fn ws_function_new(
             rule if rule == WsCutOff::Eq as i32 => define.cut_off_eq(),
             rule if rule == WsCutOff::Never as i32 => define.cut_off_never(),
             other => {
-                return Err(Failure::new(
-                    WsCode::BadArgument,
-                    format!("there is no cut-off rule {other}"),
-                ));
+                return Err(Failure::new(WsCode::BadArgument, format!("there is no cut-off rule {other}")));
             }
         };
         let function = define.function(move |cx: &Cx, key: &Vec<u8>| callback.run(cx, key))?;
@@ -139,11 +129,7 @@ pub unsafe extern "C" fn ws_invalidate(
 
 /// The same for every key of a function.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ws_invalidate_all(
-    function: *mut WsFunction,
-    commit: *mut u64,
-    err: *mut WsError,
-) -> WsCode {
+pub unsafe extern "C" fn ws_invalidate_all(function: *mut WsFunction, commit: *mut u64, err: *mut WsError) -> WsCode {
     let body = || {
         let id = handle::function(function)?.function().invalidate_all();
         // SAFETY: the contract: `commit` is NULL or can be written.

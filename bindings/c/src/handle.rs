@@ -78,25 +78,16 @@ fn write() -> ShardedLockWriteGuard<'static, Objects> {
 /// What is wrong with a number that should have been `wanted`.
 fn refused(token: Token, found: Option<&Object>, wanted: &str) -> Failure {
     if token.0 == 0 {
-        return Failure::new(
-            WsCode::NullArgument,
-            format!("NULL where {wanted} is needed"),
-        );
+        return Failure::new(WsCode::NullArgument, format!("NULL where {wanted} is needed"));
     }
     let is = match found {
         Some(object) => object.noun(),
         None if token.0 & CONTEXT != 0 => "a context",
         None => {
-            return Failure::new(
-                WsCode::BadHandle,
-                format!("not {wanted}: the handle was freed, or never was one"),
-            );
+            return Failure::new(WsCode::BadHandle, format!("not {wanted}: the handle was freed, or never was one"));
         }
     };
-    Failure::new(
-        WsCode::BadHandle,
-        format!("not {wanted}: the handle is {is}"),
-    )
+    Failure::new(WsCode::BadHandle, format!("not {wanted}: the handle is {is}"))
 }
 
 pub(crate) fn register_engine(engine: Engine) -> Token {
@@ -109,10 +100,7 @@ pub(crate) fn register_owned(object: Object) -> Result<Token, Failure> {
     let owner = object.owner().and_then(|owner| objects.get(owner.key()));
     if !matches!(owner, Some(Object::Engine(_))) {
         drop(objects);
-        return Err(Failure::new(
-            WsCode::BadHandle,
-            "the engine was freed during the call",
-        ));
+        return Err(Failure::new(WsCode::BadHandle, "the engine was freed during the call"));
     }
     Ok(Token(objects.insert(object).data().as_ffi()))
 }
@@ -131,10 +119,7 @@ pub(crate) fn function(handle: *const WsFunction) -> Result<Arc<Registered>, Fai
 
 /// Lends the function without counting a reference. `body` runs under the registry's lock: it must be short and must
 /// run no user code.
-pub(crate) fn with_function<R>(
-    handle: *const WsFunction,
-    body: impl FnOnce(&Arc<Registered>) -> Result<R, Failure>,
-) -> Result<R, Failure> {
+pub(crate) fn with_function<R>(handle: *const WsFunction, body: impl FnOnce(&Arc<Registered>) -> Result<R, Failure>) -> Result<R, Failure> {
     let token = Token::of(handle);
     match read().get(token.key()) {
         Some(Object::Function(function)) => body(function),
@@ -173,15 +158,9 @@ pub(crate) fn free_engine(handle: *const WsEngine) -> Result<(), Failure> {
     if !matches!(found, Some(Object::Engine(_))) {
         return Err(refused(token, found, "an engine"));
     }
-    let keys: Vec<DefaultKey> = objects
-        .iter()
-        .filter(|(key, object)| *key == token.key() || object.owner() == Some(token))
-        .map(|(key, _)| key)
-        .collect();
-    let freed: Vec<Object> = keys
-        .into_iter()
-        .filter_map(|key| objects.remove(key))
-        .collect();
+    let keys: Vec<DefaultKey> =
+        objects.iter().filter(|(key, object)| *key == token.key() || object.owner() == Some(token)).map(|(key, _)| key).collect();
+    let freed: Vec<Object> = keys.into_iter().filter_map(|key| objects.remove(key)).collect();
     drop(objects);
     drop(freed);
     Ok(())

@@ -10,10 +10,7 @@
 //! - no panic crosses into C: every entry runs under `catch_unwind` (`error.rs`);
 //! - values are reference-counted byte strings, so a buffer handed to C is a reference to the cached bytes, not a copy;
 //! - the allocator is the system's, so that valgrind, sanitizers and heap profilers see what they expect.
-#![allow(
-    clippy::missing_safety_doc,
-    reason = "one contract covers every entry; the header's first comment states it"
-)]
+#![allow(clippy::missing_safety_doc, reason = "one contract covers every entry; the header's first comment states it")]
 
 pub mod batch;
 pub mod buffer;

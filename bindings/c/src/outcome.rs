@@ -46,18 +46,13 @@ impl Outcome {
 
     fn failure(&self, function: &str) -> Failure {
         match self {
-            Outcome::Failed(refusal) => Failure {
-                callback_code: refusal.code,
-                ..Failure::new(WsCode::CallbackFailed, format!("`{function}` {refusal}"))
-            },
-            Outcome::NotSet => Failure::new(
-                WsCode::NotSet,
-                format!("`{function}` has no value for this key"),
-            ),
-            Outcome::NoValue | Outcome::Value(_) => Failure::new(
-                WsCode::NoValue,
-                format!("the callback of `{function}` returned 0 without ws_context_set_value"),
-            ),
+            Outcome::Failed(refusal) => {
+                Failure { callback_code: refusal.code, ..Failure::new(WsCode::CallbackFailed, format!("`{function}` {refusal}")) }
+            }
+            Outcome::NotSet => Failure::new(WsCode::NotSet, format!("`{function}` has no value for this key")),
+            Outcome::NoValue | Outcome::Value(_) => {
+                Failure::new(WsCode::NoValue, format!("the callback of `{function}` returned 0 without ws_context_set_value"))
+            }
         }
     }
 }

@@ -98,10 +98,7 @@ pub unsafe extern "C" fn ws_peek(
             // SAFETY: the contract: out-parameters that are not NULL can be written.
             unsafe { len.write(value.len()) };
             if value.len() > capacity {
-                return Err(Failure::new(
-                    WsCode::BufferTooSmall,
-                    format!("the value has {} bytes, the memory {capacity}", value.len()),
-                ));
+                return Err(Failure::new(WsCode::BufferTooSmall, format!("the value has {} bytes, the memory {capacity}", value.len())));
             }
             if !value.is_empty() {
                 // SAFETY: the value fits the capacity, so that is above 0 and `memory` is not NULL; the caller's memory
@@ -119,16 +116,10 @@ pub unsafe extern "C" fn ws_peek(
 fn peeked(function: *const WsFunction, key: &[u8]) -> Result<Option<Outcome>, Failure> {
     handle::with_function(function, |registered| {
         let pin = registered.engine.pin();
-        Ok(registered
-            .function()
-            .peek(&pin, key)
-            .map(|read| Outcome::clone(&read)))
+        Ok(registered.function().peek(&pin, key).map(|read| Outcome::clone(&read)))
     })
 }
 
 fn not_cached() -> Failure {
-    Failure::new(
-        WsCode::NotCached,
-        "nothing consistent is cached for this key",
-    )
+    Failure::new(WsCode::NotCached, "nothing consistent is cached for this key")
 }

@@ -62,13 +62,8 @@ pub unsafe extern "C" fn ws_source_set(
         let function = handle::function(source)?;
         let source = function.source()?;
         // SAFETY: the contract: bytes that are not NULL are there and stay as they are.
-        let (key, value) = unsafe {
-            (
-                bytes(key, key_len, "key")?,
-                bytes(value, value_len, "value")?,
-            )
-        };
-        let id = source.set(key, Outcome::value(value));
+        let (key, value) = unsafe { (bytes(key, key_len, "key")?, bytes(value, value_len, "value")?) };
+        let id = source.try_set(key, Outcome::value(value))?;
         // SAFETY: the contract: `commit` is NULL or can be written.
         unsafe { write_commit(commit, id) };
         Ok(())

@@ -32,37 +32,19 @@ fn compiler() -> OsString {
 fn library(name: &str) -> PathBuf {
     let test = env::current_exe().expect("the test has a path");
     let beside = test.parent().expect("the test lies in a folder");
-    let above = beside
-        .parent()
-        .expect("that folder lies in the target folder");
+    let above = beside.parent().expect("that folder lies in the target folder");
     let found = [beside, above].map(|folder| folder.join(name));
-    let newest = found
-        .iter()
-        .filter_map(|path| Some((fs::metadata(path).ok()?.modified().ok()?, path)))
-        .max();
+    let newest = found.iter().filter_map(|path| Some((fs::metadata(path).ok()?.modified().ok()?, path))).max();
     match newest {
         Some((_, path)) => path.clone(),
         None => panic!("cargo has built none of {found:?}"),
     }
 }
 
-fn compile(
-    source: &Path,
-    program: &str,
-    arguments: &[&str],
-    libraries: &[PathBuf],
-) -> (PathBuf, Output) {
+fn compile(source: &Path, program: &str, arguments: &[&str], libraries: &[PathBuf]) -> (PathBuf, Output) {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(program);
     let output = Command::new(compiler())
-        .args([
-            "-std=c99",
-            "-pedantic",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-g",
-            "-O1",
-        ])
+        .args(["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-g", "-O1"])
         .args(arguments)
         .arg("-I")
         .arg(Path::new(HOME).join("include"))
@@ -82,17 +64,9 @@ fn run(program: &Path) {
         .env_remove("RUST_BACKTRACE")
         .output()
         .expect("the program starts");
-    let (said, complained) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(
-        output.status.success(),
-        "{}\n{said}\n{complained}",
-        output.status
-    );
-    let (refusals, story): (Vec<&str>, Vec<&str>) =
-        said.lines().partition(|line| line.starts_with("refused: "));
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{said}\n{complained}", output.status);
+    let (refusals, story): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.starts_with("refused: "));
     assert_eq!(story, STORY, "{said}");
     assert_eq!(refusals.len(), 20, "{said}");
     assert_eq!(complained, "", "nothing is said on the side");
@@ -104,38 +78,20 @@ fn cascade() -> PathBuf {
 
 fn compiled(source: &Path, program: &str, arguments: &[&str], libraries: &[PathBuf]) -> PathBuf {
     let (path, output) = compile(source, program, arguments, libraries);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     path
 }
 
 #[test]
 fn a_c_program_with_the_static_library_shows_a_cascade() {
-    run(&compiled(
-        &cascade(),
-        "cascade-static",
-        &[],
-        &[library("libwellspring_c.a")],
-    ));
+    run(&compiled(&cascade(), "cascade-static", &[], &[library("libwellspring_c.a")]));
 }
 
 #[test]
 fn a_c_program_with_the_shared_library_shows_the_same() {
     let shared = library("libwellspring_c.so");
-    let folder = shared
-        .parent()
-        .expect("the library lies in a folder")
-        .display()
-        .to_string();
-    run(&compiled(
-        &cascade(),
-        "cascade-shared",
-        &[&format!("-Wl,-rpath,{folder}")],
-        &[shared],
-    ));
+    let folder = shared.parent().expect("the library lies in a folder").display().to_string();
+    run(&compiled(&cascade(), "cascade-shared", &[&format!("-Wl,-rpath,{folder}")], &[shared]));
 }
 
 #[test]
@@ -157,11 +113,8 @@ fn the_address_and_leak_sanitizers_find_nothing_in_it() {
 
 #[test]
 fn the_program_in_the_readme_prints_what_its_comment_says() {
-    let readme =
-        fs::read_to_string(Path::new(HOME).join("README.md")).expect("the README is there");
-    let (_, rest) = readme
-        .split_once("```c\n")
-        .expect("the README holds a program");
+    let readme = fs::read_to_string(Path::new(HOME).join("README.md")).expect("the README is there");
+    let (_, rest) = readme.split_once("```c\n").expect("the README holds a program");
     let (program, _) = rest.split_once("```").expect("the program ends");
     let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme.c");
     fs::write(&source, program).expect("the program can be written");
@@ -176,15 +129,7 @@ fn the_header_compiles_as_c99_c11_and_cplusplus() {
     for (language, standard) in [("c", "c99"), ("c", "c11"), ("c++", "c++17")] {
         let output = Command::new(compiler())
             .args(["-x", language, &format!("-std={standard}")])
-            .args([
-                "-pedantic",
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-                "-fsyntax-only",
-                "-include",
-                "wellspring.h",
-            ])
+            .args(["-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-include", "wellspring.h"])
             .arg("-I")
             .arg(Path::new(HOME).join("include"))
             .arg("/dev/null")

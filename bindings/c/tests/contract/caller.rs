@@ -4,9 +4,7 @@ use std::ffi::{CStr, CString, c_void};
 use std::ptr;
 
 use wellspring_c::buffer::{WsBuffer, ws_buffer_free};
-use wellspring_c::context::{
-    WsContext, ws_context_get, ws_context_get_untracked, ws_context_set_value,
-};
+use wellspring_c::context::{WsContext, ws_context_get, ws_context_get_untracked, ws_context_set_value};
 use wellspring_c::engine::{WsEngine, ws_engine_check, ws_engine_free, ws_engine_new};
 use wellspring_c::error::{WsCode, WsError, ws_error_free};
 use wellspring_c::function::{WsCutOff, WsFunction, ws_function_new};
@@ -46,11 +44,7 @@ unsafe impl Send for Context {}
 
 /// Runs an entry with an error to fill.
 pub(crate) fn asked(entry: impl FnOnce(*mut WsError) -> WsCode) -> Result<(), Refused> {
-    let mut err = WsError {
-        code: WsCode::Other,
-        callback_code: -1,
-        message: ptr::dangling_mut(),
-    };
+    let mut err = WsError { code: WsCode::Other, callback_code: -1, message: ptr::dangling_mut() };
     let code = entry(&raw mut err);
     assert_eq!(err.code, code, "the code is returned and written");
     if code == WsCode::Ok {
@@ -58,34 +52,18 @@ pub(crate) fn asked(entry: impl FnOnce(*mut WsError) -> WsCode) -> Result<(), Re
         return Ok(());
     }
     // SAFETY: a failed entry leaves a string with a NUL at its end.
-    let message = unsafe { CStr::from_ptr(err.message) }
-        .to_str()
-        .expect("UTF-8")
-        .to_owned();
-    let refused = Refused {
-        code,
-        callback_code: err.callback_code,
-        message,
-    };
+    let message = unsafe { CStr::from_ptr(err.message) }.to_str().expect("UTF-8").to_owned();
+    let refused = Refused { code, callback_code: err.callback_code, message };
     // SAFETY: the error was filled by an entry.
     unsafe { ws_error_free(&raw mut err) };
     Err(refused)
 }
 
 /// Runs an entry that fills a buffer.
-pub(crate) fn bought(
-    entry: impl FnOnce(*mut WsBuffer, *mut WsError) -> WsCode,
-) -> Result<Vec<u8>, Refused> {
-    let mut out = WsBuffer {
-        data: ptr::dangling(),
-        len: 77,
-    };
+pub(crate) fn bought(entry: impl FnOnce(*mut WsBuffer, *mut WsError) -> WsCode) -> Result<Vec<u8>, Refused> {
+    let mut out = WsBuffer { data: ptr::dangling(), len: 77 };
     let answer = asked(|err| entry(&raw mut out, err));
-    assert_eq!(
-        answer.is_err(),
-        out.data.is_null(),
-        "empty exactly when it failed"
-    );
+    assert_eq!(answer.is_err(), out.data.is_null(), "empty exactly when it failed");
     let value = answer.map(|()| {
         // SAFETY: an entry that worked filled the buffer.
         unsafe { std::slice::from_raw_parts(out.data, out.len) }.to_vec()
@@ -95,12 +73,7 @@ pub(crate) fn bought(
     value
 }
 
-unsafe extern "C" fn call(
-    context: *mut WsContext,
-    user: *mut c_void,
-    key: *const c_void,
-    key_len: usize,
-) -> i32 {
+unsafe extern "C" fn call(context: *mut WsContext, user: *mut c_void, key: *const c_void, key_len: usize) -> i32 {
     // SAFETY: `define` registered this with a boxed body, which lives until `forget`.
     let body = unsafe { &*user.cast::<Body>() };
     // SAFETY: the key is there until the callback returns, and its pointer is never NULL.
@@ -108,9 +81,7 @@ unsafe extern "C" fn call(
     match body(Context(context), key) {
         Ok(value) => {
             // SAFETY: the value is alive during the call.
-            let code = unsafe {
-                ws_context_set_value(context, value.as_ptr().cast(), value.len(), ptr::null_mut())
-            };
+            let code = unsafe { ws_context_set_value(context, value.as_ptr().cast(), value.len(), ptr::null_mut()) };
             code as i32
         }
         Err(code) => code,
@@ -154,29 +125,13 @@ impl Caller {
         let mut out = ptr::null_mut();
         asked(|err| {
             // SAFETY: `call` and `forget` take the user pointer as it was made; the rest can be read and written.
-            unsafe {
-                ws_function_new(
-                    self.0,
-                    name.as_ptr(),
-                    cut_off as i32,
-                    Some(call),
-                    user,
-                    Some(forget),
-                    &raw mut out,
-                    err,
-                )
-            }
+            unsafe { ws_function_new(self.0, name.as_ptr(), cut_off as i32, Some(call), user, Some(forget), &raw mut out, err) }
         })?;
         Ok(Callee(out))
     }
 
-    pub(crate) fn define(
-        self,
-        name: &str,
-        body: impl Fn(Context, &[u8]) -> Result<Vec<u8>, i32> + Send + Sync + 'static,
-    ) -> Callee {
-        self.define_as(name, WsCutOff::Eq, body)
-            .expect("the name is free")
+    pub(crate) fn define(self, name: &str, body: impl Fn(Context, &[u8]) -> Result<Vec<u8>, i32> + Send + Sync + 'static) -> Callee {
+        self.define_as(name, WsCutOff::Eq, body).expect("the name is free")
     }
 
     pub(crate) fn source(self, name: &str, initial: &[u8]) -> Callee {
@@ -184,16 +139,7 @@ impl Caller {
         let mut out = ptr::null_mut();
         asked(|err| {
             // SAFETY: everything can be read and written.
-            unsafe {
-                ws_source_new(
-                    self.0,
-                    name.as_ptr(),
-                    initial.as_ptr().cast(),
-                    initial.len(),
-                    &raw mut out,
-                    err,
-                )
-            }
+            unsafe { ws_source_new(self.0, name.as_ptr(), initial.as_ptr().cast(), initial.len(), &raw mut out, err) }
         })
         .expect("the name is free");
         Callee(out)
@@ -211,17 +157,7 @@ impl Callee {
         asked(|err| {
             let (key, key_len) = (key.as_ptr().cast(), key.len());
             // SAFETY: key and value can be read, the rest written.
-            unsafe {
-                ws_source_set(
-                    self.0,
-                    key,
-                    key_len,
-                    value.as_ptr().cast(),
-                    value.len(),
-                    &raw mut commit,
-                    err,
-                )
-            }
+            unsafe { ws_source_set(self.0, key, key_len, value.as_ptr().cast(), value.len(), &raw mut commit, err) }
         })?;
         Ok(commit)
     }
@@ -230,16 +166,12 @@ impl Callee {
 impl Context {
     pub(crate) fn get(self, function: Callee, key: &[u8]) -> Result<Vec<u8>, Refused> {
         // SAFETY: the key can be read, the rest written.
-        bought(|out, err| unsafe {
-            ws_context_get(self.0, function.0, key.as_ptr().cast(), key.len(), out, err)
-        })
+        bought(|out, err| unsafe { ws_context_get(self.0, function.0, key.as_ptr().cast(), key.len(), out, err) })
     }
 
     pub(crate) fn get_untracked(self, function: Callee, key: &[u8]) -> Result<Vec<u8>, Refused> {
         let (key, key_len) = (key.as_ptr().cast(), key.len());
         // SAFETY: the key can be read, the rest written.
-        bought(|out, err| unsafe {
-            ws_context_get_untracked(self.0, function.0, key, key_len, out, err)
-        })
+        bought(|out, err| unsafe { ws_context_get_untracked(self.0, function.0, key, key_len, out, err) })
     }
 }

@@ -5,10 +5,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wellspring_c::batch::{
-    WsBatch, ws_batch_begin, ws_batch_cancel, ws_batch_commit, ws_batch_invalidate_all,
-    ws_batch_set,
-};
+use wellspring_c::batch::{WsBatch, ws_batch_begin, ws_batch_cancel, ws_batch_commit, ws_batch_invalidate_all, ws_batch_set};
 use wellspring_c::engine::ws_collect;
 use wellspring_c::error::WsCode;
 use wellspring_c::function::WsCutOff;
@@ -18,8 +15,7 @@ use crate::caller::{Callee, Caller, asked};
 fn begin(caller: Caller) -> *mut WsBatch {
     let mut batch = ptr::null_mut();
     // SAFETY: both can be written.
-    asked(|err| unsafe { ws_batch_begin(caller.0, &raw mut batch, err) })
-        .expect("a batch can begin");
+    asked(|err| unsafe { ws_batch_begin(caller.0, &raw mut batch, err) }).expect("a batch can begin");
     batch
 }
 
@@ -40,11 +36,7 @@ fn handles_of_another_kind_are_named_in_the_refusal() {
     }
     let refused = Caller(source.0.cast()).free().expect_err("not an engine");
     assert_eq!(refused.code, WsCode::BadHandle);
-    assert!(
-        refused.message.contains("a function"),
-        "{}",
-        refused.message
-    );
+    assert!(refused.message.contains("a function"), "{}", refused.message);
     caller.finish();
 }
 
@@ -55,14 +47,8 @@ fn a_freed_engine_takes_its_functions_and_batches_along() {
     let batch = begin(caller);
     caller.finish();
     assert_eq!(caller.free().expect_err("freed").code, WsCode::BadHandle);
-    assert_eq!(
-        source.get(b"key").expect_err("freed").code,
-        WsCode::BadHandle
-    );
-    assert_eq!(
-        source.set(b"key", b"value").expect_err("freed").code,
-        WsCode::BadHandle
-    );
+    assert_eq!(source.get(b"key").expect_err("freed").code, WsCode::BadHandle);
+    assert_eq!(source.set(b"key", b"value").expect_err("freed").code, WsCode::BadHandle);
     // SAFETY: the error can be written.
     let refused = asked(|err| unsafe { ws_batch_commit(batch, ptr::null_mut(), err) });
     assert_eq!(refused.expect_err("freed").code, WsCode::BadHandle);
@@ -93,21 +79,10 @@ fn a_refused_registration_destroys_its_user_data() {
         let _ = &mine;
         Ok(Vec::new())
     });
-    assert_eq!(
-        refused.expect_err("the name is taken").code,
-        WsCode::Duplicate
-    );
-    assert_eq!(
-        Arc::strong_count(&held),
-        2,
-        "the first is alive, the second gone"
-    );
+    assert_eq!(refused.expect_err("the name is taken").code, WsCode::Duplicate);
+    assert_eq!(Arc::strong_count(&held), 2, "the first is alive, the second gone");
     caller.finish();
-    assert_eq!(
-        Arc::strong_count(&held),
-        1,
-        "the engine let go of the first"
-    );
+    assert_eq!(Arc::strong_count(&held), 1, "the engine let go of the first");
 }
 
 #[test]
@@ -117,10 +92,7 @@ fn a_destructor_may_call_entries() {
         fn drop(&mut self) {
             assert_eq!(self.0.free().expect_err("freed").code, WsCode::BadHandle);
             let other = Caller::new();
-            assert_eq!(
-                other.source("source", b"value").get(b"key"),
-                Ok(b"value".to_vec())
-            );
+            assert_eq!(other.source("source", b"value").get(b"key"), Ok(b"value".to_vec()));
             other.finish();
             self.1.fetch_add(1, Ordering::Relaxed);
         }
@@ -143,17 +115,11 @@ fn a_batch_takes_no_function_of_another_engine() {
     let batch = begin(caller);
     // SAFETY: the error can be written.
     let refused = asked(|err| unsafe { ws_batch_invalidate_all(batch, source.0, err) });
-    assert_eq!(
-        refused.expect_err("two engines").code,
-        WsCode::ForeignEngine
-    );
+    assert_eq!(refused.expect_err("two engines").code, WsCode::ForeignEngine);
     let (key, value) = (b"key".as_ptr().cast(), b"value".as_ptr().cast());
     // SAFETY: key and value can be read, the error written.
     let refused = asked(|err| unsafe { ws_batch_set(batch, source.0, key, 3, value, 5, err) });
-    assert_eq!(
-        refused.expect_err("two engines").code,
-        WsCode::ForeignEngine
-    );
+    assert_eq!(refused.expect_err("two engines").code, WsCode::ForeignEngine);
     // SAFETY: the error can be written.
     asked(|err| unsafe { ws_batch_cancel(batch, err) }).expect("the batch was open");
     caller.finish();
@@ -170,8 +136,7 @@ fn a_batch_takes_no_value_for_a_computed_function() {
     let refused = asked(|err| unsafe { ws_batch_set(batch, function.0, key, 3, value, 5, err) });
     assert_eq!(refused.expect_err("not a source").code, WsCode::NotASource);
     // SAFETY: the error can be written; the batch is empty, which is no error.
-    asked(|err| unsafe { ws_batch_commit(batch, ptr::null_mut(), err) })
-        .expect("the batch was open");
+    asked(|err| unsafe { ws_batch_commit(batch, ptr::null_mut(), err) }).expect("the batch was open");
     caller.finish();
 }
 
@@ -184,8 +149,7 @@ fn collecting_drops_replaced_values() {
     }
     let mut dropped = usize::MAX;
     // SAFETY: both can be written.
-    asked(|err| unsafe { ws_collect(caller.0, &raw mut dropped, err) })
-        .expect("the engine is alive");
+    asked(|err| unsafe { ws_collect(caller.0, &raw mut dropped, err) }).expect("the engine is alive");
     assert!(dropped <= 100, "{dropped}");
     assert_eq!(source.get(b"key"), Ok(vec![99]));
     caller.finish();

@@ -44,9 +44,7 @@ fn a_read_that_begins_after_a_set_returned_never_sees_the_older_value() {
     let source = caller.source("source", &0_u64.to_le_bytes());
     let read = move |context: Context, key: &[u8]| context.get(source, key).map_err(|_| 1);
     let middle = caller.define("middle", read);
-    let top = caller.define("top", move |context, key| {
-        context.get(middle, key).map_err(|_| 1)
-    });
+    let top = caller.define("top", move |context, key| context.get(middle, key).map_err(|_| 1));
     let returned = AtomicU64::new(0);
     thread::scope(|scope| {
         for _ in 0..2 {
@@ -62,9 +60,7 @@ fn a_read_that_begins_after_a_set_returned_never_sees_the_older_value() {
             });
         }
         for value in 1..=SETS {
-            source
-                .set(b"key", &value.to_le_bytes())
-                .expect("a source can be set");
+            source.set(b"key", &value.to_le_bytes()).expect("a source can be set");
             returned.store(value, Ordering::SeqCst);
         }
     });
@@ -89,19 +85,12 @@ fn an_engine_freed_during_a_call_goes_when_the_call_is_done() {
         let reader = scope.spawn(|| function.get(b"key"));
         has_begun.recv().expect("the callback runs");
         caller.free().expect("it was alive");
-        assert_eq!(
-            function.get(b"key").expect_err("freed").code,
-            WsCode::BadHandle
-        );
+        assert_eq!(function.get(b"key").expect_err("freed").code, WsCode::BadHandle);
         assert_eq!(Arc::strong_count(&held), 2, "the callback still runs");
         go_on.send(()).expect("the callback waits");
         assert_eq!(reader.join().expect("no panic"), Ok(b"key".to_vec()));
     });
-    assert_eq!(
-        Arc::strong_count(&held),
-        1,
-        "the last call took the engine along"
-    );
+    assert_eq!(Arc::strong_count(&held), 1, "the last call took the engine along");
 }
 
 #[test]
@@ -117,10 +106,7 @@ fn a_callback_may_free_its_own_engine() {
         }
     });
     assert_eq!(function.get(b"key"), Ok(b"value".to_vec()));
-    assert_eq!(
-        function.get(b"key").expect_err("freed").code,
-        WsCode::BadHandle
-    );
+    assert_eq!(function.get(b"key").expect_err("freed").code, WsCode::BadHandle);
 }
 
 #[test]
