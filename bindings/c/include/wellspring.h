@@ -17,8 +17,9 @@
  *   WS_CODE_BAD_HANDLE. Do not follow them and do not do arithmetic on them. Only 64-bit machines are supported.
  *
  * Pointers. Keys and values are byte strings: a pointer and a length, where NULL with length 0 is the empty string.
- *   They are copied before the entry returns. A pointer that is not NULL must be good for what it is used for: that
- *   cannot be checked. ws_buffer and ws_error are the caller's, and one of them is used by one thread at a time.
+ *   They are copied before the entry returns. A key has at most 1 MiB. A pointer that is not NULL must be good for what
+ *   it is used for: that cannot be checked. ws_buffer and ws_error are the caller's, and one of them is used by one
+ *   thread at a time.
  *
  * Threads. Every entry may be called on every thread at any time, on the same handles too, with one exception:
  *   ws_context_* only on the thread that runs the callback, until it returns. Callbacks run on the threads that read;
@@ -521,7 +522,9 @@ ws_code ws_batch_invalidate_all(ws_batch *batch, ws_function *function, ws_error
 
 /**
  * Makes a batch's changes, in the order they were added, as one commit with one sweep; returns once no later read can
- * see an older value. The batch ends, also when this fails. `commit` may be NULL; else it gets the commit's number.
+ * see an older value. The batch ends, also when this fails. `commit` may be NULL; else it gets the commit's number. A
+ * value that the engine refuses (WS_CODE_FULL, WS_CODE_KEY_TOO_LARGE) is left out and the first refusal is the answer;
+ * the other changes are made, and `commit` is their number.
  */
 ws_code ws_batch_commit(ws_batch *batch,
                         uint64_t *commit,
