@@ -90,7 +90,7 @@ pub(crate) fn invalidate(block: &Block) -> TokenStream {
     }
 }
 
-/// The type, in the form that can also begin a path. All of it is spanned at the value, so that a value which is not
+/// The type. All of it is spanned at the value, so that a value which is not
 /// `Clone` or not `Send` is one error, at the place to look at.
 fn function_type(method: &Method) -> TokenStream {
     let (key, value) = (key_type(method), &method.value);

@@ -1,12 +1,14 @@
 //! `#[derive(Inline)]`: a newtype whose value fits the engine's value column.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Token, Type};
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let Parts { value: field, markers } = parts(input)?;
+    let bound = quote_spanned!(field.span()=> #field: ::wellspring::Inline);
     let name = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
     let predicates = where_clause.map(|clause| clause.predicates.iter().collect::<Vec<_>>()).unwrap_or_default();
@@ -33,7 +35,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         unsafe impl #impl_generics ::wellspring::Inline for #name #type_generics
         where
             #(#predicates,)*
-            #field: ::wellspring::Inline,
+            #bound,
             #(#markers: ::wellspring::__private::Marker,)*
             Self: ::core::marker::Copy + ::core::marker::Send + ::core::marker::Sync + 'static,
         {}

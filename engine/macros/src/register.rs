@@ -1,6 +1,6 @@
 //! `impl Service`: what `engine.service(..)` does with each function.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote;
 use syn::spanned::Spanned;
 
@@ -87,13 +87,14 @@ fn register(method: &Method, block: &Block) -> TokenStream {
 
 /// Picks, by which traits the concrete type has, one of several methods of the same name.
 fn probe(value: &syn::Type, method: &str, traits: &TokenStream) -> TokenStream {
-    // Where a missing bound is reported.
-    let method = Ident::new(method, value.span());
+    // A missing bound is reported where the value's type is written.
+    let span = Span::call_site().located_at(value.span());
+    let (method, define) = (Ident::new(method, span), Ident::new("define", span));
     quote! {
         let define = {
             #[allow(unused_imports, reason = "which of them is used depends on the type")]
             use ::wellspring::__private::{#traits};
-            (&&&::wellspring::__private::Probe::<#value>::NEW).#method(define)
+            (&&&::wellspring::__private::Probe::<#value>::NEW).#method(#define)
         };
     }
 }
