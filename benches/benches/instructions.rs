@@ -1,0 +1,104 @@
+//! Instruction counts of the hit path, the compute path and the sweep, under valgrind: the same on a noisy machine.
+//!
+//! `cargo bench -p wellspring-benches --features instructions --bench instructions`
+#![allow(missing_docs, unreachable_pub, missing_debug_implementations, reason = "the macros generate public items")]
+
+use std::hint::black_box;
+
+use gungraun::{library_benchmark, library_benchmark_group, main};
+use wellspring::{Engine, Function};
+use wellspring_benches::graphs::Shape;
+use wellspring_benches::keys::{Spread, indices};
+use wellspring_benches::scenario::compute::{Stable, key_at};
+use wellspring_benches::scenario::hit::filled;
+use wellspring_benches::scenario::sweep::Wired;
+
+/// Reads or keys in one measured call.
+const STEPS: usize = 1_000;
+
+struct Cached {
+    engine: Engine,
+    function: Function<u64, u64>,
+    keys: Vec<u64>,
+}
+
+fn cached() -> Cached {
+    let (engine, function) = filled(STEPS as u32);
+    let keys: Vec<u64> = indices(Spread::Uniform, STEPS as u32, 1).into_iter().take(STEPS).map(u64::from).collect();
+    let cached = Cached { engine, function, keys };
+    // The first pin of a thread registers it.
+    peeks(&cached);
+    cached
+}
+
+fn peeks(cached: &Cached) -> u64 {
+    let pin = cached.engine.pin();
+    cached.keys.iter().fold(0, |sum, key| sum + cached.function.peek(&pin, key).map_or(0, |value| *value >> 32))
+}
+
+// The measured functions give their input back, so that tearing it down is not measured.
+
+#[library_benchmark]
+#[bench::a_thousand(cached())]
+fn peek(cached: Cached) -> Cached {
+    black_box(peeks(&cached));
+    cached
+}
+
+#[library_benchmark]
+#[bench::a_thousand(cached())]
+fn get(cached: Cached) -> Cached {
+    for key in &cached.keys {
+        let _ = black_box(cached.function.get(&cached.engine, key));
+    }
+    cached
+}
+
+#[library_benchmark]
+#[bench::a_thousand(cached())]
+fn get_many(cached: Cached) -> Cached {
+    let pin = cached.engine.pin();
+    cached.function.get_many(&pin, &cached.keys, |_, value| {
+        black_box(value);
+    });
+    drop(pin);
+    cached
+}
+
+#[library_benchmark]
+#[bench::a_thousand(cached())]
+fn compute_fresh(cached: Cached) -> Cached {
+    for index in 0..STEPS {
+        // Past the keys that are cached.
+        let _ = black_box(cached.function.get(&cached.engine, &(key_at(index) | 1 << 63)));
+    }
+    cached
+}
+
+#[library_benchmark]
+#[bench::a_thousand(Stable::new())]
+fn recompute(mut stable: Stable) -> Stable {
+    black_box(stable.round());
+    stable
+}
+
+fn wired(shape: &Shape) -> Wired {
+    let wired = Wired::new(Engine::builder().sweep_threads(1).build(), shape);
+    wired.check();
+    wired
+}
+
+#[library_benchmark]
+#[bench::chain_10k(wired(&Shape::chain(10_000)))]
+#[bench::star_10k(wired(&Shape::star(10_001)))]
+#[bench::random_10k_50k(wired(&Shape::random(10_000, 5)))]
+fn sweep(wired: Wired) -> Wired {
+    black_box(wired.sweep());
+    wired
+}
+
+library_benchmark_group!(name = hits, benchmarks = [peek, get, get_many]);
+library_benchmark_group!(name = computes, benchmarks = [compute_fresh, recompute]);
+library_benchmark_group!(name = sweeps, benchmarks = [sweep]);
+
+main!(library_benchmark_groups = [hits, computes, sweeps]);

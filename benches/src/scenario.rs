@@ -1,0 +1,47 @@
+//! What is measured. Each module documents the conditions of its rows.
+
+use crate::{Plan, Row};
+
+pub mod caches;
+pub mod compute;
+pub mod fusion;
+pub mod handle;
+pub mod hit;
+pub mod many;
+pub mod memory;
+pub mod redis;
+pub mod salsa;
+pub mod signals;
+pub mod storm;
+pub mod sweep;
+
+/// Said of a row whose peer this build does not contain.
+pub const NOT_BUILT: &str = "not built (add --features peers)";
+
+/// Something that can be measured on its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its name; rows carry it or extend it.
+    pub name: &'static str,
+    /// Measures it.
+    pub run: fn(&str, Plan) -> Vec<Row>,
+}
+
+/// Every scenario, in the order of the report.
+pub fn scenarios() -> Vec<Scenario> {
+    [
+        hit::SCENARIOS,
+        many::SCENARIOS,
+        handle::SCENARIOS,
+        caches::SCENARIOS,
+        compute::SCENARIOS,
+        sweep::SCENARIOS,
+        salsa::SCENARIOS,
+        signals::SCENARIOS,
+        memory::SCENARIOS,
+        storm::SCENARIOS,
+        fusion::SCENARIOS,
+        redis::SCENARIOS,
+    ]
+    .concat()
+}
