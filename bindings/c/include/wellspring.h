@@ -354,8 +354,7 @@ ws_code ws_engine_commit(ws_engine *engine, uint64_t *out, ws_error *err);
 ws_code ws_engine_stats(ws_engine *engine, ws_stats *out, ws_error *err);
 
 /**
- * Frees the replaced values that no reader can hold any more; also their user-data, where a function went. `dropped`
- * may be NULL; else it gets how many values went.
+ * Frees the replaced values that no reader can hold any more. `dropped` may be NULL; else it gets how many went.
  */
 ws_code ws_collect(ws_engine *engine,
                    size_t *dropped,
@@ -441,9 +440,10 @@ ws_code ws_existing(ws_function *function,
                     ws_error *err);
 
 /**
- * Copies the value of a key into the caller's memory, if a consistent one is cached; else WS_CODE_NOT_CACHED. The
- * cheapest read: it allocates nothing and writes to nothing that all threads share. `len` gets the value's length, also
- * with WS_CODE_BUFFER_TOO_SMALL, when nothing was copied; `memory` may be NULL when `capacity` is 0.
+ * Copies the value of a key into the caller's memory, if a consistent one is cached; else WS_CODE_NOT_CACHED. It
+ * allocates nothing and counts no reference, so threads that read the same key do not get in each other's way. `len`
+ * gets the value's length, also with WS_CODE_BUFFER_TOO_SMALL, when nothing was copied; `memory` may be NULL when
+ * `capacity` is 0.
  */
 ws_code ws_peek(ws_function *function,
                 const void *key,

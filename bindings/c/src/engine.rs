@@ -139,8 +139,7 @@ pub unsafe extern "C" fn ws_engine_stats(engine: *mut WsEngine, out: *mut WsStat
     unsafe { entry(err, body) }
 }
 
-/// Frees the replaced values that no reader can hold any more; also their user-data, where a function went. `dropped`
-/// may be NULL; else it gets how many values went.
+/// Frees the replaced values that no reader can hold any more. `dropped` may be NULL; else it gets how many went.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ws_collect(engine: *mut WsEngine, dropped: *mut usize, err: *mut WsError) -> WsCode {
     let body = || {

@@ -70,9 +70,10 @@ pub unsafe extern "C" fn ws_existing(
     unsafe { entry(err, body) }
 }
 
-/// Copies the value of a key into the caller's memory, if a consistent one is cached; else WS_CODE_NOT_CACHED. The
-/// cheapest read: it allocates nothing and writes to nothing that all threads share. `len` gets the value's length, also
-/// with WS_CODE_BUFFER_TOO_SMALL, when nothing was copied; `memory` may be NULL when `capacity` is 0.
+/// Copies the value of a key into the caller's memory, if a consistent one is cached; else WS_CODE_NOT_CACHED. It
+/// allocates nothing and counts no reference, so threads that read the same key do not get in each other's way. `len`
+/// gets the value's length, also with WS_CODE_BUFFER_TOO_SMALL, when nothing was copied; `memory` may be NULL when
+/// `capacity` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ws_peek(
     function: *mut WsFunction,
