@@ -12,7 +12,7 @@
 
 use crate::page::Pages;
 use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Backoff, Mutex, lock};
+use crate::sync::{Backoff, Mutex, fault, lock};
 
 const LOCK: u64 = 1 << 31;
 const GENERATION: u64 = LOCK - 1;
@@ -157,7 +157,7 @@ impl Edges {
     pub(crate) fn append<T>(&self, pages: &Pages, slot: u32, edge: Edge, open: impl FnOnce() -> Result<T, T>) -> T {
         let rev = &pages.row(slot).rev;
         let held = self.hold(rev);
-        let verdict = if crate::sync::fault!("skipped_closed_check") {
+        let verdict = if fault!("skipped_closed_check") {
             match open() {
                 Ok(verdict) | Err(verdict) => Ok(verdict),
             }
@@ -268,23 +268,39 @@ impl Edges {
         with_handle(rev, self.start(0, 0, edge))
     }
 
-    /// Takes the whole list, leaving it empty: the sweep's half of the closed-list protocol. The head is marked first.
+    /// Takes the whole list, leaving it empty, if `mark` succeeds while the list is locked: the sweep's half of the
+    /// closed-list protocol.
+    ///
+    /// The mark must fall inside the lock. Marked first and taken later, the node could be verified in between, and the
+    /// take would carry off edges of the new epoch: their dependants would trust edges that are gone (found by shuttle).
     #[inline(always)]
-    pub(crate) fn take(&self, rev: &AtomicU64) -> u32 {
-        let mut word = rev.load(Ordering::Relaxed);
-        let mut backoff = Backoff::default();
-        loop {
-            if word & LOCK == 0 {
-                // AcqRel: Acquire to see the edges; Release so that a later holder sees the mark made before this take.
-                // Done even for an empty list: the read-modify-write is what orders the mark before a later `open`.
-                match rev.compare_exchange_weak(word, with_handle(word, 0), Ordering::AcqRel, Ordering::Relaxed) {
-                    Ok(_) => return handle(word),
-                    Err(now) => word = now,
-                }
-            } else {
-                backoff.wait();
-                word = rev.load(Ordering::Relaxed);
+    pub(crate) fn take_if<E>(&self, rev: &AtomicU64, mark: impl FnOnce() -> Result<(), E>) -> Result<u32, E> {
+        if fault!("take_after_mark") {
+            mark()?;
+            let held = self.hold(rev);
+            rev.store(with_handle(held, 0), Ordering::Release);
+            return Ok(handle(held));
+        }
+        let held = self.hold(rev);
+        match mark() {
+            Ok(()) => {
+                // Release: the next holder sees the mark.
+                rev.store(with_handle(held, 0), Ordering::Release);
+                Ok(handle(held))
             }
+            Err(other) => {
+                // Release: nothing was written; pairs with the next holder's Acquire all the same.
+                rev.store(held, Ordering::Release);
+                Err(other)
+            }
+        }
+    }
+
+    /// Takes the list of a node that nobody can register with: its owner is publishing, or it is free.
+    pub(crate) fn take(&self, rev: &AtomicU64) -> u32 {
+        let taken: Result<u32, std::convert::Infallible> = self.take_if(rev, || Ok(()));
+        match taken {
+            Ok(list) => list,
         }
     }
 

@@ -363,13 +363,13 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         self.table.slots()
     }
 
-    fn forget(&self, graph: &Graph, slot: u32) -> bool {
+    fn forget(&self, graph: &Graph, slot: u32) -> Option<u32> {
         let mut slots = lock(&self.slots);
         let mut backoff = Backoff::default();
         let mut now = graph.head(slot);
         let freed = loop {
             if !now.is_live() {
-                return false;
+                return None;
             }
             // An owner is about to let go; what it writes until then would be lost.
             if matches!(now.state(), State::Publishing | State::Verifying) {
@@ -385,13 +385,15 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         };
         self.table.remove(&mut slots.writer, self.stored_hash(graph, slot), slot);
         graph.edges.next_generation(&graph.row(slot).rev);
+        // Before the slot is free: its next tenant's edges are not ours to take.
+        let dependants = graph.edges.take(&graph.row(slot).rev);
         let collector = &graph.collector;
         self.empty_columns(graph, slot, &mut |retired| collector.retire(retired));
         // A slot out of versions or epochs stays empty for good: a handle must never meet a second tenant under its id.
         if now.version() < LAST_VERSION && freed.epoch() < crate::verify::LAST_EPOCH / 2 {
             slots.free.push(slot);
         }
-        true
+        Some(dependants)
     }
 
     fn drop_nodes(&self, graph: &Graph) {

@@ -43,8 +43,9 @@ pub(crate) trait AnyFunction: Send + Sync + Any {
     fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head) -> Refresh;
     /// Every slot that holds a key.
     fn slots(&self) -> Vec<u32>;
-    /// Takes the node out of the key table; its slot is free afterwards, or retired for good.
-    fn forget(&self, graph: &Graph, slot: u32) -> bool;
+    /// Takes the node out of the key table; its slot is free afterwards, or retired for good. Returns the list of its
+    /// dependants, 0 for none.
+    fn forget(&self, graph: &Graph, slot: u32) -> Option<u32>;
     /// Drops every key and value: the graph is going away.
     fn drop_nodes(&self, graph: &Graph);
     fn stats(&self, graph: &Graph) -> FunctionStats;

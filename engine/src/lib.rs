@@ -41,6 +41,8 @@ mod graph;
 mod handle;
 mod key;
 mod log;
+#[cfg(all(test, any(loom, shuttle)))]
+mod models;
 mod node;
 mod page;
 mod pin;

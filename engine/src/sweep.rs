@@ -155,8 +155,8 @@ impl Graph {
                 let head = self.head(slot);
                 if head.is_live() && head.version() == version {
                     self.note(crate::log::What::Forgotten, slot);
-                    self.function(slot).forget(self, slot);
-                    direct.lists.extend(Some(self.edges.take(&self.row(slot).rev)).filter(|&list| list != 0));
+                    let dependants = self.function(slot).forget(self, slot);
+                    direct.lists.extend(dependants.filter(|&list| list != 0));
                     found.notices.push((slot, head.epoch()));
                     found.marked += 1;
                 }
@@ -198,13 +198,10 @@ impl Graph {
                 State::Computing | State::Verifying | State::Publishing if now.has(DOOMED) => return,
                 State::Computing | State::Verifying | State::Publishing => now.with(DOOMED),
             };
-            match self.swing(slot, now, to) {
+            match self.mark_from(slot, now, to, found) {
                 Ok(()) => {
                     found.marked += 1;
                     self.note(crate::log::What::Invalidated, slot);
-                    if now.is_consistent() {
-                        self.open(slot, now, found);
-                    }
                     return;
                 }
                 Err(other) => now = other,
@@ -212,16 +209,20 @@ impl Graph {
         }
     }
 
-    /// After a successful mark: the node's dependants are the next level.
+    /// Moves a head; a node that was consistent gives up its dependants: they are the next level.
     #[inline(always)]
-    fn open(&self, slot: u32, was: Head, found: &mut Found) {
-        let list = self.edges.take(&self.row(slot).rev);
+    fn mark_from(&self, slot: u32, from: Head, to: Head, found: &mut Found) -> Result<(), Head> {
+        if !from.is_consistent() {
+            return self.swing(slot, from, to);
+        }
+        let list = self.edges.take_if(&self.row(slot).rev, || self.swing(slot, from, to))?;
         if list != 0 {
             found.lists.push(list);
         }
-        if was.has(WATCHED) {
-            found.notices.push((slot, was.epoch()));
+        if from.has(WATCHED) {
+            found.notices.push((slot, from.epoch()));
         }
+        Ok(())
     }
 
     /// Gives a source a new value (or says that what it stands for changed). The list is taken while the node is
@@ -262,7 +263,8 @@ impl Graph {
     fn store_source(&self, slot: u32, owned: Head, was: Head, word: Option<u64>, direct: &mut Found) {
         let (row, warm) = (self.row(slot), self.warm(slot));
         if was.is_consistent() {
-            self.open(slot, was, direct);
+            direct.lists.extend(Some(self.edges.take(&row.rev)).filter(|&list| list != 0));
+            direct.notices.extend(was.has(WATCHED).then(|| (slot, was.epoch())));
         }
         if let Some(word) = word {
             let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
@@ -327,12 +329,11 @@ impl Graph {
                 // A computing flight finds the mark when it registers; the rest are marked already.
                 _ => return,
             };
-            match self.swing(slot, now, to) {
+            match self.mark_from(slot, now, to, found) {
                 Ok(()) => {
                     if now.is_consistent() {
                         found.marked += 1;
                         self.note(crate::log::What::Marked, slot);
-                        self.open(slot, now, found);
                     }
                     return;
                 }

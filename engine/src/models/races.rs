@@ -1,0 +1,259 @@
+//! loom: the small races, every interleaving up to the preemption bound.
+
+use loom::thread;
+
+use crate::edge::{Edge, Edges};
+use crate::node::{Head, State};
+use crate::page::Pages;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::table::Table;
+use crate::{Cx, Engine, Function, Source};
+
+fn model(check: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(std::env::var("LOOM_MAX_PREEMPTIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(2));
+    builder.max_branches = 200_000;
+    builder.check(check);
+}
+
+/// A source and one function of it.
+fn doubled() -> (Engine, Source<u8, u64>, Function<u8, u64>) {
+    let engine = Engine::builder().sweep_threads(1).build();
+    let source = engine.source("source", |_: &u8| 1_u64).expect("a free name");
+    let double = {
+        let source = source.clone();
+        let body = move |cx: &Cx, key: &u8| source.get(cx, key).expect("a value") * 2;
+        engine.define("double").cut_off_eq().function(body).expect("a free name")
+    };
+    (engine, source, double)
+}
+
+#[test]
+fn a_value_published_while_its_source_changes_is_never_left_consistent() {
+    model(|| {
+        let (engine, source, double) = doubled();
+        source.get(&engine, &0).expect("a value");
+        let reader = thread::spawn({
+            let (engine, double) = (engine.clone(), double.clone());
+            move || double.get(&engine, &0).expect("a value")
+        });
+        source.set(&0, 5);
+        // I2: the set has returned.
+        assert_eq!(double.get(&engine, &0), Ok(10), "an old value after the change returned");
+        let seen = reader.join().expect("no panic");
+        assert!(seen == 2 || seen == 10);
+        assert_eq!(double.get(&engine, &0), Ok(10));
+        engine.assert_consistent();
+    });
+}
+
+#[test]
+fn a_caller_that_joins_after_an_invalidation_returned_never_gets_the_old_flight() {
+    model(|| {
+        let (engine, source, double) = doubled();
+        source.get(&engine, &0).expect("a value");
+        let flight = thread::spawn({
+            let (engine, double) = (engine.clone(), double.clone());
+            move || double.get(&engine, &0).map(drop)
+        });
+        let late = thread::spawn({
+            let (engine, source, double) = (engine.clone(), source.clone(), double.clone());
+            move || {
+                source.set(&0, 5);
+                double.get(&engine, &0)
+            }
+        });
+        assert_eq!(late.join().expect("no panic"), Ok(10));
+        assert_eq!(flight.join().expect("no panic"), Ok(()));
+        engine.assert_consistent();
+    });
+}
+
+#[test]
+fn a_verification_that_meets_a_second_sweep_does_not_bring_the_old_value_back() {
+    model(|| {
+        let (engine, source, double) = doubled();
+        double.get(&engine, &0).expect("a value");
+        // The source is touched without a change: `double` is maybe stale and its verification would succeed.
+        source.invalidate(&0);
+        double.get(&engine, &0).expect("a value");
+        source.invalidate(&0);
+        let verifier = thread::spawn({
+            let (engine, double) = (engine.clone(), double.clone());
+            move || double.get(&engine, &0).expect("a value")
+        });
+        source.set(&0, 7);
+        assert_eq!(double.get(&engine, &0), Ok(14));
+        let seen = verifier.join().expect("no panic");
+        assert!(seen == 2 || seen == 14);
+        engine.assert_consistent();
+    });
+}
+
+#[test]
+fn a_maybe_stale_value_verified_beside_a_sweep_is_marked_again() {
+    model(|| {
+        let engine = Engine::builder().sweep_threads(1).build();
+        let source = engine.source("source", |_: &u8| 1_u64).expect("a free name");
+        let parity = {
+            let source = source.clone();
+            let body = move |cx: &Cx, key: &u8| source.get(cx, key).expect("a value") % 2;
+            engine.define("parity").cut_off_eq().function(body).expect("a free name")
+        };
+        let label = {
+            let parity = parity.clone();
+            engine.function("label", move |cx: &Cx, key: &u8| parity.get(cx, key).expect("a value") + 10).expect("a free name")
+        };
+        assert_eq!(label.get(&engine, &0), Ok(11));
+        source.set(&0, 3);
+        // `label` is maybe stale now; verifying it finds `parity` unchanged.
+        let verifier = thread::spawn({
+            let (engine, label) = (engine.clone(), label.clone());
+            move || label.get(&engine, &0).expect("a value")
+        });
+        source.set(&0, 4);
+        assert_eq!(label.get(&engine, &0), Ok(10));
+        let seen = verifier.join().expect("no panic");
+        assert!(seen == 11 || seen == 10);
+        engine.assert_consistent();
+    });
+}
+
+#[test]
+fn an_edge_is_swept_or_its_registrar_sees_the_list_closed() {
+    model(|| {
+        let graph = Arc::new((Pages::new(16), Edges::new()));
+        let slot = graph.0.chunk(0).expect("room");
+        let row = graph.0.row(slot);
+        row.head.store(Head::new(State::Consistent, 1, 1).0, Ordering::Release);
+        let registrar = thread::spawn({
+            let graph = graph.clone();
+            move || {
+                let (pages, edges) = &*graph;
+                edges.append(pages, slot, Edge { slot: slot + 1, generation: 0 }, || {
+                    let open = Head(pages.row(slot).head.load(Ordering::Acquire)).is_consistent();
+                    if open { Ok(true) } else { Err(false) }
+                })
+            }
+        });
+        // The sweep: mark under the list's lock, then take.
+        let mark = || {
+            row.head.store(Head::new(State::Pending, 1, 1).0, Ordering::Release);
+            Ok::<(), ()>(())
+        };
+        let taken = graph.1.take_if(&row.rev, mark).expect("marked");
+        let mut swept = 0;
+        graph.1.walk(taken, |_| swept += 1);
+        let registered = registrar.join().expect("no panic");
+        assert_eq!(registered, swept == 1, "registered: {registered}, swept: {swept}");
+        assert!(graph.1.list(&row.rev).is_empty());
+    });
+}
+
+#[test]
+fn a_lookup_finds_what_was_inserted_before_the_table_grew() {
+    model(|| {
+        let (table, mut writer) = Table::new();
+        let table = Arc::new(table);
+        let hash = |slot: u32| u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        table.insert(&mut writer, hash(1), 1, hash);
+        let reader = thread::spawn({
+            let table = table.clone();
+            move || table.find(hash(1), |slot| (slot == 1).then_some(()))
+        });
+        for slot in 2..4 {
+            table.insert(&mut writer, hash(slot), slot, hash);
+        }
+        assert!(reader.join().expect("no panic").is_some(), "growth hid an older key");
+    });
+}
+
+#[test]
+fn a_commit_returns_only_when_another_threads_sweep_has_marked_its_roots() {
+    model(|| {
+        let (engine, source, double) = doubled();
+        double.get(&engine, &0).expect("a value");
+        let other = thread::spawn({
+            let (source, double) = (source.clone(), double.clone());
+            move || {
+                source.set(&0, 5);
+                assert!(double.existing(&0).is_none(), "consistent after the set to 5 returned");
+            }
+        });
+        source.set(&0, 7);
+        assert!(double.existing(&0).is_none(), "consistent after the set to 7 returned");
+        other.join().expect("no panic");
+        let last = source.get(&engine, &0).expect("a value");
+        assert_eq!(double.get(&engine, &0), Ok(last * 2));
+        engine.assert_consistent();
+    });
+}
+
+#[test]
+fn a_borrowed_value_outlives_its_replacement_until_the_pin_is_gone() {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    #[derive(Clone)]
+    struct Tracked(std::sync::Arc<AtomicUsize>);
+    impl Drop for Tracked {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    model(|| {
+        let engine = Engine::builder().sweep_threads(1).build();
+        let drops = std::sync::Arc::new(AtomicUsize::new(0));
+        let source = {
+            let drops = drops.clone();
+            engine.define("source").source(move |_: &u8| Tracked(drops.clone())).expect("a free name")
+        };
+        drop(source.get(&engine, &0));
+        let before = drops.load(SeqCst);
+        let writer = thread::spawn({
+            let (engine, source) = (engine.clone(), source.clone());
+            let fresh = Tracked(std::sync::Arc::new(AtomicUsize::new(0)));
+            move || {
+                source.set(&0, fresh);
+                engine.collect();
+            }
+        });
+        {
+            let pin = engine.pin();
+            if let Some(read) = source.peek(&pin, &0)
+                && std::sync::Arc::ptr_eq(&read.0, &drops)
+            {
+                assert_eq!(drops.load(SeqCst), before, "dropped under a pin that can see it");
+                thread::yield_now();
+                assert_eq!(drops.load(SeqCst), before, "dropped under a pin that can see it");
+            }
+        }
+        writer.join().expect("no panic");
+        engine.collect();
+        assert_eq!(drops.load(SeqCst), before + 1, "dropped once, after the pin");
+    });
+}
+
+#[test]
+fn a_reader_of_an_inline_value_never_mixes_two_generations() {
+    model(|| {
+        let engine = Engine::builder().sweep_threads(1).build();
+        let source = engine.source("source", |_: &u8| 1_u64).expect("a free name");
+        source.set(&0, 1);
+        let reader = thread::spawn({
+            let (engine, source) = (engine.clone(), source.clone());
+            move || {
+                let pin = engine.pin();
+                let first = source.peek(&pin, &0).map(|read| *read);
+                let second = source.peek(&pin, &0).map(|read| *read);
+                // I3: never back to an older generation.
+                assert!(!(first == Some(2) && second == Some(1)), "time ran backwards");
+            }
+        });
+        source.set(&0, 2);
+        let pin = engine.pin();
+        assert_eq!(source.peek(&pin, &0).map(|read| *read), Some(2));
+        drop(pin);
+        reader.join().expect("no panic");
+        engine.assert_consistent();
+    });
+}
