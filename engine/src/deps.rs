@@ -66,6 +66,7 @@ impl DepList {
 pub(crate) struct Recorded {
     deps: SmallVec<[Dep; 8]>,
     /// Built when a linear search would start to cost more than a hash.
+    #[allow(clippy::box_collection, reason = "one word instead of six in every flight; wide flights are rare")]
     index: Option<Box<std::collections::HashSet<u32, ahash::RandomState>>>,
 }
 

@@ -143,28 +143,26 @@ impl Graph {
         }
     }
 
-    /// Adds "each of `from` waits for `to`" unless that closes a cycle; then the functions on it.
-    fn wait_for(&self, from: &[FlightKey], to: FlightKey) -> Result<(), Fault> {
-        if from.is_empty() {
-            return Ok(());
-        }
+    /// Adds "the innermost of `chain` waits for `to`, each of the others for the next", unless that closes a cycle; then the
+    /// functions on it.
+    fn wait_for(&self, chain: &[FlightKey], to: FlightKey) -> Result<(), Fault> {
+        let Some(&last) = chain.last() else { return Ok(()) };
         let mut waits = lock(&self.flights.waits);
         let mut seen = vec![(to, usize::MAX)];
         let mut at = 0;
         while at < seen.len() {
             let (flight, _) = seen[at];
-            if from.contains(&flight) {
-                let mut path = vec![flight];
-                let mut step = at;
-                while seen[step].1 != usize::MAX {
-                    step = seen[step].1;
-                    path.push(seen[step].0);
-                }
+            if let Some(met) = chain.iter().position(|&mine| mine == flight) {
                 drop(waits);
-                path.reverse();
-                let mut functions: Vec<String> = path.iter().map(|&(slot, _)| self.function_name(slot)).collect();
-                functions.push(self.function_name(path[0].0));
-                return Err(Fault::Cycle { functions });
+                // met -> the rest of the chain -> to -> .. -> met.
+                let mut back = Vec::new();
+                let mut step = at;
+                while step != usize::MAX {
+                    back.push(seen[step].0);
+                    step = seen[step].1;
+                }
+                let path = chain[met..].iter().chain(back.iter().rev());
+                return Err(Fault::Cycle { functions: path.map(|&(slot, _)| self.function_name(slot)).collect() });
             }
             for &next in waits.get(&flight).into_iter().flatten() {
                 if !seen.iter().any(|&(known, _)| known == next) {
@@ -173,24 +171,24 @@ impl Graph {
             }
             at += 1;
         }
-        for &flight in from {
-            waits.entry(flight).or_default().push(to);
+        for pair in chain.windows(2) {
+            waits.entry(pair[0]).or_default().push(pair[1]);
         }
+        waits.entry(last).or_default().push(to);
         Ok(())
     }
 
-    fn stop_waiting(&self, from: &[FlightKey], to: FlightKey) {
-        if from.is_empty() {
-            return;
-        }
+    fn stop_waiting(&self, chain: &[FlightKey], to: FlightKey) {
+        let Some(&last) = chain.last() else { return };
         let mut waits = lock(&self.flights.waits);
-        for flight in from {
-            if let Some(targets) = waits.get_mut(flight) {
-                if let Some(at) = targets.iter().position(|&target| target == to) {
+        let pairs = chain.windows(2).map(|pair| (pair[0], pair[1]));
+        for (flight, target) in pairs.chain([(last, to)]) {
+            if let Some(targets) = waits.get_mut(&flight) {
+                if let Some(at) = targets.iter().position(|&other| other == target) {
                     targets.swap_remove(at);
                 }
                 if targets.is_empty() {
-                    waits.remove(flight);
+                    waits.remove(&flight);
                 }
             }
         }
@@ -404,18 +402,14 @@ impl Drop for Joined {
 /// (engine, flight, whether it is asynchronous).
 type Entry = (u64, FlightKey, bool);
 
+#[cfg(not(any(loom, shuttle)))]
 sync_thread_local! {
     /// Flights whose body is on this thread's stack, innermost last: a wait here blocks them all.
-    static RUNNING: std::cell::RefCell<Vec<Entry>> = const_new();
-}
-
-#[cfg(not(any(loom, shuttle)))]
-const fn const_new() -> std::cell::RefCell<Vec<Entry>> {
-    std::cell::RefCell::new(Vec::new())
+    static RUNNING: std::cell::RefCell<Vec<Entry>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 #[cfg(any(loom, shuttle))]
-fn const_new() -> std::cell::RefCell<Vec<Entry>> {
-    std::cell::RefCell::new(Vec::new())
+sync_thread_local! {
+    static RUNNING: std::cell::RefCell<Vec<Entry>> = std::cell::RefCell::new(Vec::new());
 }
 
 /// Marks a flight as running on this thread until dropped.

@@ -14,7 +14,7 @@ use crate::node::{HAS_VALUE, Head, LAST_VERSION, State};
 use crate::page::CHUNK;
 use crate::stats::FunctionStats;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Backoff, Mutex, Weak, lock};
+use crate::sync::{Arc, Backoff, Mutex, Weak, fault, lock};
 use crate::table::{Table, Writer};
 use crate::value::{Value, is_primitive, pointer};
 
@@ -33,8 +33,10 @@ impl FunctionId {
 pub(crate) enum CutOff<V> {
     Never,
     Eq(fn(&V, &V) -> bool),
-    By(Box<dyn Fn(&V, &V) -> bool + Send + Sync>),
+    By(Box<Comparison<V>>),
 }
+
+type Comparison<V> = dyn Fn(&V, &V) -> bool + Send + Sync;
 
 impl<V> CutOff<V> {
     pub(crate) fn name(&self) -> &'static str {
@@ -171,7 +173,7 @@ impl<K: Key, V: Value> FnData<K, V> {
                 }
                 // Acquire: if the word is a newer one, the re-check sees the newer head too.
                 let word = row.value.load(Ordering::Acquire);
-                let again = if crate::sync::fault!("no_recheck") { head.0 } else { row.head.load(Ordering::Relaxed) };
+                let again = if fault!("no_recheck") { head.0 } else { row.head.load(Ordering::Relaxed) };
                 (again & !crate::node::WATCHED == head.0 & !crate::node::WATCHED).then_some((word, slot, head.epoch()))
             })
     }

@@ -12,8 +12,8 @@ use crate::node::{Head, Row, Warm};
 use crate::page::Pages;
 use crate::stats::{Counters, FunctionStats};
 use crate::sweep::Sweeper;
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, fault};
 use crate::watch::Watchers;
 
 /// What one engine is made of. Handles hold it strongly; function bodies are held by `Engine` alone, so that a body which
@@ -84,6 +84,10 @@ impl Graph {
     #[inline(always)]
     pub(crate) fn swing(&self, slot: u32, from: Head, to: Head) -> Result<(), Head> {
         // AcqRel: Release publishes the columns written in the old state, Acquire sees those of the previous owner.
+        if fault!("relaxed_publish") {
+            let swung = self.row(slot).head.compare_exchange(from.0, to.0, Ordering::Relaxed, Ordering::Relaxed);
+            return swung.map(drop).map_err(Head);
+        }
         match self.row(slot).head.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(()),
             Err(now) => Err(Head(now)),

@@ -5,9 +5,11 @@
 //! method lookup, which takes references off one at a time, meets it first and passes over it if its bounds do not hold.
 
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 
-use crate::{Define, Fault, Inline, Key, Value};
+use crate::{Define, Fault, GetFuture, Inline, Key, Value};
 
 /// A question about `T`, asked by the path or by method lookup.
 #[derive(Debug)]
@@ -71,6 +73,37 @@ where
     Returns<FALLIBLE>: ReadAs<T>,
 {
     <Returns<FALLIBLE> as ReadAs<T>>::read(result)
+}
+
+/// A read of an asynchronous function through its handle's method. Like [`GetFuture`] it starts when it is made, borrows
+/// nothing, and allocates nothing on a hit.
+#[derive(Debug)]
+#[must_use = "a read does nothing until it is awaited"]
+pub struct ReadFuture<T, const FALLIBLE: bool>(GetFuture<T>)
+where
+    Returns<FALLIBLE>: ReadAs<T>;
+
+impl<T, const FALLIBLE: bool> ReadFuture<T, FALLIBLE>
+where
+    Returns<FALLIBLE>: ReadAs<T>,
+{
+    /// Reads as the function's own `Result` what the engine reads.
+    #[inline]
+    pub fn new(reading: GetFuture<T>) -> ReadFuture<T, FALLIBLE> {
+        ReadFuture(reading)
+    }
+}
+
+impl<T, const FALLIBLE: bool> Future for ReadFuture<T, FALLIBLE>
+where
+    Returns<FALLIBLE>: ReadAs<T>,
+{
+    type Output = ReadOf<T, FALLIBLE>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.get_mut().0).poll(cx).map(<Returns<FALLIBLE> as ReadAs<T>>::read)
+    }
 }
 
 /// Cut-off for a type that can be compared as it is.

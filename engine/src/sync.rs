@@ -94,13 +94,20 @@ pub(crate) fn thread_number() -> usize {
     0
 }
 
-/// `true` when the named fault is seeded (`--cfg wellspring_fault="name"`); the fault table in DESIGN.md lists them.
+/// `true` when the named fault is seeded: `--cfg wellspring_fault="name"` builds it in, `--cfg wellspring_fault="any"` builds
+/// them all and lets `WELLSPRING_FAULT=name` choose at run time. A constant `false` otherwise. DESIGN.md has the table.
 macro_rules! fault {
     ($name:literal) => {
-        cfg!(wellspring_fault = $name)
+        cfg!(wellspring_fault = $name) || (cfg!(wellspring_fault = "any") && $crate::sync::is_seeded($name))
     };
 }
 pub(crate) use fault;
+
+/// Whether the environment asks for this fault.
+pub(crate) fn is_seeded(name: &str) -> bool {
+    static CHOSEN: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    CHOSEN.get_or_init(|| std::env::var("WELLSPRING_FAULT").unwrap_or_default()) == name
+}
 
 #[cfg(loom)]
 pub(crate) use loom::thread_local as sync_thread_local;

@@ -11,6 +11,7 @@
 
 use crate::page::prefetch;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::sync::fault;
 
 const WIDTH: usize = 12;
 #[cfg(not(any(loom, shuttle)))]
@@ -163,7 +164,7 @@ impl Table {
         let wider = Box::into_raw(Box::new(wider));
         writer.arrays.push(wider);
         // Release: a reader of the new array sees its entries.
-        let order = if crate::sync::fault!("relaxed_growth") { Ordering::Relaxed } else { Ordering::Release };
+        let order = if fault!("relaxed_growth") { Ordering::Relaxed } else { Ordering::Release };
         self.current.store(wider, order);
     }
 

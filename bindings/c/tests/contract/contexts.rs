@@ -78,7 +78,7 @@ fn a_function_that_waits_for_itself_is_a_cycle_with_names() {
     assert!(above.get(b"key").is_err());
     let refused = cycle.lock().expect("no test thread panicked").take().expect("below was refused");
     assert_eq!(refused.code, WsCode::Cycle);
-    assert!(refused.message.contains("above"), "{}", refused.message);
+    assert!(refused.message.contains("above") && refused.message.contains("below"), "{}", refused.message);
     caller.finish();
 }
 
