@@ -31,11 +31,7 @@ pub struct Stale {
 
 impl fmt::Display for Stale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: cached {}, the database says {}",
-            self.key, self.cached, self.fresh
-        )
+        write!(f, "{}: cached {}, the database says {}", self.key, self.cached, self.fresh)
     }
 }
 
@@ -52,12 +48,7 @@ pub struct Check {
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "checked {} values, {} stale",
-            self.checked,
-            self.stale.len()
-        )
+        write!(f, "checked {} values, {} stale", self.checked, self.stale.len())
     }
 }
 
@@ -75,52 +66,26 @@ impl Check {
         check.owners(shop, keys, &connection)?;
         check.products(shop, keys, &connection)?;
         check.baskets(shop, keys, &connection)?;
-        check.cached = shop
-            .engine
-            .stats()
-            .functions
-            .iter()
-            .map(|function| function.nodes as u64)
-            .sum();
+        check.cached = shop.engine.stats().functions.iter().map(|function| function.nodes as u64).sum();
         Ok(check)
     }
 
     fn departments(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
-        let (engine, functions) = (&shop.engine, &shop.functions);
+        let (engine, functions) = (&shop.engine, shop.books.functions());
         let top = ranking(sql, "department", |row| row.get::<_, String>(0))?;
-        let asked = keys
-            .departments
-            .iter()
-            .flat_map(|department| TOP.map(|n| (department.clone(), n)));
-        self.compare(engine, &functions.top_products, asked, |(department, n)| {
-            first(top.get(department), *n)
+        let asked = keys.departments.iter().flat_map(|department| TOP.map(|n| (department.clone(), n)));
+        self.compare(engine, &functions.top_products, asked, |(department, n)| first(top.get(department), *n));
+
+        let top = ranking(sql, "department || char(0) || category", |row| row.get::<_, String>(0))?;
+        let asked = keys.categories.iter().flat_map(|(department, category)| TOP.map(|n| (department.clone(), category.clone(), n)));
+        self.compare(engine, &functions.category_top, asked, |(department, category, n)| {
+            first(top.get(&format!("{department}\0{category}")), *n)
         });
 
-        let top = ranking(sql, "department || char(0) || category", |row| {
-            row.get::<_, String>(0)
-        })?;
-        let asked = keys.categories.iter().flat_map(|(department, category)| {
-            TOP.map(|n| (department.clone(), category.clone(), n))
+        let sums: HashMap<String, Cents> = map(sql, "SELECT department, SUM(revenue) FROM sold GROUP BY 1", |row| row.get(0), cents)?;
+        self.compare(engine, &functions.department_revenue, keys.departments.iter().cloned(), |key| {
+            sums.get(key).copied().unwrap_or_default()
         });
-        self.compare(
-            engine,
-            &functions.category_top,
-            asked,
-            |(department, category, n)| first(top.get(&format!("{department}\0{category}")), *n),
-        );
-
-        let sums: HashMap<String, Cents> = map(
-            sql,
-            "SELECT department, SUM(revenue) FROM sold GROUP BY 1",
-            |row| row.get(0),
-            cents,
-        )?;
-        self.compare(
-            engine,
-            &functions.department_revenue,
-            keys.departments.iter().cloned(),
-            |key| sums.get(key).copied().unwrap_or_default(),
-        );
 
         let sums: HashMap<(String, String), Cents> = map(
             sql,
@@ -128,12 +93,9 @@ impl Check {
             |row| Ok((row.get(0)?, row.get(2)?)),
             cents,
         )?;
-        self.compare(
-            engine,
-            &functions.category_revenue,
-            keys.categories.iter().cloned(),
-            |key| sums.get(key).copied().unwrap_or_default(),
-        );
+        self.compare(engine, &functions.category_revenue, keys.categories.iter().cloned(), |key| {
+            sums.get(key).copied().unwrap_or_default()
+        });
 
         let members: HashMap<(String, String), Vec<u32>> = groups(
             sql,
@@ -141,153 +103,59 @@ impl Check {
             |row| Ok((row.get(0)?, row.get(2)?)),
             |row| row.get(1),
         )?;
-        self.compare(
-            engine,
-            &functions.category_products,
-            keys.categories.iter().cloned(),
-            |key| slice(members.get(key)),
-        );
+        self.compare(engine, &functions.category_products, keys.categories.iter().cloned(), |key| slice(members.get(key)));
 
-        let members: HashMap<String, Vec<String>> = groups(
-            sql,
-            "SELECT department, category FROM products GROUP BY 1, 2 ORDER BY 1, 2",
-            |row| row.get(0),
-            |row| row.get(1),
-        )?;
-        self.compare(
-            engine,
-            &functions.categories,
-            keys.departments.iter().cloned(),
-            |key| {
-                if key == UNKNOWN {
-                    Arc::from([String::new()])
-                } else {
-                    slice(members.get(key))
-                }
-            },
-        );
+        let members: HashMap<String, Vec<String>> =
+            groups(sql, "SELECT department, category FROM products GROUP BY 1, 2 ORDER BY 1, 2", |row| row.get(0), |row| row.get(1))?;
+        self.compare(engine, &functions.categories, keys.departments.iter().cloned(), |key| {
+            if key == UNKNOWN { Arc::from([String::new()]) } else { slice(members.get(key)) }
+        });
         Ok(())
     }
 
     fn owners(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
-        let functions = &shop.functions;
+        let functions = shop.books.functions();
         let sides = [
-            (
-                "household_id",
-                &keys.households,
-                &functions.household_spend,
-                &functions.household_baskets,
-            ),
-            (
-                "store_id",
-                &keys.stores,
-                &functions.store_revenue,
-                &functions.store_baskets,
-            ),
+            ("household_id", &keys.households, &functions.household_spend, &functions.household_baskets),
+            ("store_id", &keys.stores, &functions.store_revenue, &functions.store_baskets),
         ];
         for (column, ids, sum, baskets) in sides {
-            let sums: HashMap<u32, Cents> = map(
-                sql,
-                &format!(
-                    "SELECT {column}, SUM(due) FROM dues NATURAL JOIN baskets GROUP BY {column}"
-                ),
-                |row| row.get(0),
-                cents,
-            )?;
-            self.compare(&shop.engine, sum, ids.iter().copied(), |key| {
-                sums.get(key).copied().unwrap_or_default()
-            });
-            let members: HashMap<u32, Vec<i64>> = groups(
-                sql,
-                &format!("SELECT {column}, basket_id FROM baskets ORDER BY basket_id"),
-                |row| row.get(0),
-                |row| row.get(1),
-            )?;
-            self.compare(&shop.engine, baskets, ids.iter().copied(), |key| {
-                slice(members.get(key))
-            });
+            let sums: HashMap<u32, Cents> =
+                map(sql, &format!("SELECT {column}, SUM(due) FROM dues NATURAL JOIN baskets GROUP BY {column}"), |row| row.get(0), cents)?;
+            self.compare(&shop.engine, sum, ids.iter().copied(), |key| sums.get(key).copied().unwrap_or_default());
+            let members: HashMap<u32, Vec<i64>> =
+                groups(sql, &format!("SELECT {column}, basket_id FROM baskets ORDER BY basket_id"), |row| row.get(0), |row| row.get(1))?;
+            self.compare(&shop.engine, baskets, ids.iter().copied(), |key| slice(members.get(key)));
         }
         Ok(())
     }
 
     fn products(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
-        let (engine, functions) = (&shop.engine, &shop.functions);
-        let sums: HashMap<u32, Cents> = map(
-            sql,
-            "SELECT product_id, revenue FROM sold",
-            |row| row.get(0),
-            cents,
-        )?;
-        self.compare(
-            engine,
-            &functions.product_revenue,
-            keys.products.iter().copied(),
-            |key| sums.get(key).copied().unwrap_or_default(),
-        );
+        let (engine, functions) = (&shop.engine, shop.books.functions());
+        let sums: HashMap<u32, Cents> = map(sql, "SELECT product_id, revenue FROM sold", |row| row.get(0), cents)?;
+        self.compare(engine, &functions.product_revenue, keys.products.iter().copied(), |key| sums.get(key).copied().unwrap_or_default());
         let mut lines = lines(sql, "product_id")?;
         for rows in lines.values_mut() {
-            rows.sort_by_key(|row| {
-                (
-                    row.quantity,
-                    row.sales,
-                    row.retail_discount,
-                    row.coupon,
-                    row.coupon_match,
-                )
-            });
+            rows.sort_by_key(|row| (row.quantity, row.sales, row.retail_discount, row.coupon, row.coupon_match));
         }
-        self.compare(
-            engine,
-            &functions.product_lines,
-            keys.products.iter().copied(),
-            |key| slice(lines.get(&i64::from(*key))),
-        );
-        let prices: HashMap<u32, UnitPrice> = map(
-            sql,
-            "SELECT product_id, millicents FROM prices",
-            |row| row.get(0),
-            |row| row.get(1).map(UnitPrice),
-        )?;
-        self.compare(
-            engine,
-            &functions.price,
-            keys.products.iter().copied(),
-            |key| prices.get(key).copied(),
-        );
+        self.compare(engine, &functions.product_lines, keys.products.iter().copied(), |key| slice(lines.get(&i64::from(*key))));
+        let prices: HashMap<u32, UnitPrice> =
+            map(sql, "SELECT product_id, millicents FROM prices", |row| row.get(0), |row| row.get(1).map(UnitPrice))?;
+        self.compare(engine, &functions.price, keys.products.iter().copied(), |key| prices.get(key).copied());
         Ok(())
     }
 
     fn baskets(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
-        let (engine, functions) = (&shop.engine, &shop.functions);
-        let sums: HashMap<i64, Cents> = map(
-            sql,
-            "SELECT basket_id, SUM(due) FROM dues GROUP BY 1",
-            |row| row.get(0),
-            cents,
-        )?;
-        self.compare(
-            engine,
-            &functions.basket_total,
-            keys.baskets.iter().copied(),
-            |key| sums.get(key).copied().unwrap_or_default(),
-        );
+        let (engine, functions) = (&shop.engine, shop.books.functions());
+        let sums: HashMap<i64, Cents> = map(sql, "SELECT basket_id, SUM(due) FROM dues GROUP BY 1", |row| row.get(0), cents)?;
+        self.compare(engine, &functions.basket_total, keys.baskets.iter().copied(), |key| sums.get(key).copied().unwrap_or_default());
         let lines = lines(sql, "basket_id")?;
-        self.compare(
-            engine,
-            &functions.basket_lines,
-            keys.baskets.iter().copied(),
-            |key| slice(lines.get(key)),
-        );
+        self.compare(engine, &functions.basket_lines, keys.baskets.iter().copied(), |key| slice(lines.get(key)));
         Ok(())
     }
 
-    fn compare<K, V>(
-        &mut self,
-        engine: &Engine,
-        function: &Function<K, Answer<V>>,
-        keys: impl Iterator<Item = K>,
-        fresh: impl Fn(&K) -> V,
-    ) where
+    fn compare<K, V>(&mut self, engine: &Engine, function: &Function<K, Answer<V>>, keys: impl Iterator<Item = K>, fresh: impl Fn(&K) -> V)
+    where
         K: Debug + Hash + Eq + Clone + Send + Sync + 'static,
         V: Debug + PartialEq + Clone + Send + Sync + 'static,
     {
@@ -350,12 +218,7 @@ fn ranking<K: Hash + Eq>(
              FROM sold WHERE revenue <> 0)
          WHERE place <= {longest} ORDER BY grp, place"
     );
-    groups(sql, &text, key, |row| {
-        Ok(Ranked {
-            product: row.get(1)?,
-            revenue: Cents(row.get(2)?),
-        })
-    })
+    groups(sql, &text, key, |row| Ok(Ranked { product: row.get(1)?, revenue: Cents(row.get(2)?) }))
 }
 
 /// The lines by a column, in the order of baskets and line numbers.
@@ -413,12 +276,7 @@ fn cents(row: &Row<'_>) -> rusqlite::Result<Cents> {
 }
 
 fn first(ranked: Option<&Vec<Ranked>>, n: u32) -> Arc<[Ranked]> {
-    ranked
-        .into_iter()
-        .flatten()
-        .take(n as usize)
-        .copied()
-        .collect()
+    ranked.into_iter().flatten().take(n as usize).copied().collect()
 }
 
 fn slice<T: Clone>(rows: Option<&Vec<T>>) -> Arc<[T]> {

@@ -42,47 +42,28 @@ impl Cut {
         })?;
         let products = Table::open(&self.data.join(PRODUCTS))?;
         let product = products.column("product_id")?;
-        let products = copy(products, &self.out.join(PRODUCTS), |_, row| {
-            Ok(sold.contains(&row[product]))
-        })?;
-        Ok(format!(
-            "{lines} lines of {} products, {} of them not in the product file",
-            sold.len(),
-            sold.len() - products
-        ))
+        let products = copy(products, &self.out.join(PRODUCTS), |_, row| Ok(sold.contains(&row[product])))?;
+        Ok(format!("{lines} lines of {} products, {} of them not in the product file", sold.len(), sold.len() - products))
     }
 }
 
 /// Copies the rows that `keep` wants, and says how many.
-fn copy(
-    mut from: Table,
-    to: &Path,
-    mut keep: impl FnMut(&Table, &StringRecord) -> Result<bool, ShopError>,
-) -> Result<usize, ShopError> {
+fn copy(mut from: Table, to: &Path, mut keep: impl FnMut(&Table, &StringRecord) -> Result<bool, ShopError>) -> Result<usize, ShopError> {
     let failed = |error: std::io::Error| ShopError::file(to, &error);
     let file = File::create(to).map_err(failed)?;
     let packed = zstd::Encoder::new(file, LEVEL).map_err(failed)?;
     let mut writer = csv::Writer::from_writer(packed);
-    writer
-        .write_record(from.header())
-        .map_err(|error| failed(error.into()))?;
+    writer.write_record(from.header()).map_err(|error| failed(error.into()))?;
     let mut row = StringRecord::new();
     let mut count = 0;
     while from.next(&mut row)? {
         if keep(&from, &row)? {
-            writer
-                .write_record(&row)
-                .map_err(|error| failed(error.into()))?;
+            writer.write_record(&row).map_err(|error| failed(error.into()))?;
             count += 1;
         }
     }
-    let packed = writer
-        .into_inner()
-        .map_err(|error| failed(error.into_error()))?;
-    packed
-        .finish()
-        .and_then(|mut file| file.flush())
-        .map_err(failed)?;
+    let packed = writer.into_inner().map_err(|error| failed(error.into_error()))?;
+    packed.finish().and_then(|mut file| file.flush()).map_err(failed)?;
     Ok(count)
 }
 
@@ -93,10 +74,7 @@ mod tests {
 
     #[test]
     fn a_cut_keeps_every_line_of_its_weeks_and_only_the_products_they_name() {
-        let (from, to) = (
-            tempfile::tempdir().expect("a folder"),
-            tempfile::tempdir().expect("a folder"),
-        );
+        let (from, to) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let write = |name: &str, text: &str| {
             let packed = zstd::encode_all(text.as_bytes(), 1).expect("compression");
             std::fs::write(from.path().join(name), packed).expect("a written file");
@@ -112,16 +90,9 @@ mod tests {
             "product_id,manufacturer_id,department,brand,product_category,product_type,package_size\n\
              10,1,A,National,X,Y,\n11,1,B,National,\"X, Y\",Z,\n12,1,C,National,X,Y,\n",
         );
-        let cut = Cut {
-            data: from.path().to_owned(),
-            weeks: 2..=2,
-            out: to.path().to_owned(),
-        };
+        let cut = Cut { data: from.path().to_owned(), weeks: 2..=2, out: to.path().to_owned() };
         let told = cut.run().expect("a cut");
-        assert_eq!(
-            told,
-            "2 lines of 2 products, 1 of them not in the product file"
-        );
+        assert_eq!(told, "2 lines of 2 products, 1 of them not in the product file");
         let (mut lines, mut products) = (Vec::new(), Vec::new());
         let data = Data::Folder(to.path().to_owned());
         data.purchases(|row| {

@@ -63,10 +63,7 @@ pub(crate) struct Table {
 
 impl Data {
     /// Calls `each` with every row of the transactions file, in the file's order.
-    pub fn purchases(
-        &self,
-        mut each: impl FnMut(Purchase) -> Result<(), ShopError>,
-    ) -> Result<(), ShopError> {
+    pub fn purchases(&self, mut each: impl FnMut(Purchase) -> Result<(), ShopError>) -> Result<(), ShopError> {
         let mut table = self.open(TRANSACTIONS, FIXTURE_TRANSACTIONS)?;
         let household = table.column("household_id")?;
         let store = table.column("store_id")?;
@@ -99,10 +96,7 @@ impl Data {
     }
 
     /// Calls `each` with every row of the products file, in the file's order.
-    pub fn products(
-        &self,
-        mut each: impl FnMut(Product) -> Result<(), ShopError>,
-    ) -> Result<(), ShopError> {
+    pub fn products(&self, mut each: impl FnMut(Product) -> Result<(), ShopError>) -> Result<(), ShopError> {
         let mut table = self.open(PRODUCTS, FIXTURE_PRODUCTS)?;
         let product = table.column("product_id")?;
         let department = table.column("department")?;
@@ -134,18 +128,10 @@ impl Table {
     }
 
     fn new(name: String, compressed: impl Read + 'static) -> Result<Self, ShopError> {
-        let plain = zstd::Decoder::new(compressed)
-            .map_err(|error| ShopError::Data(format!("{name}: {error}")))?;
+        let plain = zstd::Decoder::new(compressed).map_err(|error| ShopError::Data(format!("{name}: {error}")))?;
         let mut reader = csv::Reader::from_reader(Box::new(plain) as Box<dyn Read>);
-        let header = reader
-            .headers()
-            .map_err(|error| ShopError::Data(format!("{name}: {error}")))?
-            .clone();
-        Ok(Self {
-            name,
-            header,
-            reader,
-        })
+        let header = reader.headers().map_err(|error| ShopError::Data(format!("{name}: {error}")))?.clone();
+        Ok(Self { name, header, reader })
     }
 
     /// The names of the columns.
@@ -155,28 +141,17 @@ impl Table {
 
     /// The position of a column. Every row has it: rows of another length are an error of the reader.
     pub(crate) fn column(&self, column: &str) -> Result<usize, ShopError> {
-        self.header
-            .iter()
-            .position(|name| name == column)
-            .ok_or_else(|| ShopError::Data(format!("{}: no column {column}", self.name)))
+        self.header.iter().position(|name| name == column).ok_or_else(|| ShopError::Data(format!("{}: no column {column}", self.name)))
     }
 
     /// Reads the next row; false at the end.
     pub(crate) fn next(&mut self, row: &mut StringRecord) -> Result<bool, ShopError> {
-        self.reader
-            .read_record(row)
-            .map_err(|error| ShopError::Data(format!("{}: {error}", self.name)))
+        self.reader.read_record(row).map_err(|error| ShopError::Data(format!("{}: {error}", self.name)))
     }
 
     /// A field as a number.
-    pub(crate) fn number<N: FromStr>(
-        &self,
-        row: &StringRecord,
-        column: usize,
-    ) -> Result<N, ShopError> {
-        row[column]
-            .parse()
-            .map_err(|_| self.misfit(row, column, "is not a number that fits"))
+    pub(crate) fn number<N: FromStr>(&self, row: &StringRecord, column: usize) -> Result<N, ShopError> {
+        row[column].parse().map_err(|_| self.misfit(row, column, "is not a number that fits"))
     }
 
     fn at_most(&self, row: &StringRecord, column: usize, most: u32) -> Result<u32, ShopError> {
@@ -189,10 +164,7 @@ impl Table {
 
     fn misfit(&self, row: &StringRecord, column: usize, what: &str) -> ShopError {
         let line = row.position().map_or(0, csv::Position::line);
-        ShopError::Data(format!(
-            "{} line {line}: {} {:?} {what}",
-            self.name, &self.header[column], &row[column]
-        ))
+        ShopError::Data(format!("{} line {line}: {} {:?} {what}", self.name, &self.header[column], &row[column]))
     }
 }
 
@@ -229,8 +201,7 @@ mod tests {
                 Ok(())
             })
             .expect("products");
-        let (mut lines, mut none, mut none_but_paid, mut unknown, mut over, mut most) =
-            (0, 0, 0, 0, 0, 0);
+        let (mut lines, mut none, mut none_but_paid, mut unknown, mut over, mut most) = (0, 0, 0, 0, 0, 0);
         Data::Fixture
             .purchases(|row| {
                 let line = row.line;
@@ -244,15 +215,9 @@ mod tests {
             })
             .expect("purchases");
         assert!((100_000..130_000).contains(&lines), "{lines} lines");
-        assert!(
-            none > 100 && unknown > 100 && over > 10,
-            "{none} {unknown} {over}"
-        );
+        assert!(none > 100 && unknown > 100 && over > 10, "{none} {unknown} {over}");
         assert!(none_but_paid > 0);
-        assert!(
-            most > 20_000,
-            "fuel is missing: the largest quantity is {most}"
-        );
+        assert!(most > 20_000, "fuel is missing: the largest quantity is {most}");
     }
 
     #[test]
@@ -262,52 +227,26 @@ mod tests {
              coupon_disc_cents,coupon_match_disc_cents\n9,1,2,3,4,5,6,70,8,9,1\n",
         )
         .expect("rows");
-        let line = Line {
-            product: 6,
-            quantity: 2,
-            sales: 70,
-            retail_discount: 8,
-            coupon: 9,
-            coupon_match: 1,
-        };
-        assert_eq!(
-            rows,
-            [Purchase {
-                household: 3,
-                store: 4,
-                basket: 5,
-                line,
-                unix_time: 9
-            }]
-        );
+        let line = Line { product: 6, quantity: 2, sales: 70, retail_discount: 8, coupon: 9, coupon_match: 1 };
+        assert_eq!(rows, [Purchase { household: 3, store: 4, basket: 5, line, unix_time: 9 }]);
     }
 
     #[test]
     fn a_number_that_does_not_fit_names_the_file_line_and_column() {
-        let error =
-            read(&format!("{HEADER}\n1,1,1,1,-2,0,0,0,0,1,1\n")).expect_err("a negative quantity");
+        let error = read(&format!("{HEADER}\n1,1,1,1,-2,0,0,0,0,1,1\n")).expect_err("a negative quantity");
         let text = error.to_string();
-        assert!(
-            text.contains("line 2") && text.contains("quantity \"-2\""),
-            "{text}"
-        );
+        assert!(text.contains("line 2") && text.contains("quantity \"-2\""), "{text}");
     }
 
     #[test]
     fn a_quantity_over_the_bound_is_refused() {
-        let error =
-            read(&format!("{HEADER}\n1,1,1,1,1000001,0,0,0,0,1,1\n")).expect_err("too many");
+        let error = read(&format!("{HEADER}\n1,1,1,1,1000001,0,0,0,0,1,1\n")).expect_err("too many");
         assert!(error.to_string().contains("over 1000000"), "{error}");
     }
 
     #[test]
     fn a_missing_column_and_a_short_row_are_errors() {
-        assert!(
-            read("household_id\n1\n")
-                .expect_err("no store")
-                .to_string()
-                .contains("no column store_id")
-        );
+        assert!(read("household_id\n1\n").expect_err("no store").to_string().contains("no column store_id"));
         assert!(read(&format!("{HEADER}\n1,2\n")).is_err());
     }
 

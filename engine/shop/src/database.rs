@@ -26,10 +26,7 @@ pub struct Database {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database")
-            .field("path", &self.path)
-            .field("temporary", &self.temporary.is_some())
-            .finish_non_exhaustive()
+        f.debug_struct("Database").field("path", &self.path).field("temporary", &self.temporary.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -40,9 +37,7 @@ impl Database {
         let (path, temporary) = match path {
             Some(path) => (path.to_owned(), None),
             None => {
-                let folder = tempfile::Builder::new()
-                    .prefix("wellspring-shop-")
-                    .tempdir();
+                let folder = tempfile::Builder::new().prefix("wellspring-shop-").tempdir();
                 let folder = folder.map_err(|error| ShopError::File(error.to_string().into()))?;
                 (folder.path().join("shop.db"), Some(folder))
             }
@@ -51,10 +46,7 @@ impl Database {
         match (schema::contents(&connection)?, data) {
             (Contents::Shop, None) => {}
             (Contents::Shop, Some(_)) => {
-                let text = format!(
-                    "{} is filled already: leave out --data or remove it",
-                    path.display()
-                );
+                let text = format!("{} is filled already: leave out --data or remove it", path.display());
                 return Err(ShopError::Usage(text));
             }
             (Contents::Empty, data) => {
@@ -64,11 +56,7 @@ impl Database {
         }
         connection.pragma_update(None, "journal_mode", "wal")?;
         drop(connection);
-        Ok(Self {
-            path,
-            idle: Mutex::default(),
-            temporary,
-        })
+        Ok(Self { path, idle: Mutex::default(), temporary })
     }
 
     /// Opens one more connection, set up for speed: a large page cache, the file mapped, statements kept prepared.
@@ -86,24 +74,14 @@ impl Database {
     }
 
     /// Runs `query` with a pooled connection. The pool's lock is not held meanwhile.
-    fn with<T>(
-        &self,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, ShopError> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+    fn with<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ShopError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
             None => self.connect()?,
         };
         let answer = query(&connection);
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(connection);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         Ok(answer?)
     }
 
@@ -113,12 +91,7 @@ impl Database {
         parameters: impl rusqlite::Params,
         row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, ShopError> {
-        self.with(|connection| {
-            connection
-                .prepare_cached(sql)?
-                .query_map(parameters, row)?
-                .collect()
-        })
+        self.with(|connection| connection.prepare_cached(sql)?.query_map(parameters, row)?.collect())
     }
 
     /// The price of a product; none when it is unknown or was never sold with a quantity.
@@ -154,20 +127,12 @@ impl Database {
 
     /// The baskets of a household.
     pub fn household_baskets(&self, household: u32) -> Result<Vec<i64>, ShopError> {
-        self.rows(
-            "SELECT basket_id FROM baskets WHERE household_id = ? ORDER BY basket_id",
-            [household],
-            |row| row.get(0),
-        )
+        self.rows("SELECT basket_id FROM baskets WHERE household_id = ? ORDER BY basket_id", [household], |row| row.get(0))
     }
 
     /// The baskets of a store.
     pub fn store_baskets(&self, store: u32) -> Result<Vec<i64>, ShopError> {
-        self.rows(
-            "SELECT basket_id FROM baskets WHERE store_id = ? ORDER BY basket_id",
-            [store],
-            |row| row.get(0),
-        )
+        self.rows("SELECT basket_id FROM baskets WHERE store_id = ? ORDER BY basket_id", [store], |row| row.get(0))
     }
 
     /// The categories of a department.
@@ -175,19 +140,11 @@ impl Database {
         if department == UNKNOWN {
             return Ok(vec![String::new()]);
         }
-        self.rows(
-            "SELECT DISTINCT category FROM products WHERE department = ? ORDER BY category",
-            [department],
-            |row| row.get(0),
-        )
+        self.rows("SELECT DISTINCT category FROM products WHERE department = ? ORDER BY category", [department], |row| row.get(0))
     }
 
     /// The products of a category of a department.
-    pub fn category_products(
-        &self,
-        department: &str,
-        category: &str,
-    ) -> Result<Vec<u32>, ShopError> {
+    pub fn category_products(&self, department: &str, category: &str) -> Result<Vec<u32>, ShopError> {
         if department == UNKNOWN {
             let sql = "SELECT DISTINCT product_id FROM lines
                        WHERE product_id NOT IN (SELECT product_id FROM products) ORDER BY product_id";
@@ -202,11 +159,7 @@ impl Database {
 
     /// Whether the product file knows this product.
     pub fn is_known(&self, product: u32) -> Result<bool, ShopError> {
-        self.with(|connection| {
-            connection
-                .prepare_cached("SELECT 1 FROM products WHERE product_id = ?")?
-                .exists([product])
-        })
+        self.with(|connection| connection.prepare_cached("SELECT 1 FROM products WHERE product_id = ?")?.exists([product]))
     }
 
     /// Writes the price of a product.
@@ -233,15 +186,7 @@ impl Database {
                             ?2, ?3, ?4, ?5, ?6, ?7
                      FROM baskets WHERE basket_id = ?1",
                 )?
-                .execute(params![
-                    basket,
-                    line.product,
-                    line.quantity,
-                    line.sales,
-                    line.retail_discount,
-                    line.coupon,
-                    line.coupon_match
-                ])
+                .execute(params![basket, line.product, line.quantity, line.sales, line.retail_discount, line.coupon, line.coupon_match])
         })?;
         if added == 0 {
             return Err(ShopError::Data(format!("there is no basket {basket}")));

@@ -33,36 +33,14 @@ impl Keys {
     pub fn read(database: &Database) -> Result<Self, ShopError> {
         let connection = database.connect()?;
         let mut keys = Self {
-            products: all(
-                &connection,
-                "SELECT product_id FROM products UNION SELECT product_id FROM lines ORDER BY 1",
-                |row| row.get(0),
-            )?,
-            baskets: all(
-                &connection,
-                "SELECT basket_id FROM baskets ORDER BY 1",
-                |row| row.get(0),
-            )?,
-            households: all(
-                &connection,
-                "SELECT DISTINCT household_id FROM baskets ORDER BY 1",
-                |row| row.get(0),
-            )?,
-            stores: all(
-                &connection,
-                "SELECT DISTINCT store_id FROM baskets ORDER BY 1",
-                |row| row.get(0),
-            )?,
-            departments: all(
-                &connection,
-                "SELECT DISTINCT department FROM products ORDER BY 1",
-                |row| row.get(0),
-            )?,
-            categories: all(
-                &connection,
-                "SELECT DISTINCT department, category FROM products ORDER BY 1, 2",
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?,
+            products: all(&connection, "SELECT product_id FROM products UNION SELECT product_id FROM lines ORDER BY 1", |row| row.get(0))?,
+            baskets: all(&connection, "SELECT basket_id FROM baskets ORDER BY 1", |row| row.get(0))?,
+            households: all(&connection, "SELECT DISTINCT household_id FROM baskets ORDER BY 1", |row| row.get(0))?,
+            stores: all(&connection, "SELECT DISTINCT store_id FROM baskets ORDER BY 1", |row| row.get(0))?,
+            departments: all(&connection, "SELECT DISTINCT department FROM products ORDER BY 1", |row| row.get(0))?,
+            categories: all(&connection, "SELECT DISTINCT department, category FROM products ORDER BY 1, 2", |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?,
         };
         keys.products.push(NOBODY);
         keys.households.push(NOBODY);
@@ -73,13 +51,6 @@ impl Keys {
     }
 }
 
-fn all<T>(
-    connection: &rusqlite::Connection,
-    sql: &str,
-    row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-) -> Result<Vec<T>, ShopError> {
-    Ok(connection
-        .prepare(sql)?
-        .query_map([], row)?
-        .collect::<Result<_, _>>()?)
+fn all<T>(connection: &rusqlite::Connection, sql: &str, row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>, ShopError> {
+    Ok(connection.prepare(sql)?.query_map([], row)?.collect::<Result<_, _>>()?)
 }

@@ -15,11 +15,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            buckets: vec![0; bucket(u64::MAX) + 1],
-            count: 0,
-            longest: 0,
-        }
+        Self { buckets: vec![0; bucket(u64::MAX) + 1], count: 0, longest: 0 }
     }
 }
 
@@ -67,10 +63,7 @@ fn bucket(nanos: u64) -> usize {
 fn upper_end(bucket: usize) -> u64 {
     let doublings = (bucket / FINE).saturating_sub(1);
     let within = (bucket - FINE * doublings) as u64;
-    within
-        .saturating_add(1)
-        .checked_shl(doublings as u32)
-        .map_or(u64::MAX, |next| next.wrapping_sub(1))
+    within.saturating_add(1).checked_shl(doublings as u32).map_or(u64::MAX, |next| next.wrapping_sub(1))
 }
 
 #[cfg(test)]
@@ -95,19 +88,13 @@ mod tests {
         let histogram = of(1..=100_000);
         for (part, exact) in [(0.5, 50_000.0), (0.99, 99_000.0), (1.0, 100_000.0)] {
             let found = histogram.quantile(part).expect("a quantile").as_nanos() as f64;
-            assert!(
-                found >= exact && found <= exact * (1.0 + 1.0 / FINE as f64),
-                "{part}: {found}"
-            );
+            assert!(found >= exact && found <= exact * (1.0 + 1.0 / FINE as f64), "{part}: {found}");
         }
     }
 
     #[test]
     fn every_duration_lies_within_its_bucket() {
-        for nanos in (0..2_000)
-            .chain((0..64).map(|bit| 1 << bit))
-            .chain([u64::MAX - 1, u64::MAX])
-        {
+        for nanos in (0..2_000).chain((0..64).map(|bit| 1 << bit)).chain([u64::MAX - 1, u64::MAX]) {
             let bucket = bucket(nanos);
             assert!(upper_end(bucket) >= nanos, "{nanos}");
             assert!(bucket == 0 || upper_end(bucket - 1) < nanos, "{nanos}");

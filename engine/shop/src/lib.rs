@@ -63,23 +63,13 @@ fn serve(options: &Options) -> Result<ExitCode, ShopError> {
         eprintln!("{}", outcome.check);
         say(&report::json(options, &outcome))?;
     } else {
-        say(&format!(
-            "{}\n{}\n",
-            report::table(options, &outcome),
-            outcome.check
-        ))?;
+        say(&format!("{}\n{}\n", report::table(options, &outcome), outcome.check))?;
     }
-    Ok(if outcome.check.stale.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(if outcome.check.stale.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// Prints to standard output, where a closed pipe is an error and not a panic.
 fn say(text: &str) -> Result<(), ShopError> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| ShopError::File(format!("standard output: {error}").into()))
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| ShopError::File(format!("standard output: {error}").into()))
 }

@@ -79,9 +79,7 @@ impl Line {
     pub fn amount(&self, price: Option<UnitPrice>) -> Cents {
         let before_coupon = match price {
             Some(price) if self.quantity > 0 => {
-                price.times(self.quantity).0
-                    - i64::from(self.retail_discount)
-                    - i64::from(self.coupon_match)
+                price.times(self.quantity).0 - i64::from(self.retail_discount) - i64::from(self.coupon_match)
             }
             _ => i64::from(self.sales),
         };
@@ -90,8 +88,7 @@ impl Line {
 
     /// The price of one piece before discounts, as far as this line tells.
     pub fn shelf_price(&self) -> Option<UnitPrice> {
-        let shelf =
-            i64::from(self.sales) + i64::from(self.retail_discount) + i64::from(self.coupon_match);
+        let shelf = i64::from(self.sales) + i64::from(self.retail_discount) + i64::from(self.coupon_match);
         UnitPrice::of(Cents(shelf), self.quantity)
     }
 }
@@ -100,14 +97,7 @@ impl Line {
 mod tests {
     use super::*;
 
-    const LINE: Line = Line {
-        product: 1,
-        quantity: 2,
-        sales: 150,
-        retail_discount: 50,
-        coupon: 20,
-        coupon_match: 0,
-    };
+    const LINE: Line = Line { product: 1, quantity: 2, sales: 150, retail_discount: 50, coupon: 20, coupon_match: 0 };
 
     #[test]
     fn a_line_at_its_own_shelf_price_costs_what_was_recorded_less_the_coupon() {
@@ -118,22 +108,12 @@ mod tests {
     #[test]
     fn discounts_over_the_price_make_a_line_free_and_never_negative() {
         assert_eq!(LINE.amount(Some(UnitPrice(10_000))), Cents(0));
-        assert_eq!(
-            Line {
-                coupon: 500,
-                ..LINE
-            }
-            .amount(LINE.shelf_price()),
-            Cents(0)
-        );
+        assert_eq!(Line { coupon: 500, ..LINE }.amount(LINE.shelf_price()), Cents(0));
     }
 
     #[test]
     fn quantity_zero_has_no_shelf_price_and_keeps_the_recorded_sales() {
-        let line = Line {
-            quantity: 0,
-            ..LINE
-        };
+        let line = Line { quantity: 0, ..LINE };
         assert_eq!(line.shelf_price(), None);
         assert_eq!(line.amount(Some(UnitPrice(999_000))), Cents(130));
     }
@@ -145,13 +125,7 @@ mod tests {
 
     #[test]
     fn fuel_at_a_quarter_of_a_cent_is_not_rounded_away() {
-        let fuel = Line {
-            quantity: 10_000,
-            sales: 2_500,
-            retail_discount: 0,
-            coupon: 0,
-            ..LINE
-        };
+        let fuel = Line { quantity: 10_000, sales: 2_500, retail_discount: 0, coupon: 0, ..LINE };
         assert_eq!(fuel.shelf_price(), Some(UnitPrice(250)));
         assert_eq!(fuel.amount(fuel.shelf_price()), Cents(2_500));
     }
@@ -159,25 +133,10 @@ mod tests {
     #[test]
     fn the_largest_line_the_shop_accepts_stays_inside_64_bits() {
         let all = MAX_CENTS;
-        let line = Line {
-            product: 1,
-            quantity: 1,
-            sales: all,
-            retail_discount: all,
-            coupon: 0,
-            coupon_match: all,
-        };
+        let line = Line { product: 1, quantity: 1, sales: all, retail_discount: all, coupon: 0, coupon_match: all };
         let price = line.shelf_price();
-        let most = Line {
-            quantity: MAX_QUANTITY,
-            retail_discount: 0,
-            coupon_match: 0,
-            ..line
-        };
-        assert_eq!(
-            most.amount(price),
-            Cents(3 * i64::from(all) * i64::from(MAX_QUANTITY))
-        );
+        let most = Line { quantity: MAX_QUANTITY, retail_discount: 0, coupon_match: 0, ..line };
+        assert_eq!(most.amount(price), Cents(3 * i64::from(all) * i64::from(MAX_QUANTITY)));
     }
 
     #[test]

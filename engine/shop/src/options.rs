@@ -80,9 +80,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             time: Duration::from_secs(5),
-            readers: std::thread::available_parallelism()
-                .map_or(1, usize::from)
-                .min(MAX_READERS),
+            readers: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_READERS),
             updates: 500,
             seed: 1,
             data: None,
@@ -133,9 +131,7 @@ fn parse_cut(mut parser: lexopt::Parser) -> Result<Command, ShopError> {
     }
     match (data, wanted, out) {
         (Some(data), Some(weeks), Some(out)) => Ok(Command::Cut(Cut { data, weeks, out })),
-        _ => Err(ShopError::Usage(
-            "cut needs --data, --weeks and --out".to_owned(),
-        )),
+        _ => Err(ShopError::Usage("cut needs --data, --weeks and --out".to_owned())),
     }
 }
 
@@ -145,9 +141,7 @@ fn usage(error: lexopt::Error) -> ShopError {
 
 fn text(parser: &mut lexopt::Parser) -> Result<String, ShopError> {
     let value = parser.value().map_err(usage)?;
-    value
-        .into_string()
-        .map_err(|value| ShopError::Usage(format!("{value:?} is not text")))
+    value.into_string().map_err(|value| ShopError::Usage(format!("{value:?} is not text")))
 }
 
 fn path(parser: &mut lexopt::Parser) -> Result<PathBuf, ShopError> {
@@ -164,44 +158,27 @@ fn number<N: FromStr + PartialOrd + std::fmt::Display>(
         .parse()
         .ok()
         .filter(|number| range.contains(number))
-        .ok_or_else(|| {
-            ShopError::Usage(format!(
-                "{option} {value}: not a number from {} to {}",
-                range.start(),
-                range.end()
-            ))
-        })
+        .ok_or_else(|| ShopError::Usage(format!("{option} {value}: not a number from {} to {}", range.start(), range.end())))
 }
 
 fn seconds(value: &str) -> Result<Duration, ShopError> {
     // A day is long enough, and keeps every counter far from its end.
-    let seconds = value
-        .parse()
-        .ok()
-        .filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| {
-        ShopError::Usage(format!(
-            "--seconds {value}: not a number over 0 and up to 86400"
-        ))
-    })
+    let seconds = value.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| ShopError::Usage(format!("--seconds {value}: not a number over 0 and up to 86400")))
 }
 
 fn weeks(value: &str) -> Result<RangeInclusive<u32>, ShopError> {
     let (from, to) = value.split_once('-').unwrap_or((value, value));
     match (from.parse(), to.parse()) {
         (Ok(from), Ok(to)) if from <= to => Ok(from..=to),
-        _ => Err(ShopError::Usage(format!(
-            "--weeks {value}: not a week or a range such as 19-22"
-        ))),
+        _ => Err(ShopError::Usage(format!("--weeks {value}: not a week or a range such as 19-22"))),
     }
 }
 
 fn fault(value: &str) -> Result<Fault, ShopError> {
     match value {
         "skip-invalidation" => Ok(Fault::SkipInvalidation),
-        _ => Err(ShopError::Usage(format!(
-            "--fault {value}: only skip-invalidation is known"
-        ))),
+        _ => Err(ShopError::Usage(format!("--fault {value}: only skip-invalidation is known"))),
     }
 }
 
@@ -215,9 +192,7 @@ mod tests {
 
     #[test]
     fn nothing_said_means_five_seconds_of_the_fixture_in_a_temporary_file() {
-        let Ok(Command::Run(options)) = parsed("") else {
-            panic!("no run")
-        };
+        let Ok(Command::Run(options)) = parsed("") else { panic!("no run") };
         assert_eq!(options, Options::default());
         assert_eq!(options.time, Duration::from_secs(5));
         assert!(options.readers >= 1 && options.data.is_none() && options.db.is_none());
@@ -247,17 +222,8 @@ mod tests {
 
     #[test]
     fn cut_takes_a_range_of_weeks_or_one() {
-        let cut = |weeks| {
-            Command::Cut(Cut {
-                data: "d".into(),
-                weeks,
-                out: "o".into(),
-            })
-        };
-        assert_eq!(
-            parsed("cut --data d --weeks 19-22 --out o"),
-            Ok(cut(19..=22))
-        );
+        let cut = |weeks| Command::Cut(Cut { data: "d".into(), weeks, out: "o".into() });
+        assert_eq!(parsed("cut --data d --weeks 19-22 --out o"), Ok(cut(19..=22)));
         assert_eq!(parsed("cut --data d --weeks 7 --out o"), Ok(cut(7..=7)));
         assert!(parsed("cut --data d --weeks 9-2 --out o").is_err());
         assert!(parsed("cut --data d").is_err());
@@ -280,16 +246,9 @@ mod tests {
             "--db",
             "--updates 0",
         ] {
-            let Err(ShopError::Usage(text)) = parsed(line) else {
-                panic!("{line} was accepted")
-            };
+            let Err(ShopError::Usage(text)) = parsed(line) else { panic!("{line} was accepted") };
             assert!(!text.is_empty());
         }
-        assert!(
-            parsed("--fault other")
-                .expect_err("refused")
-                .to_string()
-                .contains("other")
-        );
+        assert!(parsed("--fault other").expect_err("refused").to_string().contains("other"));
     }
 }

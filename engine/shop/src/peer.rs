@@ -83,10 +83,7 @@ impl<'c> Peer<'c> {
 
     /// The price of a product.
     pub fn price(&mut self, product: u32) -> Result<Option<UnitPrice>, ShopError> {
-        Ok(self
-            .price
-            .query_row([product], |row| row.get(0).map(UnitPrice))
-            .optional()?)
+        Ok(self.price.query_row([product], |row| row.get(0).map(UnitPrice)).optional()?)
     }
 
     /// The total of a basket.
@@ -114,18 +111,11 @@ impl<'c> Peer<'c> {
 
     /// A department's best sellers.
     pub fn top_products(&mut self, department: &str, n: u32) -> Result<Vec<Ranked>, ShopError> {
-        let ranked = |row: &rusqlite::Row<'_>| {
-            Ok(Ranked {
-                product: row.get(0)?,
-                revenue: Cents(row.get(1)?),
-            })
-        };
+        let ranked = |row: &rusqlite::Row<'_>| Ok(Ranked { product: row.get(0)?, revenue: Cents(row.get(1)?) });
         let rows: Result<_, rusqlite::Error> = if department == UNKNOWN {
             self.unknown_top.query_map([n], ranked)?.collect()
         } else {
-            self.top_products
-                .query_map(params![department, n], ranked)?
-                .collect()
+            self.top_products.query_map(params![department, n], ranked)?.collect()
         };
         Ok(rows?)
     }

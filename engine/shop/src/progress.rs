@@ -20,17 +20,8 @@ impl Progress {
     pub(crate) fn new(total: Duration) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let terminal = std::io::stderr().is_terminal() && !dumb;
-        let every = if terminal {
-            Duration::from_millis(200)
-        } else {
-            (total / 10).max(Duration::from_secs(1))
-        };
-        Self {
-            terminal,
-            every,
-            next: Instant::now() + every,
-            drawn: false,
-        }
+        let every = if terminal { Duration::from_millis(200) } else { (total / 10).max(Duration::from_secs(1)) };
+        Self { terminal, every, next: Instant::now() + every, drawn: false }
     }
 
     /// Counts the time to the first [`tick`](Self::tick) from now.

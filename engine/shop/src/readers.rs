@@ -57,11 +57,7 @@ pub struct Tally {
 impl Side {
     /// Calls per second while this side was asked.
     pub fn rate(&self) -> f64 {
-        if self.time.is_zero() {
-            0.0
-        } else {
-            self.calls as f64 / self.time.as_secs_f64()
-        }
+        if self.time.is_zero() { 0.0 } else { self.calls as f64 / self.time.as_secs_f64() }
     }
 
     /// All functions together.
@@ -108,11 +104,7 @@ pub(crate) fn read(shared: &Shared<'_>, calls: &[Call]) -> Result<Tally, ShopErr
 }
 
 /// One block of lookups under one pin.
-fn block<'c>(
-    shared: &Shared<'_>,
-    calls: &mut impl Iterator<Item = &'c Call>,
-    side: &mut Side,
-) -> Result<(), ShopError> {
+fn block<'c>(shared: &Shared<'_>, calls: &mut impl Iterator<Item = &'c Call>, side: &mut Side) -> Result<(), ShopError> {
     let began = Instant::now();
     let pin = shared.shop.engine.pin();
     for call in calls.take(BLOCK - 1) {
@@ -130,54 +122,28 @@ fn block<'c>(
 
 /// Asks the service. The number is made of the whole answer, so that none of it can be left out.
 fn ask(shop: &Shop, keys: &Keys, pin: &Pin<'_>, call: Call) -> Answer<i64> {
-    let (engine, functions) = (&shop.engine, &shop.functions);
+    let (engine, functions) = (&shop.engine, shop.books.functions());
     match call {
-        Call::Price(product) => look_up(engine, pin, &functions.price, &product, |price| {
-            price.map_or(0, |price| price.0)
-        }),
-        Call::BasketTotal(basket) => {
-            look_up(engine, pin, &functions.basket_total, &basket, |total| {
-                total.0
-            })
-        }
-        Call::HouseholdSpend(household) => {
-            look_up(engine, pin, &functions.household_spend, &household, |sum| {
-                sum.0
-            })
-        }
-        Call::StoreRevenue(store) => {
-            look_up(engine, pin, &functions.store_revenue, &store, |sum| sum.0)
-        }
+        Call::Price(product) => look_up(engine, pin, &functions.price, &product, |price| price.map_or(0, |price| price.0)),
+        Call::BasketTotal(basket) => look_up(engine, pin, &functions.basket_total, &basket, |total| total.0),
+        Call::HouseholdSpend(household) => look_up(engine, pin, &functions.household_spend, &household, |sum| sum.0),
+        Call::StoreRevenue(store) => look_up(engine, pin, &functions.store_revenue, &store, |sum| sum.0),
         Call::DepartmentRevenue(place) => {
             let department = keys.departments[place as usize].as_str();
-            look_up(
-                engine,
-                pin,
-                &functions.department_revenue,
-                department,
-                |sum| sum.0,
-            )
+            look_up(engine, pin, &functions.department_revenue, department, |sum| sum.0)
         }
         Call::TopProducts(place, n) => {
             let department = keys.departments[place as usize].as_str();
             let key = wellspring::Parts((department, &n));
             look_up(engine, pin, &functions.top_products, &key, |top| {
-                top.iter()
-                    .map(|ranked| i64::from(ranked.product) ^ ranked.revenue.0)
-                    .sum()
+                top.iter().map(|ranked| i64::from(ranked.product) ^ ranked.revenue.0).sum()
             })
         }
     }
 }
 
 /// The hot path: borrow the value if it is there and consistent, else have it computed or verified.
-fn look_up<K, V, Q>(
-    engine: &Engine,
-    pin: &Pin<'_>,
-    function: &Function<K, Answer<V>>,
-    key: &Q,
-    number: impl Fn(&V) -> i64,
-) -> Answer<i64>
+fn look_up<K, V, Q>(engine: &Engine, pin: &Pin<'_>, function: &Function<K, Answer<V>>, key: &Q, number: impl Fn(&V) -> i64) -> Answer<i64>
 where
     K: std::hash::Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -195,15 +161,10 @@ fn ask_sql(peer: &mut Peer<'_>, keys: &Keys, call: Call) -> Result<i64, ShopErro
         Call::BasketTotal(basket) => peer.basket_total(basket)?.0,
         Call::HouseholdSpend(household) => peer.household_spend(household)?.0,
         Call::StoreRevenue(store) => peer.store_revenue(store)?.0,
-        Call::DepartmentRevenue(place) => {
-            peer.department_revenue(&keys.departments[place as usize])?
-                .0
-        }
+        Call::DepartmentRevenue(place) => peer.department_revenue(&keys.departments[place as usize])?.0,
         Call::TopProducts(place, n) => {
             let top = peer.top_products(&keys.departments[place as usize], n)?;
-            top.iter()
-                .map(|ranked| i64::from(ranked.product) ^ ranked.revenue.0)
-                .sum()
+            top.iter().map(|ranked| i64::from(ranked.product) ^ ranked.revenue.0).sum()
         }
     })
 }

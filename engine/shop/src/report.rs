@@ -24,38 +24,17 @@ fn ratio(over: f64, under: f64) -> f64 {
 
 /// The table.
 pub fn table(options: &Options, outcome: &Outcome) -> String {
-    let mut rows = vec![[
-        "".to_owned(),
-        "wellspring".to_owned(),
-        "direct SQL".to_owned(),
-        "ratio".to_owned(),
-    ]];
+    let mut rows = vec![["".to_owned(), "wellspring".to_owned(), "direct SQL".to_owned(), "ratio".to_owned()]];
     let mut row = |name: &str, ours: String, sql: String, ratio: String| {
         rows.push([name.to_owned(), ours, sql, ratio]);
     };
-    row(
-        "lookups/s",
-        count(outcome.lookups_per_s),
-        count(outcome.sql_lookups_per_s),
-        times(speedup(outcome)),
-    );
-    let (ours, sql) = (
-        outcome.read.service.all_latencies(),
-        outcome.read.sql.all_latencies(),
-    );
+    row("lookups/s", count(outcome.lookups_per_s), count(outcome.sql_lookups_per_s), times(speedup(outcome)));
+    let (ours, sql) = (outcome.read.service.all_latencies(), outcome.read.sql.all_latencies());
     for (name, part) in [("read p50", 0.5), ("read p99", 0.99)] {
-        row(
-            name,
-            at(&ours, part),
-            at(&sql, part),
-            faster(&ours, &sql, part),
-        );
+        row(name, at(&ours, part), at(&sql, part), faster(&ours, &sql, part));
     }
     for (place, (name, share)) in MIX.iter().enumerate() {
-        let (ours, sql) = (
-            &outcome.read.service.latency[place],
-            &outcome.read.sql.latency[place],
-        );
+        let (ours, sql) = (&outcome.read.service.latency[place], &outcome.read.sql.latency[place]);
         let name = format!("  p50 {name} ({:.1}%)", f64::from(*share) / 10.0);
         row(&name, at(ours, 0.5), at(sql, 0.5), faster(ours, sql, 0.5));
     }
@@ -65,37 +44,17 @@ pub fn table(options: &Options, outcome: &Outcome) -> String {
     fact("update p50", at(&written.latency, 0.5));
     fact("update p99", at(&written.latency, 0.99));
     fact("invalidations", count(written.invalidations as f64));
-    fact(
-        "nodes marked per update",
-        format!("{:.1}", per_update(outcome, outcome.work.marked)),
-    );
-    fact(
-        "nodes recomputed per update",
-        format!("{:.1}", per_update(outcome, outcome.work.computed)),
-    );
-    fact(
-        "recomputes avoided by cut-off",
-        count(outcome.work.saved as f64),
-    );
+    fact("nodes marked per update", format!("{:.1}", per_update(outcome, outcome.work.marked)));
+    fact("nodes recomputed per update", format!("{:.1}", per_update(outcome, outcome.work.computed)));
+    fact("recomputes avoided by cut-off", count(outcome.work.saved as f64));
     fact("cached values", count(outcome.stats.nodes as f64));
     fact("memory, engine", megabytes(outcome.stats.bytes as u64));
-    fact(
-        "memory, process",
-        outcome.process_bytes.map_or("-".to_owned(), megabytes),
-    );
+    fact("memory, process", outcome.process_bytes.map_or("-".to_owned(), megabytes));
 
     let mut text = String::new();
-    let widths: [usize; 4] = std::array::from_fn(|column| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    });
+    let widths: [usize; 4] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     for [name, ours, sql, ratio] in &rows {
-        let line = format!(
-            "{name:<0$}  {ours:>1$}  {sql:>2$}  {ratio:>3$}",
-            widths[0], widths[1], widths[2], widths[3]
-        );
+        let line = format!("{name:<0$}  {ours:>1$}  {sql:>2$}  {ratio:>3$}", widths[0], widths[1], widths[2], widths[3]);
         let _ = writeln!(text, "{}", line.trim_end());
     }
     let _ = write!(
@@ -111,10 +70,7 @@ pub fn table(options: &Options, outcome: &Outcome) -> String {
 
 /// One JSON object on one line.
 pub fn json(options: &Options, outcome: &Outcome) -> String {
-    let (ours, sql) = (
-        outcome.read.service.all_latencies(),
-        outcome.read.sql.all_latencies(),
-    );
+    let (ours, sql) = (outcome.read.service.all_latencies(), outcome.read.sql.all_latencies());
     let written = &outcome.written;
     let whole = |number: u64| Some(number.to_string());
     let real = |number: f64| number.is_finite().then(|| format!("{number:.3}"));
@@ -124,14 +80,8 @@ pub fn json(options: &Options, outcome: &Outcome) -> String {
         ("speedup", real(speedup(outcome))),
         ("updates", whole(written.updates)),
         ("invalidations", whole(written.invalidations)),
-        (
-            "marked_per_update",
-            real(per_update(outcome, outcome.work.marked)),
-        ),
-        (
-            "recomputed_per_update",
-            real(per_update(outcome, outcome.work.computed)),
-        ),
+        ("marked_per_update", real(per_update(outcome, outcome.work.marked))),
+        ("recomputed_per_update", real(per_update(outcome, outcome.work.computed))),
         ("cutoff_saved", whole(outcome.work.saved)),
         ("checked", whole(outcome.check.checked)),
         ("stale", whole(outcome.check.stale.len() as u64)),
@@ -153,25 +103,20 @@ pub fn json(options: &Options, outcome: &Outcome) -> String {
         ("seed", whole(options.seed)),
     ];
     // Names are plain words and values are numbers: nothing here needs escaping.
-    let fields =
-        fields.map(|(name, number)| format!("\"{name}\":{}", number.as_deref().unwrap_or("null")));
+    let fields = fields.map(|(name, number)| format!("\"{name}\":{}", number.as_deref().unwrap_or("null")));
     format!("{{{}}}\n", fields.join(","))
 }
 
 fn nanos(histogram: &Histogram, part: f64) -> Option<String> {
-    histogram
-        .quantile(part)
-        .map(|time| time.as_nanos().to_string())
+    histogram.quantile(part).map(|time| time.as_nanos().to_string())
 }
 
 fn at(histogram: &Histogram, part: f64) -> String {
-    histogram
-        .quantile(part)
-        .map_or("-".to_owned(), |time| match time.as_nanos() {
-            nanos @ 0..10_000 => format!("{nanos} ns"),
-            nanos @ 10_000..10_000_000 => format!("{:.1} us", nanos as f64 / 1e3),
-            nanos => format!("{:.1} ms", nanos as f64 / 1e6),
-        })
+    histogram.quantile(part).map_or("-".to_owned(), |time| match time.as_nanos() {
+        nanos @ 0..10_000 => format!("{nanos} ns"),
+        nanos @ 10_000..10_000_000 => format!("{:.1} us", nanos as f64 / 1e3),
+        nanos => format!("{:.1} ms", nanos as f64 / 1e6),
+    })
 }
 
 fn faster(ours: &Histogram, sql: &Histogram, part: f64) -> String {
@@ -182,11 +127,7 @@ fn faster(ours: &Histogram, sql: &Histogram, part: f64) -> String {
 }
 
 fn times(ratio: f64) -> String {
-    if ratio >= 10.0 {
-        format!("{} x", count(ratio))
-    } else {
-        format!("{ratio:.1} x")
-    }
+    if ratio >= 10.0 { format!("{} x", count(ratio)) } else { format!("{ratio:.1} x") }
 }
 
 fn megabytes(bytes: u64) -> String {
@@ -218,12 +159,7 @@ mod tests {
 
     #[test]
     fn thousands_are_set_apart() {
-        for (number, text) in [
-            (0.0, "0"),
-            (999.0, "999"),
-            (1000.0, "1,000"),
-            (1234567.4, "1,234,567"),
-        ] {
+        for (number, text) in [(0.0, "0"), (999.0, "999"), (1000.0, "1,000"), (1234567.4, "1,234,567")] {
             assert_eq!(count(number), text);
         }
     }

@@ -77,9 +77,7 @@ pub fn run(options: &Options) -> Result<Outcome, ShopError> {
     ));
 
     let mut random = fastrand::Rng::with_seed(options.seed);
-    let calls: Vec<Vec<Call>> = (0..options.readers)
-        .map(|_| population.calls(&mut random))
-        .collect();
+    let calls: Vec<Vec<Call>> = (0..options.readers).map(|_| population.calls(&mut random)).collect();
     let shared = Shared {
         shop: &shop,
         keys: &keys,
@@ -91,10 +89,7 @@ pub fn run(options: &Options) -> Result<Outcome, ShopError> {
     };
     progress.start();
     let (tallies, written) = thread::scope(|scope| {
-        let readers: Vec<_> = calls
-            .iter()
-            .map(|calls| scope.spawn(|| readers::read(&shared, calls)))
-            .collect();
+        let readers: Vec<_> = calls.iter().map(|calls| scope.spawn(|| readers::read(&shared, calls))).collect();
         let writer = scope.spawn(|| writer::write(&shared, &population, options, random));
         let failed = || writer.is_finished() || readers.iter().any(ScopedJoinHandle::is_finished);
         watch(&shared, options.time, &mut progress, failed);
@@ -104,18 +99,13 @@ pub fn run(options: &Options) -> Result<Outcome, ShopError> {
         let written = writer.join();
         let tallies: Vec<_> = readers.into_iter().map(ScopedJoinHandle::join).collect();
         let written = written.map_err(|_| ShopError::Worker("writer"))??;
-        let tallies = tallies
-            .into_iter()
-            .map(|tally| tally.map_err(|_| ShopError::Worker("reader"))?);
+        let tallies = tallies.into_iter().map(|tally| tally.map_err(|_| ShopError::Worker("reader"))?);
         Ok::<_, ShopError>((tallies.collect::<Result<Vec<_>, _>>()?, written))
     })?;
     let time = shared.started.elapsed();
     let stats = shop.engine.stats();
-    let work = Work {
-        marked: stats.marked - before.marked,
-        computed: stats.computes - before.computes,
-        saved: stats.verified - before.verified,
-    };
+    let work =
+        Work { marked: stats.marked - before.marked, computed: stats.computes - before.computes, saved: stats.verified - before.verified };
     let process_bytes = process_bytes();
     progress.note("checking every cached value");
     let check = Check::run(&shop, &keys)?;
@@ -144,10 +134,7 @@ pub fn run(options: &Options) -> Result<Outcome, ShopError> {
 fn watch(shared: &Shared<'_>, total: Duration, progress: &mut Progress, failed: impl Fn() -> bool) {
     let end = shared.started + total;
     while Instant::now() < end && !failed() {
-        let tick = progress
-            .next()
-            .min(end)
-            .min(Instant::now() + Duration::from_millis(100));
+        let tick = progress.next().min(end).min(Instant::now() + Duration::from_millis(100));
         thread::sleep(tick.saturating_duration_since(Instant::now()));
         progress.tick(shared, total);
     }
@@ -157,9 +144,7 @@ fn watch(shared: &Shared<'_>, total: Duration, progress: &mut Progress, failed: 
 /// The resident memory of this process, where the system tells it in a file.
 fn process_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }

@@ -66,17 +66,12 @@ pub(crate) enum Contents {
 /// Tells whether the file is new or a shop; anything else is an error, and stays as it is.
 pub(crate) fn contents(connection: &Connection) -> Result<Contents, ShopError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let tables: i64 =
-        connection.query_row("SELECT COUNT(*) FROM sqlite_master", [], |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT COUNT(*) FROM sqlite_master", [], |row| row.get(0))?;
     match (pragma("application_id")?, pragma("user_version")?, tables) {
         (APPLICATION, VERSION, _) => Ok(Contents::Shop),
-        (APPLICATION, version, _) => Err(ShopError::Data(format!(
-            "the database has version {version}, this program knows {VERSION}"
-        ))),
+        (APPLICATION, version, _) => Err(ShopError::Data(format!("the database has version {version}, this program knows {VERSION}"))),
         (_, _, 0) => Ok(Contents::Empty),
-        _ => Err(ShopError::Data(
-            "the database was not made by this program".to_owned(),
-        )),
+        _ => Err(ShopError::Data("the database was not made by this program".to_owned())),
     }
 }
 
@@ -96,11 +91,7 @@ pub(crate) fn load(connection: &mut Connection, data: &Data) -> Result<(), ShopE
 fn load_products(transaction: &Transaction<'_>, data: &Data) -> Result<(), ShopError> {
     let mut insert = transaction.prepare("INSERT INTO products VALUES (?, ?, ?)")?;
     data.products(|product| {
-        insert.execute(params![
-            product.product,
-            product.department,
-            product.category
-        ])?;
+        insert.execute(params![product.product, product.department, product.category])?;
         Ok(())
     })
 }

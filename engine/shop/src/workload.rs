@@ -74,12 +74,7 @@ struct Member {
 impl Population {
     /// Reads it; an error when there is no line at all.
     pub fn read(database: &Database, keys: &Keys) -> Result<Self, ShopError> {
-        let departments: HashMap<&str, u32> = keys
-            .departments
-            .iter()
-            .map(String::as_str)
-            .zip(0..)
-            .collect();
+        let departments: HashMap<&str, u32> = keys.departments.iter().map(String::as_str).zip(0..).collect();
         let connection = database.connect()?;
         let mut statement = connection.prepare(
             "SELECT l.product_id, l.basket_id, b.household_id, b.store_id, COALESCE(p.department, ?)
@@ -91,26 +86,19 @@ impl Population {
                 basket: row.get(1)?,
                 household: row.get(2)?,
                 store: row.get(3)?,
-                department: departments
-                    .get(row.get_ref(4)?.as_str()?)
-                    .copied()
-                    .unwrap_or(0),
+                department: departments.get(row.get_ref(4)?.as_str()?).copied().unwrap_or(0),
             })
         })?;
         let lines: Vec<Member> = lines.collect::<Result<_, _>>()?;
         if lines.is_empty() {
-            return Err(ShopError::Data(
-                "there is not a single basket line".to_owned(),
-            ));
+            return Err(ShopError::Data("there is not a single basket line".to_owned()));
         }
         Ok(Self { lines })
     }
 
     /// Draws the calls of one reader, in the shares of [`MIX`] and in random order.
     pub fn calls(&self, random: &mut fastrand::Rng) -> Vec<Call> {
-        let mut calls: Vec<Call> = (0..CALLS)
-            .map(|place| self.call(place % 1000, random))
-            .collect();
+        let mut calls: Vec<Call> = (0..CALLS).map(|place| self.call(place % 1000, random)).collect();
         random.shuffle(&mut calls);
         calls
     }
@@ -165,29 +153,15 @@ mod tests {
 
     #[test]
     fn calls_come_in_the_shares_of_the_mix_and_are_the_same_for_the_same_seed() {
-        let member = Member {
-            product: 1,
-            basket: 2,
-            household: 3,
-            store: 4,
-            department: 0,
-        };
-        let population = Population {
-            lines: vec![member],
-        };
+        let member = Member { product: 1, basket: 2, household: 3, store: 4, department: 0 };
+        let population = Population { lines: vec![member] };
         let calls = population.calls(&mut fastrand::Rng::with_seed(7));
         assert_eq!(calls, population.calls(&mut fastrand::Rng::with_seed(7)));
         for (place, (name, share)) in MIX.iter().enumerate() {
             let asked = calls.iter().filter(|call| call.function() == place).count() as f64;
             let expected = f64::from(CALLS) * f64::from(*share) / 1000.0;
-            assert!(
-                (asked / expected - 1.0).abs() < 0.05,
-                "{name}: {asked} of {expected}"
-            );
+            assert!((asked / expected - 1.0).abs() < 0.05, "{name}: {asked} of {expected}");
         }
-        assert!(
-            calls.contains(&Call::Price(NOBODY)),
-            "nobody asks for a stranger"
-        );
+        assert!(calls.contains(&Call::Price(NOBODY)), "nobody asks for a stranger");
     }
 }

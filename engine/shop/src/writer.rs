@@ -65,28 +65,17 @@ enum Update {
 impl Update {
     /// Half of the updates change a price, a fifth announce the price there is already (price feeds do), the rest add
     /// a line to a basket.
-    fn draw(
-        shared: &Shared<'_>,
-        population: &Population,
-        random: &mut fastrand::Rng,
-    ) -> Result<Self, ShopError> {
+    fn draw(shared: &Shared<'_>, population: &Population, random: &mut fastrand::Rng) -> Result<Self, ShopError> {
         match random.u32(..10) {
             0..7 => {
                 let (product, price) = priced(shared, random)?;
-                let percent = if random.u32(..7) < 5 {
-                    random.i64(80..=120)
-                } else {
-                    100
-                };
+                let percent = if random.u32(..7) < 5 { random.i64(80..=120) } else { 100 };
                 let changed = (price.0 * percent / 100).clamp(0, MOST_EXPENSIVE);
                 Ok(Self::Price(product, UnitPrice(changed)))
             }
             _ => {
                 let (basket, product) = population.basket_and_product(random);
-                Ok(Self::Line(
-                    basket,
-                    new_line(shared.shop, population, product, random)?,
-                ))
+                Ok(Self::Line(basket, new_line(shared.shop, population, product, random)?))
             }
         }
     }
@@ -118,12 +107,7 @@ fn priced(shared: &Shared<'_>, random: &mut fastrand::Rng) -> Result<(u32, UnitP
 }
 
 /// A line as a till would record it, discounts that exceed the price included.
-fn new_line(
-    shop: &Shop,
-    population: &Population,
-    product: u32,
-    random: &mut fastrand::Rng,
-) -> Result<Line, ShopError> {
+fn new_line(shop: &Shop, population: &Population, product: u32, random: &mut fastrand::Rng) -> Result<Line, ShopError> {
     let quantity = population.quantity(random);
     let shelf = match shop.database().price(product)? {
         Some(price) => u32::try_from(price.times(quantity).0).unwrap_or(u32::MAX),
@@ -131,28 +115,14 @@ fn new_line(
     };
     let retail_discount = if random.u32(..4) == 0 { shelf / 5 } else { 0 };
     let coupon = if random.u32(..20) == 0 { 150 } else { 0 };
-    Ok(Line {
-        product,
-        quantity,
-        sales: shelf - retail_discount,
-        retail_discount,
-        coupon,
-        coupon_match: 0,
-    })
+    Ok(Line { product, quantity, sales: shelf - retail_discount, retail_discount, coupon, coupon_match: 0 })
 }
 
 /// Writes a row behind the cache's back. It is the run's last write, and the price was fresh in the cache before it: so
 /// nothing that comes later can heal it, and the check must find it.
-fn forget_an_invalidation(
-    shared: &Shared<'_>,
-    random: &mut fastrand::Rng,
-) -> Result<(), ShopError> {
+fn forget_an_invalidation(shared: &Shared<'_>, random: &mut fastrand::Rng) -> Result<(), ShopError> {
     let (product, _) = priced(shared, random)?;
-    let cached = shared
-        .shop
-        .functions
-        .price
-        .get(&shared.shop.engine, &product)??;
+    let cached = shared.shop.books.price(&shared.shop.engine, product)?;
     let other = UnitPrice(cached.map_or(0, |price| price.0) + 1);
     shared.shop.database().set_price(product, other)
 }

@@ -38,10 +38,7 @@ pub(crate) fn folder() -> TempDir {
 }
 
 /// The shop over them, in a temporary database.
-#[allow(
-    dead_code,
-    reason = "not every test file that shares this module opens the shop itself"
-)]
+#[allow(dead_code, reason = "not every test file that shares this module opens the shop itself")]
 pub(crate) fn shop() -> Shop {
     let folder = folder();
     let data = Data::Folder(folder.path().to_owned());
