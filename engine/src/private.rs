@@ -79,20 +79,9 @@ where
 /// nothing, and allocates nothing on a hit.
 #[derive(Debug)]
 #[must_use = "a read does nothing until it is awaited"]
-pub struct ReadFuture<T, const FALLIBLE: bool>(GetFuture<T>)
+pub struct ReadFuture<T, const FALLIBLE: bool>(pub GetFuture<T>)
 where
     Returns<FALLIBLE>: ReadAs<T>;
-
-impl<T, const FALLIBLE: bool> ReadFuture<T, FALLIBLE>
-where
-    Returns<FALLIBLE>: ReadAs<T>,
-{
-    /// Reads as the function's own `Result` what the engine reads.
-    #[inline]
-    pub fn new(reading: GetFuture<T>) -> ReadFuture<T, FALLIBLE> {
-        ReadFuture(reading)
-    }
-}
 
 impl<T, const FALLIBLE: bool> Future for ReadFuture<T, FALLIBLE>
 where

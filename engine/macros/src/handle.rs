@@ -124,27 +124,16 @@ fn read_method(method: &Method, block: &Block) -> TokenStream {
     let Returns { fallible, read } = returns(method, block);
     // Spanned at the value: this is where an error type without `From<Fault>` is reported.
     let result = Ident::new("result", Span::mixed_site());
-    let read_as = quote_spanned!(value.span()=> ::wellspring::__private::read_as::<#value, #fallible>(#result));
-    let rest = if method.is_async {
-        let future = quote_spanned! {value.span()=>
-            impl ::core::future::Future<Output = #read> + ::core::marker::Send
-        };
-        quote! {
-            fn #ident(
-                &self, #by: impl ::wellspring::Ask + ::core::marker::Send, #(#parameters),*
-            ) -> #future {
-                async move {
-                    let #result = #get(&self.__functions.#ident, #by, #key).await;
-                    #read_as
-                }
-            }
-        }
+    let (output, wrapped) = if method.is_async {
+        let future = quote_spanned!(value.span()=> ::wellspring::__private::ReadFuture);
+        (quote_spanned!(value.span()=> #future<#value, #fallible>), quote_spanned!(value.span()=> #future::<#value, #fallible>(#result)))
     } else {
-        quote! {
-            fn #ident(&self, #by: impl ::wellspring::Ask, #(#parameters),*) -> #read {
-                let #result = #get(&self.__functions.#ident, #by, #key);
-                #read_as
-            }
+        (read, quote_spanned!(value.span()=> ::wellspring::__private::read_as::<#value, #fallible>(#result)))
+    };
+    let rest = quote! {
+        fn #ident(&self, #by: impl ::wellspring::Ask, #(#parameters),*) -> #output {
+            let #result = #get(&self.__functions.#ident, #by, #key);
+            #wrapped
         }
     };
     quote! {

@@ -60,7 +60,7 @@ use proc_macro::TokenStream;
 ///
 /// - `ShopHandle`, which is `Clone` and derefs to `Shop`. It has every function as a method whose first argument says who
 ///   asks: `&engine` from outside, `cx` inside a function. `String` is passed as `&str` and `Vec<T>` as `&[T]`, so that a hit
-///   allocates nothing; other arguments by value.
+///   allocates nothing; other arguments by value. The future of an async read borrows nothing, and can be spawned.
 /// - `shop.functions()`: a `ShopFunctions` with a public field for each function, its `Function` or `AsyncFunction`.
 /// - `shop.invalidate()`: a method for each function, which makes one value stale and returns the `CommitId`.
 /// - `impl Service for Shop`, so that `engine.service(Shop { .. })` registers `Shop.price` and
