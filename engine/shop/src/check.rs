@@ -114,19 +114,30 @@ impl Check {
     }
 
     fn owners(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
-        let functions = shop.books.functions();
-        let sides = [
-            ("household_id", &keys.households, &functions.household_spend, &functions.household_baskets),
-            ("store_id", &keys.stores, &functions.store_revenue, &functions.store_baskets),
-        ];
-        for (column, ids, sum, baskets) in sides {
+        let (engine, functions) = (&shop.engine, shop.books.functions());
+        for (column, ids, sum) in
+            [("household_id", &keys.households, &functions.household_spend), ("store_id", &keys.stores, &functions.store_revenue)]
+        {
             let sums: HashMap<u32, Cents> =
                 map(sql, &format!("SELECT {column}, SUM(due) FROM dues NATURAL JOIN baskets GROUP BY {column}"), |row| row.get(0), cents)?;
-            self.compare(&shop.engine, sum, ids.iter().copied(), |key| sums.get(key).copied().unwrap_or_default());
-            let members: HashMap<u32, Vec<i64>> =
-                groups(sql, &format!("SELECT {column}, basket_id FROM baskets ORDER BY basket_id"), |row| row.get(0), |row| row.get(1))?;
-            self.compare(&shop.engine, baskets, ids.iter().copied(), |key| slice(members.get(key)));
+            self.compare(engine, sum, ids.iter().copied(), |key| sums.get(key).copied().unwrap_or_default());
         }
+        let sums: HashMap<(u32, u32), Cents> = map(
+            sql,
+            "SELECT store_id, SUM(due), week FROM dues NATURAL JOIN baskets GROUP BY store_id, week",
+            |row| Ok((row.get(0)?, row.get(2)?)),
+            cents,
+        )?;
+        self.compare(engine, &functions.week_revenue, keys.weeks.iter().copied(), |key| sums.get(key).copied().unwrap_or_default());
+
+        let sorted = "SELECT household_id, basket_id, store_id, week FROM baskets ORDER BY basket_id";
+        let members: HashMap<u32, Vec<i64>> = groups(sql, sorted, |row| row.get(0), |row| row.get(1))?;
+        self.compare(engine, &functions.household_baskets, keys.households.iter().copied(), |key| slice(members.get(key)));
+        let members: HashMap<(u32, u32), Vec<i64>> = groups(sql, sorted, |row| Ok((row.get(2)?, row.get(3)?)), |row| row.get(1))?;
+        self.compare(engine, &functions.week_baskets, keys.weeks.iter().copied(), |key| slice(members.get(key)));
+        let weeks: HashMap<u32, Vec<u32>> =
+            groups(sql, "SELECT store_id, week FROM baskets GROUP BY store_id, week ORDER BY week", |row| row.get(0), |row| row.get(1))?;
+        self.compare(engine, &functions.store_weeks, keys.stores.iter().copied(), |key| slice(weeks.get(key)));
         Ok(())
     }
 

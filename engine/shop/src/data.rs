@@ -39,6 +39,8 @@ pub struct Purchase {
     pub basket: i64,
     /// What.
     pub line: Line,
+    /// In which week of the year.
+    pub week: u32,
     /// When, in seconds since 1970.
     pub unix_time: i64,
 }
@@ -74,6 +76,7 @@ impl Data {
         let retail_discount = table.column("retail_disc_cents")?;
         let coupon = table.column("coupon_disc_cents")?;
         let coupon_match = table.column("coupon_match_disc_cents")?;
+        let week = table.column("week")?;
         let unix_time = table.column("unix_time")?;
         let mut row = StringRecord::new();
         while table.next(&mut row)? {
@@ -89,6 +92,7 @@ impl Data {
                     coupon: table.at_most(&row, coupon, MAX_CENTS)?,
                     coupon_match: table.at_most(&row, coupon_match, MAX_CENTS)?,
                 },
+                week: table.number(&row, week)?,
                 unix_time: table.number(&row, unix_time)?,
             })?;
         }
@@ -228,7 +232,7 @@ mod tests {
         )
         .expect("rows");
         let line = Line { product: 6, quantity: 2, sales: 70, retail_discount: 8, coupon: 9, coupon_match: 1 };
-        assert_eq!(rows, [Purchase { household: 3, store: 4, basket: 5, line, unix_time: 9 }]);
+        assert_eq!(rows, [Purchase { household: 3, store: 4, basket: 5, line, week: 1, unix_time: 9 }]);
     }
 
     #[test]

@@ -130,9 +130,14 @@ impl Database {
         self.rows("SELECT basket_id FROM baskets WHERE household_id = ? ORDER BY basket_id", [household], |row| row.get(0))
     }
 
-    /// The baskets of a store.
-    pub fn store_baskets(&self, store: u32) -> Result<Vec<i64>, ShopError> {
-        self.rows("SELECT basket_id FROM baskets WHERE store_id = ? ORDER BY basket_id", [store], |row| row.get(0))
+    /// The weeks in which a store sold something.
+    pub fn store_weeks(&self, store: u32) -> Result<Vec<u32>, ShopError> {
+        self.rows("SELECT DISTINCT week FROM baskets WHERE store_id = ? ORDER BY week", [store], |row| row.get(0))
+    }
+
+    /// The baskets of a store in a week.
+    pub fn week_baskets(&self, store: u32, week: u32) -> Result<Vec<i64>, ShopError> {
+        self.rows("SELECT basket_id FROM baskets WHERE store_id = ? AND week = ? ORDER BY basket_id", [store, week], |row| row.get(0))
     }
 
     /// The categories of a department.

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! price(product) ─┬─> basket_total(basket) ─┬─> household_spend(household)
-//! basket_lines ───┘                         └─> store_revenue(store)
+//! basket_lines ───┘                         └─> week_revenue ─────────> store_revenue(store)
 //! price(product) ─┬─> product_revenue(product) ─┬─> category_revenue ─> department_revenue(department)
 //! product_lines ──┘                             └─> category_top ─────> top_products(department, n)
 //! ```
 //!
-//! The largest department has thousands of products. Its categories stand between, so that one price change asks a
-//! hundred of them again and not every product; and a category whose best sellers stay the same ends the change there.
+//! A department has up to ten thousand products, and a store thousands of baskets in a year. Categories and weeks stand
+//! between, so that after one price change a sum asks a hundred parts again and not every product or basket; and a
+//! category whose best sellers stay the same ends the change there.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -67,15 +68,26 @@ impl Books {
         baskets.iter().map(|&basket| self.basket_total(cx, basket)).sum()
     }
 
-    /// The baskets of a store, as rows.
-    pub fn store_baskets(&self, cx: &Cx, store: u32) -> Answer<Arc<[i64]>> {
-        self.database.store_baskets(store).map(Arc::from)
+    /// The weeks in which a store sold something, as rows.
+    pub fn store_weeks(&self, cx: &Cx, store: u32) -> Answer<Arc<[u32]>> {
+        self.database.store_weeks(store).map(Arc::from)
     }
 
-    /// The sum of a store's baskets.
-    pub fn store_revenue(&self, cx: &Cx, store: u32) -> Answer<Cents> {
-        let baskets = self.store_baskets(cx, store)?;
+    /// The baskets of a store in a week, as rows.
+    pub fn week_baskets(&self, cx: &Cx, store: u32, week: u32) -> Answer<Arc<[i64]>> {
+        self.database.week_baskets(store, week).map(Arc::from)
+    }
+
+    /// The sum of a store's baskets in a week.
+    pub fn week_revenue(&self, cx: &Cx, store: u32, week: u32) -> Answer<Cents> {
+        let baskets = self.week_baskets(cx, store, week)?;
         baskets.iter().map(|&basket| self.basket_total(cx, basket)).sum()
+    }
+
+    /// The sum of a store's weeks.
+    pub fn store_revenue(&self, cx: &Cx, store: u32) -> Answer<Cents> {
+        let weeks = self.store_weeks(cx, store)?;
+        weeks.iter().map(|&week| self.week_revenue(cx, store, week)).sum()
     }
 
     /// The lines on which a product was sold, as rows.

@@ -22,6 +22,8 @@ pub struct Keys {
     pub households: Vec<u32>,
     /// Every store, and [`NOBODY`].
     pub stores: Vec<u32>,
+    /// Every week of every store.
+    pub weeks: Vec<(u32, u32)>,
     /// Every department, [`UNKNOWN`] included.
     pub departments: Vec<String>,
     /// Every category of every department.
@@ -37,6 +39,7 @@ impl Keys {
             baskets: all(&connection, "SELECT basket_id FROM baskets ORDER BY 1", |row| row.get(0))?,
             households: all(&connection, "SELECT DISTINCT household_id FROM baskets ORDER BY 1", |row| row.get(0))?,
             stores: all(&connection, "SELECT DISTINCT store_id FROM baskets ORDER BY 1", |row| row.get(0))?,
+            weeks: all(&connection, "SELECT DISTINCT store_id, week FROM baskets ORDER BY 1, 2", |row| Ok((row.get(0)?, row.get(1)?)))?,
             departments: all(&connection, "SELECT DISTINCT department FROM products ORDER BY 1", |row| row.get(0))?,
             categories: all(&connection, "SELECT DISTINCT department, category FROM products ORDER BY 1, 2", |row| {
                 Ok((row.get(0)?, row.get(1)?))

@@ -28,7 +28,8 @@ const TABLES: &str = "
     CREATE TABLE baskets (
         basket_id INTEGER PRIMARY KEY,
         household_id INTEGER NOT NULL,
-        store_id INTEGER NOT NULL
+        store_id INTEGER NOT NULL,
+        week INTEGER NOT NULL
     );
     CREATE TABLE lines (
         basket_id INTEGER NOT NULL REFERENCES baskets,
@@ -48,7 +49,7 @@ const TABLES: &str = "
 const INDICES: &str = "
     CREATE INDEX products_by_department ON products (department, category);
     CREATE INDEX baskets_by_household ON baskets (household_id);
-    CREATE INDEX baskets_by_store ON baskets (store_id);
+    CREATE INDEX baskets_by_store ON baskets (store_id, week);
     CREATE INDEX lines_by_product ON lines
         (product_id, quantity, sales, retail_discount, coupon, coupon_match);
     ANALYZE;
@@ -97,14 +98,14 @@ fn load_products(transaction: &Transaction<'_>, data: &Data) -> Result<(), ShopE
 }
 
 fn load_purchases(transaction: &Transaction<'_>, data: &Data) -> Result<(), ShopError> {
-    let mut basket = transaction.prepare("INSERT INTO baskets VALUES (?, ?, ?)")?;
+    let mut basket = transaction.prepare("INSERT INTO baskets VALUES (?, ?, ?, ?)")?;
     let mut line = transaction.prepare("INSERT INTO lines VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
     let mut lines_so_far: HashMap<i64, u32> = HashMap::new();
     let mut latest: HashMap<u32, (i64, UnitPrice)> = HashMap::new();
     data.purchases(|row| {
         let count = lines_so_far.entry(row.basket).or_default();
         if *count == 0 {
-            basket.execute(params![row.basket, row.household, row.store])?;
+            basket.execute(params![row.basket, row.household, row.store, row.week])?;
         }
         *count += 1;
         let sold = row.line;
