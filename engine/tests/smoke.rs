@@ -151,3 +151,41 @@ fn threads_and_waiters_share_one_async_flight() {
     assert_eq!(runs.load(Relaxed), 1);
     engine.assert_consistent();
 }
+
+#[test]
+fn every_one_of_many_dependants_is_marked() {
+    let engine = Engine::new();
+    let hub = engine.source("hub", |_: &()| 1_u64).unwrap();
+    let spoke = {
+        let hub = hub.clone();
+        engine.function("spoke", move |cx: &Cx, n: &u64| hub.get(cx, &()).unwrap() + n).unwrap()
+    };
+    for n in 0..10_000 {
+        spoke.get(&engine, &n).unwrap();
+    }
+    hub.set(&(), 5);
+    engine.assert_consistent();
+    for n in 0..10_000 {
+        assert_eq!(spoke.get(&engine, &n), Ok(n + 5));
+    }
+    engine.assert_consistent();
+}
+
+#[test]
+fn a_branch_that_is_no_longer_taken_marks_nothing() {
+    let engine = Engine::new();
+    let switch = engine.source("switch", |_: &()| true).unwrap();
+    let side = engine.source("side", |_: &()| 1_u64).unwrap();
+    let chosen = {
+        let (switch, side) = (switch.clone(), side.clone());
+        engine.function("chosen", move |cx: &Cx, _: &()| if switch.get(cx, &()).unwrap() { side.get(cx, &()).unwrap() } else { 0 }).unwrap()
+    };
+    assert_eq!(chosen.get(&engine, &()), Ok(1));
+    switch.set(&(), false);
+    assert_eq!(chosen.get(&engine, &()), Ok(0));
+    let marked = engine.stats().marked;
+    side.set(&(), 2);
+    assert_eq!(engine.stats().marked, marked + 1, "the source itself and nothing else");
+    assert!(chosen.existing(&()).is_some());
+    engine.assert_consistent();
+}

@@ -260,3 +260,31 @@ fn a_watched_generation_tells_its_watcher_exactly_of_its_end() {
         settled(&shop);
     });
 }
+
+#[test]
+fn a_body_that_read_outside_data_before_its_invalidation_is_not_served_after_it() {
+    use shuttle::sync::atomic::{AtomicU64, Ordering};
+    schedules(|| {
+        let engine = Engine::builder().sweep_threads(1).build();
+        let row = Arc::new(AtomicU64::new(1));
+        let function = {
+            let row = row.clone();
+            let body = move |_: &Cx, _: &()| {
+                let seen = row.load(Ordering::SeqCst);
+                thread::yield_now();
+                seen
+            };
+            engine.function("row", body).expect("a free name")
+        };
+        let reader = {
+            let (engine, function) = (engine.clone(), function.clone());
+            thread::spawn(move || function.get(&engine, &()).map(drop))
+        };
+        row.store(2, Ordering::SeqCst);
+        function.invalidate(&());
+        assert_eq!(function.get(&engine, &()), Ok(2), "P6: the old row after its invalidation returned");
+        reader.join().expect("no panic").expect("a value");
+        assert_eq!(function.get(&engine, &()), Ok(2), "I5: left consistent with the old row");
+        engine.assert_consistent();
+    });
+}
