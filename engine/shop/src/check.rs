@@ -11,7 +11,6 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row};
 use wellspring::{Engine, Function};
 
-use crate::database::UNKNOWN;
 use crate::error::ShopError;
 use crate::functions::{Answer, Ranked};
 use crate::keys::{Keys, TOP};
@@ -99,7 +98,7 @@ impl Check {
 
         let members: HashMap<(String, String), Vec<u32>> = groups(
             sql,
-            "SELECT department, product_id, category FROM catalogue ORDER BY 2",
+            "SELECT department, product_id, category FROM products ORDER BY 2",
             |row| Ok((row.get(0)?, row.get(2)?)),
             |row| row.get(1),
         )?;
@@ -107,9 +106,7 @@ impl Check {
 
         let members: HashMap<String, Vec<String>> =
             groups(sql, "SELECT department, category FROM products GROUP BY 1, 2 ORDER BY 1, 2", |row| row.get(0), |row| row.get(1))?;
-        self.compare(engine, &functions.categories, keys.departments.iter().cloned(), |key| {
-            if key == UNKNOWN { Arc::from([String::new()]) } else { slice(members.get(key)) }
-        });
+        self.compare(engine, &functions.categories, keys.departments.iter().cloned(), |key| slice(members.get(key)));
         Ok(())
     }
 
@@ -192,8 +189,8 @@ impl Check {
     }
 }
 
-/// The question in SQL's own words. `dues`: every line with what is due for it. `catalogue`: every product with its
-/// department, those nobody knows included. `sold`: every product that is on a line, with the sum of its dues.
+/// The question in SQL's own words. `dues`: every line with what is due for it. `sold`: every product that is on a line,
+/// with the sum of its dues.
 const VIEWS: &str = "
     CREATE TEMP TABLE dues AS
         WITH priced AS (
@@ -205,14 +202,9 @@ const VIEWS: &str = "
             FROM priced
         )
         SELECT basket_id, product_id, IIF(due < 0, 0, due) AS due FROM reduced;
-    CREATE TEMP TABLE catalogue AS
-        SELECT product_id, department, category FROM products
-        UNION ALL
-        SELECT product_id, '(not in the product file)', ''
-        FROM (SELECT product_id FROM lines EXCEPT SELECT product_id FROM products);
     CREATE TEMP TABLE sold AS
         SELECT product_id, department, category, SUM(due) AS revenue
-        FROM catalogue NATURAL JOIN dues GROUP BY product_id, department, category;
+        FROM products NATURAL JOIN dues GROUP BY product_id, department, category;
 ";
 
 /// The longest ranking that is asked for, per group.

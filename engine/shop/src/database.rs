@@ -12,8 +12,12 @@ use crate::error::ShopError;
 use crate::line::{Line, UnitPrice};
 use crate::schema::{self, Contents};
 
-/// Products that are sold and not in the product file belong to this department, under the empty category.
+/// Products that are sold and not in the product file belong to this department, under the empty category. Its name could
+/// not be that of a real one.
 pub const UNKNOWN: &str = "(not in the product file)";
+
+/// Files a product under [`UNKNOWN`], unless it is filed already.
+pub(crate) const ADD_UNKNOWN: &str = "INSERT INTO products VALUES (?, ?, '') ON CONFLICT DO NOTHING";
 
 /// An open shop database.
 pub struct Database {
@@ -142,29 +146,16 @@ impl Database {
 
     /// The categories of a department.
     pub fn categories(&self, department: &str) -> Result<Vec<String>, ShopError> {
-        if department == UNKNOWN {
-            return Ok(vec![String::new()]);
-        }
         self.rows("SELECT DISTINCT category FROM products WHERE department = ? ORDER BY category", [department], |row| row.get(0))
     }
 
     /// The products of a category of a department.
     pub fn category_products(&self, department: &str, category: &str) -> Result<Vec<u32>, ShopError> {
-        if department == UNKNOWN {
-            let sql = "SELECT DISTINCT product_id FROM lines
-                       WHERE product_id NOT IN (SELECT product_id FROM products) ORDER BY product_id";
-            return self.rows(sql, [], |row| row.get(0));
-        }
         self.rows(
             "SELECT product_id FROM products WHERE department = ? AND category = ? ORDER BY product_id",
             [department, category],
             |row| row.get(0),
         )
-    }
-
-    /// Whether the product file knows this product.
-    pub fn is_known(&self, product: u32) -> Result<bool, ShopError> {
-        self.with(|connection| connection.prepare_cached("SELECT 1 FROM products WHERE product_id = ?")?.exists([product]))
     }
 
     /// Writes the price of a product.
@@ -180,10 +171,12 @@ impl Database {
         Ok(())
     }
 
-    /// Adds a line to a basket that exists; an error when it does not.
-    pub fn add_line(&self, basket: i64, line: &Line) -> Result<(), ShopError> {
+    /// Adds a line to a basket that exists; an error when it does not. True when its product had not been heard of: it is
+    /// now one of the [`UNKNOWN`] ones.
+    pub fn add_line(&self, basket: i64, line: &Line) -> Result<bool, ShopError> {
         let added = self.with(|connection| {
-            connection
+            let transaction = connection.unchecked_transaction()?;
+            let lines = transaction
                 .prepare_cached(
                     "INSERT INTO lines
                      SELECT basket_id,
@@ -191,12 +184,15 @@ impl Database {
                             ?2, ?3, ?4, ?5, ?6, ?7
                      FROM baskets WHERE basket_id = ?1",
                 )?
-                .execute(params![basket, line.product, line.quantity, line.sales, line.retail_discount, line.coupon, line.coupon_match])
+                .execute(params![basket, line.product, line.quantity, line.sales, line.retail_discount, line.coupon, line.coupon_match])?;
+            if lines == 0 {
+                return Ok(None);
+            }
+            let products = transaction.prepare_cached(ADD_UNKNOWN)?.execute(params![line.product, UNKNOWN])?;
+            transaction.commit()?;
+            Ok(Some(products > 0))
         })?;
-        if added == 0 {
-            return Err(ShopError::Data(format!("there is no basket {basket}")));
-        }
-        Ok(())
+        added.ok_or_else(|| ShopError::Data(format!("there is no basket {basket}")))
     }
 }
 

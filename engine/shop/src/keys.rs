@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use crate::database::{Database, UNKNOWN};
+use crate::database::Database;
 use crate::error::ShopError;
 
 /// Ids that no data file uses. The shop is asked for them too: a product that does not exist must have an answer.
@@ -14,7 +14,7 @@ pub const TOP: [u32; 2] = [3, 10];
 /// Every key the run may ask for, read once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// Every product that is in the product file or on a line, and [`NOBODY`].
+    /// Every product, and [`NOBODY`].
     pub products: Vec<u32>,
     /// Every basket.
     pub baskets: Vec<i64>,
@@ -24,7 +24,7 @@ pub struct Keys {
     pub stores: Vec<u32>,
     /// Every week of every store.
     pub weeks: Vec<(u32, u32)>,
-    /// Every department, [`UNKNOWN`] included.
+    /// Every department, that of the products nobody has heard of included.
     pub departments: Vec<String>,
     /// Every category of every department.
     pub categories: Vec<(String, String)>,
@@ -35,7 +35,7 @@ impl Keys {
     pub fn read(database: &Database) -> Result<Self, ShopError> {
         let connection = database.connect()?;
         let mut keys = Self {
-            products: all(&connection, "SELECT product_id FROM products UNION SELECT product_id FROM lines ORDER BY 1", |row| row.get(0))?,
+            products: all(&connection, "SELECT product_id FROM products ORDER BY 1", |row| row.get(0))?,
             baskets: all(&connection, "SELECT basket_id FROM baskets ORDER BY 1", |row| row.get(0))?,
             households: all(&connection, "SELECT DISTINCT household_id FROM baskets ORDER BY 1", |row| row.get(0))?,
             stores: all(&connection, "SELECT DISTINCT store_id FROM baskets ORDER BY 1", |row| row.get(0))?,
@@ -48,8 +48,6 @@ impl Keys {
         keys.products.push(NOBODY);
         keys.households.push(NOBODY);
         keys.stores.push(NOBODY);
-        keys.departments.push(UNKNOWN.to_owned());
-        keys.categories.push((UNKNOWN.to_owned(), String::new()));
         Ok(keys)
     }
 }

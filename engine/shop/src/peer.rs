@@ -5,7 +5,6 @@
 
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
-use crate::database::UNKNOWN;
 use crate::error::ShopError;
 use crate::functions::Ranked;
 use crate::line::{Cents, UnitPrice};
@@ -24,9 +23,7 @@ pub struct Peer<'c> {
     household_spend: Statement<'c>,
     store_revenue: Statement<'c>,
     department_revenue: Statement<'c>,
-    unknown_revenue: Statement<'c>,
     top_products: Statement<'c>,
-    unknown_top: Statement<'c>,
 }
 
 impl<'c> Peer<'c> {
@@ -56,11 +53,6 @@ impl<'c> Peer<'c> {
                  CROSS JOIN lines l ON l.product_id = d.product_id
                  WHERE d.department = ?",
             )?,
-            unknown_revenue: prepare(
-                "SELECT COALESCE(SUM(AMOUNT), 0)
-                 FROM lines l LEFT JOIN prices p USING (product_id)
-                 WHERE NOT EXISTS (SELECT 1 FROM products d WHERE d.product_id = l.product_id)",
-            )?,
             // Sums by product before it sorts them: half the time of grouping the joined lines.
             top_products: prepare(
                 "WITH sold AS MATERIALIZED (
@@ -70,13 +62,6 @@ impl<'c> Peer<'c> {
                      WHERE d.department = ?)
                  SELECT product_id, revenue FROM sold
                  WHERE revenue > 0 ORDER BY revenue DESC, product_id LIMIT ?",
-            )?,
-            unknown_top: prepare(
-                "SELECT l.product_id, SUM(AMOUNT) AS revenue
-                 FROM lines l LEFT JOIN prices p USING (product_id)
-                 WHERE NOT EXISTS (SELECT 1 FROM products d WHERE d.product_id = l.product_id)
-                 GROUP BY l.product_id HAVING revenue > 0
-                 ORDER BY revenue DESC, l.product_id LIMIT ?",
             )?,
         })
     }
@@ -103,21 +88,14 @@ impl<'c> Peer<'c> {
 
     /// What a department takes in.
     pub fn department_revenue(&mut self, department: &str) -> Result<Cents, ShopError> {
-        if department == UNKNOWN {
-            return cents(&mut self.unknown_revenue, []);
-        }
         cents(&mut self.department_revenue, [department])
     }
 
     /// A department's best sellers.
     pub fn top_products(&mut self, department: &str, n: u32) -> Result<Vec<Ranked>, ShopError> {
         let ranked = |row: &rusqlite::Row<'_>| Ok(Ranked { product: row.get(0)?, revenue: Cents(row.get(1)?) });
-        let rows: Result<_, rusqlite::Error> = if department == UNKNOWN {
-            self.unknown_top.query_map([n], ranked)?.collect()
-        } else {
-            self.top_products.query_map(params![department, n], ranked)?.collect()
-        };
-        Ok(rows?)
+        let rows = self.top_products.query_map(params![department, n], ranked)?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 }
 

@@ -55,7 +55,7 @@ pub struct Tally {
 }
 
 impl Side {
-    /// Calls per second while this side was asked.
+    /// Calls per second and reader while this side was asked.
     pub fn rate(&self) -> f64 {
         if self.time.is_zero() { 0.0 } else { self.calls as f64 / self.time.as_secs_f64() }
     }
@@ -69,7 +69,7 @@ impl Side {
         all
     }
 
-    /// Adds what another reader did on this side, for the latencies; rates add up by themselves.
+    /// Adds what another reader did on this side.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.calls += other.calls;
         self.time += other.time;

@@ -1,10 +1,11 @@
 //! The tables, and filling them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, Transaction, params};
 
 use crate::data::Data;
+use crate::database::{ADD_UNKNOWN, UNKNOWN};
 use crate::error::ShopError;
 use crate::line::UnitPrice;
 
@@ -20,7 +21,7 @@ const TABLES: &str = "
         department TEXT NOT NULL,
         category TEXT NOT NULL
     );
-    -- Not a column of products: some products are sold and have a price, and no row there.
+    -- Not a column of products: not every product has a price.
     CREATE TABLE prices (
         product_id INTEGER PRIMARY KEY,
         millicents INTEGER NOT NULL CHECK (millicents >= 0)
@@ -102,6 +103,7 @@ fn load_purchases(transaction: &Transaction<'_>, data: &Data) -> Result<(), Shop
     let mut line = transaction.prepare("INSERT INTO lines VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
     let mut lines_so_far: HashMap<i64, u32> = HashMap::new();
     let mut latest: HashMap<u32, (i64, UnitPrice)> = HashMap::new();
+    let mut sold_products: HashSet<u32> = HashSet::new();
     data.purchases(|row| {
         let count = lines_so_far.entry(row.basket).or_default();
         if *count == 0 {
@@ -119,6 +121,7 @@ fn load_purchases(transaction: &Transaction<'_>, data: &Data) -> Result<(), Shop
             sold.coupon,
             sold.coupon_match
         ])?;
+        sold_products.insert(sold.product);
         if let Some(price) = sold.shelf_price() {
             let newest = latest.entry(sold.product).or_insert((row.unix_time, price));
             if newest.0 <= row.unix_time {
@@ -127,6 +130,10 @@ fn load_purchases(transaction: &Transaction<'_>, data: &Data) -> Result<(), Shop
         }
         Ok(())
     })?;
+    let mut unknown = transaction.prepare(ADD_UNKNOWN)?;
+    for product in sold_products {
+        unknown.execute(params![product, UNKNOWN])?;
+    }
     // A product that was never sold with a quantity has no price, rather than a made-up one.
     let mut price = transaction.prepare("INSERT INTO prices VALUES (?, ?)")?;
     for (product, (_, newest)) in latest {

@@ -43,18 +43,17 @@ impl Shop {
     /// Adds a line to a basket. The totals of the basket and of the product are stale when this returns, by one sweep.
     /// Says how many keys were invalidated.
     pub fn add_line(&self, basket: i64, line: &Line) -> Result<u64, ShopError> {
-        self.database().add_line(basket, line)?;
-        let known = self.database().is_known(line.product)?;
+        let unheard_of = self.database().add_line(basket, line)?;
         let functions = self.books.functions();
         self.engine.batch(|batch| {
             batch.invalidate(&functions.basket_lines, &basket);
             batch.invalidate(&functions.product_lines, &line.product);
-            if !known {
-                // It may be the first line of a product nobody knew of.
+            if unheard_of {
+                batch.invalidate(&functions.categories, &UNKNOWN.to_owned());
                 batch.invalidate(&functions.category_products, &(UNKNOWN.to_owned(), String::new()));
             }
         });
-        Ok(if known { 2 } else { 3 })
+        Ok(if unheard_of { 4 } else { 2 })
     }
 
     /// Computes every value of `keys`, so that the run starts from a full cache.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::database::{Database, UNKNOWN};
+use crate::database::Database;
 use crate::error::ShopError;
 use crate::keys::{Keys, NOBODY, TOP};
 use crate::line::MAX_QUANTITY;
@@ -77,10 +77,10 @@ impl Population {
         let departments: HashMap<&str, u32> = keys.departments.iter().map(String::as_str).zip(0..).collect();
         let connection = database.connect()?;
         let mut statement = connection.prepare(
-            "SELECT l.product_id, l.basket_id, b.household_id, b.store_id, COALESCE(p.department, ?)
-             FROM lines l JOIN baskets b USING (basket_id) LEFT JOIN products p USING (product_id)",
+            "SELECT l.product_id, l.basket_id, b.household_id, b.store_id, p.department
+             FROM lines l JOIN baskets b USING (basket_id) JOIN products p USING (product_id)",
         )?;
-        let lines = statement.query_map([UNKNOWN], |row| {
+        let lines = statement.query_map([], |row| {
             Ok(Member {
                 product: row.get(0)?,
                 basket: row.get(1)?,
