@@ -1,0 +1,13 @@
+//! What the engine-wide tests and the fuzz targets share: random programs, an oracle that says what each of them must
+//! return and how often its bodies may run, and the worlds (engine, handles, drop counters) they are compared with.
+#![forbid(unsafe_code)]
+
+pub mod concurrent;
+pub mod expr;
+pub mod op;
+pub mod oracle;
+pub mod program;
+pub mod sequential;
+pub mod tracked;
+pub mod waking;
+pub mod world;
