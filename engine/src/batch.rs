@@ -1,5 +1,7 @@
 //! Several changes, one commit.
 
+use std::collections::HashMap;
+
 use crate::fault::Fault;
 use crate::graph::Graph;
 use crate::handle::{Handle, Source};
@@ -15,37 +17,50 @@ use crate::value::Value;
 #[derive(Debug)]
 pub struct Batch<'e> {
     graph: &'e Arc<Graph>,
-    roots: Collected,
+    changes: Collected,
 }
 
-/// Roots on their way to a sweep. Values that never get there are given back to the collector.
-struct Collected(Roots, Arc<Graph>);
+/// Changes on their way to a sweep. Values that never get there are given back to the collector.
+struct Collected {
+    graph: Arc<Graph>,
+    roots: Roots,
+    /// Slot to (version, value word): the last set of a key wins.
+    sets: HashMap<u32, (u32, u64), ahash::RandomState>,
+}
+
+impl Collected {
+    fn unset(&mut self, slot: u32) {
+        if let Some((_, word)) = self.sets.remove(&slot)
+            && let Some(retired) = self.graph.function(slot).retired_value(word)
+        {
+            self.graph.collector.retire(retired);
+        }
+    }
+}
 
 impl std::fmt::Debug for Collected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} changes", self.0.len())
+        write!(f, "{} changes", self.roots.len() + self.sets.len())
     }
 }
 
 impl Drop for Collected {
     fn drop(&mut self) {
-        for root in self.0.drain(..) {
-            if let Root::Set { slot, word, .. } = root
-                && let Some(retired) = self.1.function(slot).retired_value(word)
-            {
-                self.1.collector.retire(retired);
-            }
+        for slot in self.sets.keys().copied().collect::<Vec<_>>() {
+            self.unset(slot);
         }
     }
 }
 
 impl<'e> Batch<'e> {
     pub(crate) fn new(graph: &'e Arc<Graph>) -> Batch<'e> {
-        Batch { graph, roots: Collected(Roots::new(), graph.clone()) }
+        Batch { graph, changes: Collected { graph: graph.clone(), roots: Roots::new(), sets: HashMap::default() } }
     }
 
     pub(crate) fn into_roots(mut self) -> Roots {
-        std::mem::take(&mut self.roots.0)
+        let mut roots = std::mem::take(&mut self.changes.roots);
+        roots.extend(self.changes.sets.drain().map(|(slot, (version, word))| Root::Set { slot, version, word }));
+        roots
     }
 
     fn check(&self, graph: &Arc<Graph>) {
@@ -73,18 +88,11 @@ impl<'e> Batch<'e> {
         self.check(&source.graph);
         // An earlier set of the key in this batch must not survive a later one that equals the value of today.
         if let Some((slot, _)) = source.data.find(self.graph, source.hash(key), key) {
-            let graph = self.graph;
-            self.roots.0.retain(|root| match root {
-                Root::Set { slot: set, word, .. } if *set == slot => {
-                    if let Some(retired) = graph.function(slot).retired_value(*word) {
-                        graph.collector.retire(retired);
-                    }
-                    false
-                }
-                _ => true,
-            });
+            self.changes.unset(slot);
         }
-        self.roots.0.extend(source.set_root(key, value)?);
+        if let Some(Root::Set { slot, version, word }) = source.set_root(key, value)? {
+            self.changes.sets.insert(slot, (version, word));
+        }
         Ok(())
     }
 
@@ -94,7 +102,7 @@ impl<'e> Batch<'e> {
     /// If the function is another engine's.
     pub fn invalidate<K: Key, V: Value, Q: ?Sized + Lookup<K>>(&mut self, function: &Handle<K, V>, key: &Q) {
         self.check(&function.graph);
-        self.roots.0.extend(function.root(key));
+        self.changes.roots.extend(function.root(key));
     }
 
     /// Invalidates every key of a function at the commit.
@@ -103,6 +111,6 @@ impl<'e> Batch<'e> {
     /// If the function is another engine's.
     pub fn invalidate_all<K: Key, V: Value>(&mut self, function: &Handle<K, V>) {
         self.check(&function.graph);
-        self.roots.0.push(Root::Function { id: function.data.id });
+        self.changes.roots.push(Root::Function { id: function.data.id });
     }
 }

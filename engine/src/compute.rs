@@ -7,7 +7,7 @@ use crate::deps::{Dep, Recorded, UNSTORED};
 use crate::fault::Fault;
 use crate::flight::{Flight, Joined, Outcome, Running, panic_message};
 use crate::function::{Body, FnData, flight_key};
-use crate::graph::{AnyFunction, Graph, Refresh};
+use crate::graph::{AnyFunction, Ended, Graph, Refresh};
 use crate::key::Key;
 use crate::log::What;
 use crate::node::{HAS_VALUE, Head};
@@ -20,7 +20,8 @@ use crate::verify::{LAST_EPOCH, Next, Settle};
 /// A flight that ended on this thread.
 pub(crate) struct Ran<V> {
     pub(crate) value: V,
-    /// In the node, under the flight's epoch.
+    pub(crate) ended: Ended,
+    /// In the node under the flight's epoch.
     pub(crate) stored: bool,
 }
 
@@ -98,8 +99,8 @@ impl<K: Key, V: Value> FnData<K, V> {
             Ok(Some(result)) => result,
             Ok(None) => {
                 graph.abandon(slot, flight);
-                self.hand_over(graph, key, &value, start);
-                return Ok(Ran { value, stored: false });
+                self.hand_over(graph, key, &value, start, Ended::Hopeless);
+                return Ok(Ran { value, ended: Ended::Hopeless, stored: false });
             }
             Err(panic) => {
                 let fault = Fault::Panicked { function: self.name.clone(), message: panic_message(&*panic) };
@@ -122,27 +123,31 @@ impl<K: Key, V: Value> FnData<K, V> {
                     crate::stats::add(&graph.counters.mine().cut_offs, 1);
                 }
                 graph.note(if equal { What::CutOff } else { What::Computed }, slot);
+                let unverifiable = recorded.as_slice().iter().any(|dep| dep.epoch == UNSTORED);
                 if waiters {
-                    graph.end_flight(key, Outcome { start, stored: true, doomed: !consistent, ..Outcome::default() });
+                    graph.end_flight(
+                        key,
+                        Outcome { start, stored: true, doomed: !consistent, hopeless: unverifiable, ..Outcome::default() },
+                    );
                 }
-                Ok(Ran { value, stored: true })
+                Ok(Ran { value, ended: if unverifiable { Ended::Hopeless } else { Ended::Stored }, stored: true })
             }
             Published::Superseded => {
                 if let Some(retired) = word.and_then(|word| self.retired_value(word)) {
                     graph.collector.retire(retired);
                 }
-                self.hand_over(graph, key, &value, start);
-                Ok(Ran { value, stored: false })
+                self.hand_over(graph, key, &value, start, Ended::Moved);
+                Ok(Ran { value, ended: Ended::Moved, stored: false })
             }
         }
     }
 
     /// A result that stays out of the node goes to those who waited from the start.
-    fn hand_over(&self, graph: &Graph, key: crate::flight::FlightKey, value: &V, start: u64) {
+    fn hand_over(&self, graph: &Graph, key: crate::flight::FlightKey, value: &V, start: u64, ended: Ended) {
         if graph.is_waited_for(key) {
             let shared = catch_unwind(AssertUnwindSafe(|| value.clone())).ok();
             let value = shared.map(|value| Arc::new(value) as Arc<dyn std::any::Any + Send + Sync>);
-            graph.end_flight(key, Outcome { start, value, doomed: true, ..Outcome::default() });
+            graph.end_flight(key, Outcome { start, value, doomed: true, hopeless: ended == Ended::Hopeless, ..Outcome::default() });
         }
     }
 
@@ -208,11 +213,11 @@ impl<K: Key, V: Value> FnData<K, V> {
                     return Ok((ran.value, if ran.stored { flight.epoch() } else { UNSTORED }));
                 }
                 Next::Run(at, head) => match graph.function(at).refresh(graph, at, head) {
-                    Refresh::Moved | Refresh::Ran(Ok(true)) => {}
+                    Refresh::Moved | Refresh::Ran(Ok(Ended::Stored | Ended::Moved)) => {}
                     Refresh::Ran(_) => settle.force(),
                     Refresh::Started(flight) => {
                         let outcome = Joined::starter(graph, flight).blocking(Running::here(graph.id))?.wait();
-                        if !outcome.stored {
+                        if outcome.fault.is_some() || outcome.hopeless {
                             settle.force();
                         }
                     }
@@ -263,7 +268,7 @@ impl<K: Key, V: Value> FnData<K, V> {
                     continue;
                 }
                 Next::Run(at, head) => match graph.function(at).refresh(graph, at, head) {
-                    Refresh::Moved | Refresh::Ran(Ok(true)) => continue,
+                    Refresh::Moved | Refresh::Ran(Ok(Ended::Stored | Ended::Moved)) => continue,
                     Refresh::Ran(Err(Fault::Gone)) if at == slot => return Err(Fault::Gone.into()),
                     Refresh::Ran(_) => {
                         settle.force();
@@ -282,7 +287,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             let commit = joined.commit;
             let outcome = joined.blocking(blocked(cx))?.await;
             if at != slot {
-                if outcome.fault.is_some() {
+                if outcome.fault.is_some() || outcome.hopeless {
                     settle.force();
                 }
                 continue;

@@ -33,6 +33,8 @@ pub(crate) struct Outcome {
     pub(crate) stored: bool,
     /// A commit fell into the flight: a stored result is for the same waiters only.
     pub(crate) doomed: bool,
+    /// Running it again would end the same way: see [`Ended::Hopeless`](crate::graph::Ended::Hopeless).
+    pub(crate) hopeless: bool,
 }
 
 /// The record of one flight that somebody waits for.
@@ -53,6 +55,8 @@ struct Board {
     wakers: Vec<(u64, Waker)>,
     interest: usize,
     next: u64,
+    /// The last waiter left while somebody was polling: the poller drops the future.
+    cancelled: bool,
 }
 
 const SHARDS: usize = if cfg!(any(loom, shuttle)) { 1 } else { 16 };
@@ -214,16 +218,12 @@ impl Flight {
             board.outcome = Some(outcome);
             std::mem::take(&mut board.wakers)
         };
-        for (_, waker) in wakers {
-            waker.wake();
-        }
+        wake(wakers.into_iter().map(|(_, waker)| waker));
     }
 
     fn wake_all(&self) {
         let wakers: Vec<Waker> = lock(&self.board).wakers.iter().map(|(_, waker)| waker.clone()).collect();
-        for waker in wakers {
-            waker.wake();
-        }
+        wake(wakers.into_iter());
     }
 
     fn outcome(&self) -> Option<Outcome> {
@@ -241,23 +241,36 @@ impl Flight {
             std::panic::catch_unwind(poll)
         };
         let ended = match result {
-            Ok(Poll::Pending) => return,
+            Ok(Poll::Pending) => {
+                drop(future);
+                return self.drop_cancelled();
+            }
             Ok(Poll::Ready(())) => None,
             Err(panic) => Some(panic_message(&*panic)),
         };
         let finished = future.take();
         drop(future);
         drop_quietly(finished);
-        if let Some(message) = ended
-            && let Some(graph) = self.graph.upgrade()
-        {
-            graph.abandon(self.slot, self.head);
-            let fault = Fault::Panicked { function: graph.function_name(self.slot), message };
-            graph.end_flight((self.slot, self.head.epoch()), Outcome { fault: Some(fault), start: self.start, ..Outcome::default() });
+        if let Some(graph) = self.graph.upgrade() {
+            let fault = ended.map(|message| Fault::Panicked { function: graph.function_name(self.slot), message });
+            if fault.is_some() {
+                graph.abandon(self.slot, self.head);
+            }
+            // Does nothing where the body's end has posted already; without that, the node was removed under the flight.
+            graph.end_flight((self.slot, self.head.epoch()), Outcome { fault, start: self.start, ..Outcome::default() });
         }
-        // A future that ended without posting lost its node to a removal or a newer flight.
         if self.outcome().is_none() {
             self.post(Outcome { start: self.start, ..Outcome::default() });
+        }
+    }
+
+    /// Drops the future of a cancelled flight, unless somebody polls it: then that one does.
+    fn drop_cancelled(&self) {
+        if lock(&self.board).cancelled
+            && let Ok(mut future) = self.future.try_lock()
+        {
+            let future = future.take();
+            drop_quietly(future);
         }
     }
 
@@ -273,9 +286,17 @@ impl Flight {
             shard.remove(&key);
             graph.abandon(self.slot, self.head);
         }
-        let future = lock(&self.future).take();
-        drop_quietly(future);
+        // The body itself may be what drops its last waiter: its poll holds the future's lock, so it is only told.
+        lock(&self.board).cancelled = true;
+        self.drop_cancelled();
         self.post(Outcome { start: self.start, ..Outcome::default() });
+    }
+}
+
+/// Wakers are an executor's code: one that panics keeps nobody else asleep.
+fn wake(wakers: impl Iterator<Item = Waker>) {
+    for waker in wakers {
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cx::Cx;
 use crate::deps::DepList;
 use crate::fault::Fault;
 use crate::flight::FlightKey;
-use crate::graph::{AnyFunction, Graph, Refresh};
+use crate::graph::{AnyFunction, Ended, Graph, Refresh};
 use crate::key::{BoxedKey, Key, Lookup, is_word, key_from_word};
 use crate::node::{HAS_VALUE, Head, LAST_VERSION, State};
 use crate::page::CHUNK;
@@ -351,7 +351,7 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         match &*body {
             Body::Sync(_) => match graph.claim(slot, head) {
                 None => Refresh::Moved,
-                Some(flight) => Refresh::Ran(self.run(graph, slot, flight, &body).map(|ran| ran.is_some_and(|ran| ran.stored))),
+                Some(flight) => Refresh::Ran(self.run(graph, slot, flight, &body).map(|ran| ran.map_or(Ended::Moved, |ran| ran.ended))),
             },
             Body::Async(_) => match self.start(graph, slot, head) {
                 None => Refresh::Moved,

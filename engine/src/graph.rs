@@ -55,12 +55,23 @@ pub(crate) trait AnyFunction: Send + Sync + Any {
 
 /// What came of asking a function for a new value.
 pub(crate) enum Refresh {
-    /// A flight ended on this thread. `true`: its result is in the node (perhaps marked again meanwhile).
-    Ran(Result<bool, Fault>),
+    /// A flight ended on this thread.
+    Ran(Result<Ended, Fault>),
     /// An asynchronous flight is under way.
     Started(Arc<Flight>),
     /// Somebody else moved the node first: look again.
     Moved,
+}
+
+/// How a flight ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Its result is in the node, perhaps marked again meanwhile.
+    Stored,
+    /// The node belongs to a newer flight, or was removed.
+    Moved,
+    /// Its result was made from a fault or from a value that is nowhere stored: running it again would end the same way.
+    Hopeless,
 }
 
 impl Graph {
@@ -80,15 +91,24 @@ impl Graph {
         Head(self.row(slot).head.load(Ordering::Acquire))
     }
 
+    /// The other node's head, read after our own was moved: of a sweep that has marked a dependency and looks at a dependant,
+    /// and an owner of the dependant that looks at the dependency, one must see the other.
+    #[inline(always)]
+    pub(crate) fn head_after_mark(&self, slot: u32) -> Head {
+        // SeqCst: with the SeqCst swing before it, the one store-load order between two words in the engine (DESIGN.md §5).
+        Head(self.row(slot).head.load(Ordering::SeqCst))
+    }
+
     /// Moves a head; `Err` carries what it is now.
     #[inline(always)]
     pub(crate) fn swing(&self, slot: u32, from: Head, to: Head) -> Result<(), Head> {
-        // AcqRel: Release publishes the columns written in the old state, Acquire sees those of the previous owner.
+        // SeqCst: as AcqRel (Release publishes the columns written in the old state, Acquire sees those of the previous
+        // owner), and ordered before `head_after_mark`. On x86 the same instruction.
         if fault!("relaxed_publish") {
             let swung = self.row(slot).head.compare_exchange(from.0, to.0, Ordering::Relaxed, Ordering::Relaxed);
             return swung.map(drop).map_err(Head);
         }
-        match self.row(slot).head.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire) {
+        match self.row(slot).head.compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Acquire) {
             Ok(_) => Ok(()),
             Err(now) => Err(Head(now)),
         }

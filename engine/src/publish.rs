@@ -134,7 +134,7 @@ impl Graph {
     /// Puts one edge into the dependency's list, unless it is there (`known` = our list's epoch for it) or has moved on.
     pub(crate) fn link(&self, slot: u32, generation: u32, dep: Dep, known: Option<u32>) -> Standing {
         if let Some(known) = known {
-            let head = self.head(dep.slot);
+            let head = self.head_after_mark(dep.slot);
             if head.is_consistent() && (head.epoch() == known || fault!("prefix_trusted")) && self.unchanged(dep) {
                 // A mark from here on finds the edge in the list and meets this node `Publishing` or `Verifying`.
                 return Standing::Linked(known);

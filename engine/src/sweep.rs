@@ -56,7 +56,15 @@ struct Found {
     lists: Vec<u32>,
     freed: Freed,
     notices: Vec<Notice>,
+    /// Flights on sources that a set put an end to.
+    ended: Vec<crate::flight::FlightKey>,
     marked: u64,
+}
+
+/// Whom to wake once the sweep is over.
+struct Told {
+    notices: Vec<Notice>,
+    ended: Vec<crate::flight::FlightKey>,
 }
 
 impl Sweeper {
@@ -74,49 +82,50 @@ impl Sweeper {
 
 impl Graph {
     /// Queues the roots and returns when everything below them is marked. The number is this commit's.
+    ///
+    /// Whoever finds nobody sweeping sweeps for all who have queued, hands the role on, and only then wakes watchers and
+    /// waiters: a waker is an executor's code and may commit in its turn.
     pub(crate) fn commit(self: &Arc<Graph>, roots: Roots) -> u64 {
         let sweeper = &self.sweeper;
         let mut queue = lock(&sweeper.queue);
         queue.tickets += 1;
         let ticket = queue.tickets;
         queue.waiting.push(roots);
-        if queue.sweeping {
+        while queue.sweeping && queue.finished < ticket && !fault!("returns_before_ticket") {
             queue.asleep += 1;
-            while queue.finished < ticket && !fault!("returns_before_ticket") {
-                queue = match sweeper.done.wait(queue) {
-                    Ok(guard) => guard,
-                    Err(poisoned) => poisoned.into_inner(),
-                };
-            }
+            queue = match sweeper.done.wait(queue) {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            };
             queue.asleep -= 1;
+        }
+        if queue.sweeping || queue.finished >= ticket {
             drop(queue);
         } else {
             queue.sweeping = true;
-            loop {
-                let requests = std::mem::take(&mut queue.waiting);
-                if requests.is_empty() {
-                    queue.sweeping = false;
-                    break;
-                }
-                drop(queue);
-                let count = requests.len() as u64;
-                let notices = self.sweep(requests);
-                // Release: whoever sees the number sees the marks. Only the one sweeper writes it.
-                self.commit.fetch_add(count, Ordering::Release);
-                self.notify(notices);
-                queue = lock(&sweeper.queue);
-                queue.finished += count;
-                if queue.asleep > 0 {
-                    sweeper.done.notify_all();
-                }
+            let requests = std::mem::take(&mut queue.waiting);
+            drop(queue);
+            let count = requests.len() as u64;
+            let told = self.sweep(requests);
+            // Release: whoever sees the number sees the marks. Only the one sweeper writes it.
+            self.commit.fetch_add(count, Ordering::Release);
+            queue = lock(&sweeper.queue);
+            queue.finished += count;
+            queue.sweeping = false;
+            if queue.asleep > 0 {
+                sweeper.done.notify_all();
             }
             drop(queue);
+            for key in told.ended {
+                self.end_flight(key, crate::flight::Outcome { start: u64::MAX, ..Default::default() });
+            }
+            self.notify(told.notices);
         }
         self.collector.reap();
         ticket
     }
 
-    fn sweep(self: &Arc<Graph>, requests: Vec<Roots>) -> Vec<Notice> {
+    fn sweep(self: &Arc<Graph>, requests: Vec<Roots>) -> Told {
         // Relaxed: statistics.
         self.sweeper.sweeps.fetch_add(1, Ordering::Relaxed);
         let mut found = Found::default();
@@ -138,7 +147,7 @@ impl Graph {
         }
         self.edges.give_back(found.freed);
         self.sweeper.marked.fetch_add(found.marked, Ordering::Relaxed);
-        found.notices
+        Told { notices: found.notices, ended: found.ended }
     }
 
     fn begin(&self, root: Root, found: &mut Found, direct: &mut Found) {
@@ -285,7 +294,7 @@ impl Graph {
             now = other;
         }
         if now.has(WAITERS) {
-            self.end_flight((slot, now.epoch()), crate::flight::Outcome { start: u64::MAX, ..Default::default() });
+            direct.ended.push((slot, now.epoch()));
         }
     }
 
@@ -323,7 +332,7 @@ impl Graph {
     /// One dependant: the CAS that wins is the visited mark, and the winner owns the node's list.
     #[inline(always)]
     fn mark(&self, slot: u32, color: State, found: &mut Found) {
-        let mut now = self.head(slot);
+        let mut now = self.head_after_mark(slot);
         loop {
             let to = match now.state() {
                 State::Consistent => now.in_state(color).without(WATCHED),
@@ -346,24 +355,13 @@ impl Graph {
     }
 
     fn level_in_parallel(self: &Arc<Graph>, frontier: Vec<u32>, found: &mut Found) {
-        let level = Arc::new(Level {
-            graph: self.clone(),
-            frontier,
-            next: AtomicU64::new(0),
-            gathered: Mutex::new((Found::default(), 0)),
-            done: Condvar::new(),
-        });
-        let helpers = self.sweeper.workers.help(&level);
+        let level = Arc::new(Level { graph: self.clone(), frontier, next: AtomicU64::new(0), gathered: Mutex::new(Found::default()) });
+        let done = Arc::new(Done { count: Mutex::new(0), bell: Condvar::new() });
+        let helpers = self.sweeper.workers.help(&level, &done);
         level.work();
         // The caller parks here and takes no other job: a pool that steals could run a body below a held ticket.
-        let mut gathered = lock(&level.gathered);
-        while gathered.1 < helpers + 1 {
-            gathered = match level.done.wait(gathered) {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            };
-        }
-        found.merge(std::mem::take(&mut gathered.0));
+        done.wait_for(helpers);
+        found.merge(std::mem::take(&mut lock(&level.gathered)));
     }
 }
 
@@ -372,6 +370,7 @@ impl Found {
         self.lists.extend(other.lists);
         self.freed.merge(other.freed);
         self.notices.extend(other.notices);
+        self.ended.extend(other.ended);
         self.marked += other.marked;
     }
 }
@@ -381,8 +380,38 @@ struct Level {
     graph: Arc<Graph>,
     frontier: Vec<u32>,
     next: AtomicU64,
-    gathered: Mutex<(Found, usize)>,
-    done: Condvar,
+    gathered: Mutex<Found>,
+}
+
+/// How many helpers have let go of a level. Apart from it, because a helper must not hold the graph when it says so: the
+/// last handle may be dropped right after, and values are dropped by whoever drops it.
+struct Done {
+    count: Mutex<usize>,
+    bell: Condvar,
+}
+
+impl Done {
+    fn signal(&self) {
+        *lock(&self.count) += 1;
+        self.bell.notify_all();
+    }
+
+    fn wait_for(&self, helpers: usize) {
+        let mut count = lock(&self.count);
+        while *count < helpers {
+            count = match self.bell.wait(count) {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+        }
+    }
+}
+
+/// One helper's turn at a level.
+fn help(level: Arc<Level>, done: &Done) {
+    level.work();
+    drop(level);
+    done.signal();
 }
 
 /// Lists per grab of a wide level.
@@ -400,10 +429,7 @@ impl Level {
             let to = (from + GRAB).min(self.frontier.len());
             self.graph.level(&self.frontier[from..to], State::Pending, &mut found);
         }
-        let mut gathered = lock(&self.gathered);
-        gathered.0.merge(found);
-        gathered.1 += 1;
-        self.done.notify_all();
+        lock(&self.gathered).merge(found);
     }
 }
 
@@ -414,7 +440,7 @@ use self::threads::Workers;
 
 #[cfg(not(any(loom, shuttle)))]
 mod pool {
-    use super::{Arc, Level};
+    use super::{Arc, Done, Level};
     use std::sync::OnceLock;
 
     /// The engine's own rayon pool, made when the first wide level comes. Only `spawn` is used, never `install`.
@@ -434,15 +460,15 @@ mod pool {
         }
 
         /// Asks every pool thread to join in; how many were asked.
-        pub(super) fn help(&self, level: &Arc<Level>) -> usize {
+        pub(super) fn help(&self, level: &Arc<Level>, done: &Arc<Done>) -> usize {
             let build = || {
                 let name = |n| format!("wellspring-sweep-{n}");
                 rayon::ThreadPoolBuilder::new().num_threads(self.threads - 1).thread_name(name).build().ok()
             };
             let Some(pool) = self.pool.get_or_init(build) else { return 0 };
             for _ in 0..pool.current_num_threads() {
-                let level = level.clone();
-                pool.spawn(move || level.work());
+                let (level, done) = (level.clone(), done.clone());
+                pool.spawn(move || super::help(level, &done));
             }
             pool.current_num_threads()
         }
@@ -451,7 +477,7 @@ mod pool {
 
 #[cfg(any(loom, shuttle))]
 mod threads {
-    use super::{Arc, Level};
+    use super::{Arc, Done, Level};
 
     /// Rayon's stand-in under the checkers: a model thread per level.
     pub(crate) struct Workers {
@@ -465,12 +491,12 @@ mod threads {
         pub(super) fn any(&self) -> bool {
             self.threads > 1
         }
-        pub(super) fn help(&self, level: &Arc<Level>) -> usize {
-            let level = level.clone();
+        pub(super) fn help(&self, level: &Arc<Level>, done: &Arc<Done>) -> usize {
+            let (level, done) = (level.clone(), done.clone());
             #[cfg(loom)]
-            loom::thread::spawn(move || level.work());
+            loom::thread::spawn(move || super::help(level, &done));
             #[cfg(not(loom))]
-            shuttle::thread::spawn(move || level.work());
+            shuttle::thread::spawn(move || super::help(level, &done));
             1
         }
     }
