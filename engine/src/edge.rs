@@ -69,6 +69,8 @@ pub(crate) struct Edges {
     segments: AtomicPtr<AtomicPtr<AtomicU64>>,
     growth: Mutex<Growth>,
     free: [Mutex<Vec<u32>>; CLASSES],
+    /// Chains that sweeps have read, not yet cut into blocks: that is left to whoever needs one.
+    spent: Mutex<Vec<Vec<u32>>>,
     /// Edges dropped as stale by compaction, for `stats`.
     pub(crate) compacted: AtomicUsize,
 }
@@ -89,28 +91,42 @@ impl Edges {
             segments,
             growth: Mutex::new(growth),
             free: std::array::from_fn(|_| Mutex::new(Vec::new())),
+            spent: Mutex::new(Vec::new()),
             compacted: AtomicUsize::new(0),
         }
     }
 
     #[inline(always)]
-    fn block(&self, handle: u32) -> &[AtomicU64] {
+    fn address(&self, handle: u32) -> *const AtomicU64 {
         let word = handle as usize * 4;
         // Acquire: pairs with the Release stores in `allocate`.
         let directory = self.segments.load(Ordering::Acquire);
         // SAFETY: [segment-stable] a handle exists only after its segment was stored in the directory; segments and directories
-        // are freed with `self`; a block never crosses its segment's end and holds at least 4 words.
+        // are freed with `self`.
+        unsafe { (*directory.add(word / SEGMENT)).load(Ordering::Acquire).add(word % SEGMENT) }
+    }
+
+    #[inline(always)]
+    fn block(&self, handle: u32) -> &[AtomicU64] {
+        let base = self.address(handle);
+        // SAFETY: [segment-stable] as in `address`; a block never crosses its segment's end and holds at least 4 words.
         unsafe {
-            let segment = (*directory.add(word / SEGMENT)).load(Ordering::Acquire);
-            let base = segment.add(word % SEGMENT);
             let class = ((*base).load(Ordering::Relaxed) >> 24) as usize & 0xff;
             std::slice::from_raw_parts(base, words(class))
         }
     }
 
     fn allocate(&self, class: usize) -> u32 {
-        if let Some(handle) = lock(&self.free[class]).pop() {
-            return handle;
+        loop {
+            if let Some(handle) = lock(&self.free[class]).pop() {
+                return handle;
+            }
+            let Some(chains) = lock(&self.spent).pop() else { break };
+            let mut freed = Freed::default();
+            for chain in chains {
+                self.free_chain(chain, &mut freed);
+            }
+            self.give_back(freed);
         }
         let mut growth = lock(&self.growth);
         let need = words(class);
@@ -324,6 +340,13 @@ impl Edges {
         }
     }
 
+    /// Chains whose edges have been read: their blocks are free from now on.
+    pub(crate) fn spend(&self, chains: Vec<u32>) {
+        if !chains.is_empty() {
+            lock(&self.spent).push(chains);
+        }
+    }
+
     /// The blocks of a taken list, newest first.
     #[inline(always)]
     pub(crate) fn blocks(&self, first: u32) -> Blocks<'_> {
@@ -331,7 +354,7 @@ impl Edges {
     }
 
     pub(crate) fn walk(&self, first: u32, mut each: impl FnMut(Edge)) {
-        for (_, block) in self.blocks(first) {
+        for block in self.blocks(first) {
             for word in block {
                 each(Edge::unpack(word.load(Ordering::Relaxed)));
             }
@@ -373,42 +396,36 @@ impl Edges {
     /// Starts loading a block.
     #[inline(always)]
     pub(crate) fn prefetch_block(&self, handle: u32) {
-        let word = handle as usize * 4;
-        let directory = self.segments.load(Ordering::Acquire);
-        // SAFETY: [segment-stable] as in `block`; only an address is formed.
-        unsafe {
-            let segment = (*directory.add(word / SEGMENT)).load(Ordering::Acquire);
-            crate::page::prefetch(segment.add(word % SEGMENT));
-        }
-    }
-
-    /// The edges of a list's newest block.
-    #[inline(always)]
-    pub(crate) fn first_edges(&self, first: u32) -> &[AtomicU64] {
-        self.blocks(first).next().map_or(&[], |(_, words)| &words[..words.len().min(8)])
+        crate::page::prefetch(self.address(handle));
     }
 }
 
-/// Iterator over (handle, edge words) of a chain.
+/// Iterator over the edge words of a chain, block by block.
 pub(crate) struct Blocks<'e> {
     edges: &'e Edges,
     next: u32,
 }
 
 impl<'e> Iterator for Blocks<'e> {
-    type Item = (u32, &'e [AtomicU64]);
+    type Item = &'e [AtomicU64];
 
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         if self.next == 0 {
             return None;
         }
-        let at = self.next;
-        let block = self.edges.block(at);
-        // Relaxed: the chain was taken (or locked) with Acquire.
-        let header = block[0].load(Ordering::Relaxed);
+        let base = self.edges.address(self.next);
+        // SAFETY: [segment-stable] a handle names a block, whose header says how many edges follow inside it.
+        let (header, words) = unsafe {
+            // Relaxed: the chain was taken (or locked) with Acquire.
+            let header = (*base).load(Ordering::Relaxed);
+            (header, std::slice::from_raw_parts(base.add(1), (header & 0xff_ffff) as usize))
+        };
         self.next = (header >> 32) as u32;
-        Some((at, &block[1..=(header & 0xff_ffff) as usize]))
+        if self.next != 0 {
+            self.edges.prefetch_block(self.next);
+        }
+        Some(words)
     }
 }
 
@@ -426,19 +443,6 @@ impl Freed {
     #[inline(always)]
     pub(crate) fn add(&mut self, class: usize, handle: u32) {
         self.0[class].push(handle);
-    }
-
-    pub(crate) fn merge(&mut self, other: Freed) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            mine.extend(theirs);
-        }
-    }
-
-    /// Adds the block behind `words` (its edges, as `Blocks` yields them) under the class its header names.
-    #[inline(always)]
-    pub(crate) fn add_block(&mut self, edges: &Edges, handle: u32) {
-        let class = (edges.block(handle)[0].load(Ordering::Relaxed) >> 24) as usize & 0xff;
-        self.add(class, handle);
     }
 }
 

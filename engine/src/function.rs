@@ -174,7 +174,8 @@ impl<K: Key, V: Value> FnData<K, V> {
                 // Acquire: if the word is a newer one, the re-check sees the newer head too.
                 let word = row.value.load(Ordering::Acquire);
                 let again = if fault!("no_recheck") { head.0 } else { row.head.load(Ordering::Relaxed) };
-                (again & !crate::node::WATCHED == head.0 & !crate::node::WATCHED).then_some((word, slot, head.epoch()))
+                // A flag that came in between is a spurious miss, which the cold path answers.
+                (again == head.0).then_some((word, slot, head.epoch()))
             })
     }
 
@@ -243,7 +244,6 @@ impl<K: Key, V: Value> FnData<K, V> {
         let head = Head::new(State::Empty, free.version() + 1, free.epoch() + 1);
         // Relaxed (all): published by the head's Release store.
         row.key.store(key, Ordering::Relaxed);
-        row.value.store(0, Ordering::Relaxed);
         warm.flags.store(0, Ordering::Relaxed);
         // Every edge to the slot's former tenant is older than this epoch, and so shows a change.
         warm.changed.store(head.epoch(), Ordering::Relaxed);
@@ -320,7 +320,8 @@ impl<K: Key, V: Value> FnData<K, V> {
     fn empty_columns(&self, graph: &Graph, slot: u32, retire: &mut dyn FnMut(Retired)) {
         let (row, warm) = (graph.row(slot), graph.warm(slot));
         if warm.flags.swap(0, Ordering::Relaxed) & HAS_VALUE != 0
-            && let Some(retired) = self.retired_value(row.value.swap(0, Ordering::Relaxed))
+            // Release: a reader that meets the 0 meets the free head too, and its re-check fails (found by loom).
+            && let Some(retired) = self.retired_value(row.value.swap(0, Ordering::Release))
         {
             retire(retired);
         }

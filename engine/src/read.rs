@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use slotmap::{Key as _, KeyData};
 
 use crate::graph::Graph;
-use crate::node::{Head, Row, STATE_MASK, State, VERSION_MASK, WATCHED};
+use crate::node::{Head, Row, STATE_MASK, State, VERSION_MASK};
 use crate::pin::Pin;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, fault};
@@ -86,7 +86,7 @@ impl<V> NodeRef<V> {
         }
         // Acquire: if the word is newer, the re-check sees the newer head.
         let word = row.value.load(Ordering::Acquire);
-        if (row.head.load(Ordering::Relaxed) ^ head) & !WATCHED != 0 {
+        if row.head.load(Ordering::Relaxed) != head {
             return None;
         }
         pin.count_hit();

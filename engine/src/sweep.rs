@@ -6,7 +6,7 @@
 
 use smallvec::SmallVec;
 
-use crate::edge::{Freed, edge, generation};
+use crate::edge::{Edge, edge, generation};
 use crate::graph::Graph;
 use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS, WATCHED};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +47,11 @@ struct Queue {
     asleep: usize,
 }
 
+/// Edges between a row's prefetch and its mark.
+const BUFFER: usize = 64;
+/// Lists in a level that is not worth an allocation of its own.
+const NARROW: usize = 256;
+
 /// A node that lost its watched generation.
 type Notice = (u32, u32);
 
@@ -54,7 +59,6 @@ type Notice = (u32, u32);
 #[derive(Default)]
 struct Found {
     lists: Vec<u32>,
-    freed: Freed,
     notices: Vec<Notice>,
     /// Flights on sources that a set put an end to.
     ended: Vec<crate::flight::FlightKey>,
@@ -130,22 +134,34 @@ impl Graph {
         self.sweeper.sweeps.fetch_add(1, Ordering::Relaxed);
         let mut found = Found::default();
         let mut direct = Found::default();
+        let mut spent = Vec::new();
         for root in requests.into_iter().flatten() {
             self.begin(root, &mut found, &mut direct);
         }
         // Direct dependants of a new source value are stale, everything further down maybe stale.
         let lists = std::mem::take(&mut direct.lists);
         self.level(&lists, State::Stale, &mut found);
+        self.edges.spend(lists);
         found.merge(direct);
+        let mut frontier = Vec::new();
         while !found.lists.is_empty() {
-            let frontier = std::mem::take(&mut found.lists);
+            frontier = std::mem::replace(&mut found.lists, frontier);
             if frontier.len() >= self.sweeper.threshold && self.sweeper.workers.any() {
-                self.level_in_parallel(frontier, &mut found);
+                frontier = self.level_in_parallel(frontier, &mut found);
             } else {
                 self.level(&frontier, State::Pending, &mut found);
             }
+            // Narrow levels share one allocation; wide ones hand theirs over with their blocks.
+            if frontier.len() < NARROW {
+                spent.append(&mut frontier);
+                if spent.len() >= NARROW {
+                    self.edges.spend(std::mem::take(&mut spent));
+                }
+            } else {
+                self.edges.spend(std::mem::take(&mut frontier));
+            }
         }
-        self.edges.give_back(found.freed);
+        self.edges.spend(spent);
         self.sweeper.marked.fetch_add(found.marked, Ordering::Relaxed);
         Told { notices: found.notices, ended: found.ended }
     }
@@ -298,33 +314,41 @@ impl Graph {
         }
     }
 
-    /// Marks the dependants in one level's lists. Loads run ahead: blocks four lists early, rows two.
+    /// Marks the dependants in one level's lists, in three stages so that misses overlap: blocks are asked for sixteen lists
+    /// ahead, the rows their edges name when the block is read, and the marks come a buffer later.
     fn level(&self, lists: &[u32], color: State, found: &mut Found) {
+        let mut buffer = [Edge { slot: 0, generation: 0 }; BUFFER];
+        let mut filled = 0;
         for (at, &list) in lists.iter().enumerate() {
-            if let Some(&ahead) = lists.get(at + 8) {
+            if let Some(&ahead) = lists.get(at + 16) {
                 self.edges.prefetch_block(ahead);
             }
-            if let Some(&ahead) = lists.get(at + 4) {
-                for word in self.edges.first_edges(ahead) {
-                    self.pages.prefetch(edge(word).slot);
-                }
-            }
-            for (block, words) in self.edges.blocks(list) {
-                for (index, word) in words.iter().enumerate() {
-                    if let Some(ahead) = words.get(index + 8) {
-                        self.pages.prefetch(edge(ahead).slot);
-                    }
+            for words in self.edges.blocks(list) {
+                for word in words {
                     let edge = edge(word);
-                    let row = self.row(edge.slot);
-                    // Relaxed: an edge whose generation changes right now is checked again by its dependant's registration.
-                    if generation(row.rev.load(Ordering::Relaxed)) == edge.generation || fault!("generation_ignored") {
-                        self.mark(edge.slot, color, found);
+                    self.pages.prefetch(edge.slot);
+                    buffer[filled] = edge;
+                    filled += 1;
+                    if filled == BUFFER {
+                        self.mark_edges(&buffer, color, found);
+                        filled = 0;
                     }
                 }
-                found.freed.add_block(&self.edges, block);
                 if fault!("first_block_only") {
                     break;
                 }
+            }
+        }
+        self.mark_edges(&buffer[..filled], color, found);
+    }
+
+    #[inline(always)]
+    fn mark_edges(&self, edges: &[Edge], color: State, found: &mut Found) {
+        for edge in edges {
+            // Relaxed: an edge whose generation changes right now is checked again by its dependant's registration.
+            let current = generation(self.row(edge.slot).rev.load(Ordering::Relaxed));
+            if current == edge.generation || fault!("generation_ignored") {
+                self.mark(edge.slot, color, found);
             }
         }
     }
@@ -354,7 +378,8 @@ impl Graph {
         }
     }
 
-    fn level_in_parallel(self: &Arc<Graph>, frontier: Vec<u32>, found: &mut Found) {
+    /// Gives the frontier back: its blocks are still to be spent.
+    fn level_in_parallel(self: &Arc<Graph>, frontier: Vec<u32>, found: &mut Found) -> Vec<u32> {
         let level = Arc::new(Level { graph: self.clone(), frontier, next: AtomicU64::new(0), gathered: Mutex::new(Found::default()) });
         let done = Arc::new(Done { count: Mutex::new(0), bell: Condvar::new() });
         let helpers = self.sweeper.workers.help(&level, &done);
@@ -362,13 +387,13 @@ impl Graph {
         // The caller parks here and takes no other job: a pool that steals could run a body below a held ticket.
         done.wait_for(helpers);
         found.merge(std::mem::take(&mut lock(&level.gathered)));
+        Arc::try_unwrap(level).map_or_else(|level| level.frontier.clone(), |level| level.frontier)
     }
 }
 
 impl Found {
     fn merge(&mut self, other: Found) {
         self.lists.extend(other.lists);
-        self.freed.merge(other.freed);
         self.notices.extend(other.notices);
         self.ended.extend(other.ended);
         self.marked += other.marked;

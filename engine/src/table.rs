@@ -15,9 +15,9 @@ use crate::sync::fault;
 
 const WIDTH: usize = 12;
 #[cfg(not(any(loom, shuttle)))]
-const FIRST: usize = 4;
+const FIRST: usize = 4; // at least 2: a hash is never shifted by 64
 #[cfg(any(loom, shuttle))]
-const FIRST: usize = 1;
+const FIRST: usize = 2;
 /// Entries per bucket on average at which the table doubles.
 #[cfg(not(any(loom, shuttle)))]
 const FULL: usize = 9;
@@ -36,19 +36,20 @@ struct Bucket {
 #[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-/// What a reader needs to know of the current array, in one allocation that never moves.
-struct Array {
-    buckets: Box<[Bucket]>,
-    shift: u32,
-}
+/// An array as readers see it: a pointer to its buckets that carries, in the six bits its alignment leaves free, how far a
+/// hash is shifted to give a bucket number. One load, and no length to look up on a hit.
+#[derive(Clone, Copy)]
+struct Array(*const Bucket);
 
 pub(crate) struct Table {
-    current: AtomicPtr<Array>,
+    /// An [`Array`]'s pointer.
+    current: AtomicPtr<Bucket>,
 }
 
 /// The writer's side, behind the function's lock.
 pub(crate) struct Writer {
-    arrays: Vec<*mut Array>,
+    /// Every array there has been, the current one last. Boxes that are never touched as such while the table lives.
+    arrays: Vec<*mut [Bucket]>,
     len: usize,
     inserted: u64,
 }
@@ -84,15 +85,15 @@ fn matches(low: u64, high: u64, tag: u8) -> u32 {
 
 impl Table {
     pub(crate) fn new() -> (Table, Writer) {
-        let first = Box::into_raw(Box::new(Array::new(FIRST)));
-        (Table { current: AtomicPtr::new(first) }, Writer { arrays: vec![first], len: 0, inserted: 0 })
+        let first = new_buckets(FIRST);
+        let table = Table { current: AtomicPtr::new(Array::of(first).0.cast_mut()) };
+        (table, Writer { arrays: vec![first], len: 0, inserted: 0 })
     }
 
     #[inline(always)]
-    fn array(&self) -> &Array {
+    fn array(&self) -> Array {
         // Acquire: pairs with the Release store in `grow`.
-        // SAFETY: [table-stable] arrays are freed only with the table.
-        unsafe { &*self.current.load(Ordering::Acquire) }
+        Array(self.current.load(Ordering::Acquire))
     }
 
     /// The first `Some` that `look` returns for a slot whose tag matches.
@@ -102,8 +103,7 @@ impl Table {
         let mut at = array.home(hash);
         let tag = tag(hash);
         loop {
-            // SAFETY: [table-stable] `home` and the wrap below keep `at` under the length; unchecked because this is the hit path.
-            let bucket = unsafe { array.buckets.get_unchecked(at) };
+            let bucket = array.bucket(at);
             // Acquire (both): a tag is stored after its slot, and the slot after the node it names.
             let low = bucket.low.load(Ordering::Acquire);
             let high = bucket.high.load(Ordering::Acquire);
@@ -121,7 +121,7 @@ impl Table {
             if high >> 32 == 0 {
                 return None;
             }
-            at = (at + 1) & (array.buckets.len() - 1);
+            at = array.after(at);
             if at == array.home(hash) {
                 return None;
             }
@@ -132,14 +132,14 @@ impl Table {
     #[inline(always)]
     pub(crate) fn prefetch(&self, hash: u64) {
         let array = self.array();
-        prefetch(std::ptr::from_ref(&array.buckets[array.home(hash)]));
+        prefetch(std::ptr::from_ref(array.bucket(array.home(hash))));
     }
 
     /// The first slot whose tag matches: a guess to prefetch.
     #[inline(always)]
     pub(crate) fn guess(&self, hash: u64) -> Option<u32> {
         let array = self.array();
-        let bucket = &array.buckets[array.home(hash)];
+        let bucket = array.bucket(array.home(hash));
         let found = matches(bucket.low.load(Ordering::Acquire), bucket.high.load(Ordering::Acquire), tag(hash));
         (found != 0).then(|| bucket.slots[found.trailing_zeros() as usize % WIDTH].load(Ordering::Relaxed))
     }
@@ -147,7 +147,7 @@ impl Table {
     /// Adds a slot whose node is complete. `rehash` names the hash of an older slot when the table grows;
     /// it reads keys and their stored hashes only, never user code.
     pub(crate) fn insert(&self, writer: &mut Writer, hash: u64, slot: u32, rehash: impl Fn(u32) -> u64) {
-        if writer.len >= self.array().buckets.len() * FULL {
+        if writer.len >= self.array().len() * FULL {
             self.grow(writer, rehash);
         }
         self.array().place(hash, slot);
@@ -157,22 +157,22 @@ impl Table {
 
     fn grow(&self, writer: &mut Writer, rehash: impl Fn(u32) -> u64) {
         let old = self.array();
-        let wider = Array::new(old.buckets.len() * 2);
-        for bucket in &old.buckets {
-            bucket.each(|slot| wider.place(rehash(slot), slot));
+        let buckets = new_buckets(old.len() * 2);
+        let wider = Array::of(buckets);
+        for at in 0..old.len() {
+            old.bucket(at).each(|slot| wider.place(rehash(slot), slot));
         }
-        let wider = Box::into_raw(Box::new(wider));
-        writer.arrays.push(wider);
+        writer.arrays.push(buckets);
         // Release: a reader of the new array sees its entries.
         let order = if fault!("relaxed_growth") { Ordering::Relaxed } else { Ordering::Release };
-        self.current.store(wider, order);
+        self.current.store(wider.0.cast_mut(), order);
     }
 
     pub(crate) fn remove(&self, writer: &mut Writer, hash: u64, slot: u32) {
         let array = self.array();
         let mut at = array.home(hash);
         loop {
-            let bucket = &array.buckets[at];
+            let bucket = array.bucket(at);
             let (low, high) = (bucket.low.load(Ordering::Relaxed), bucket.high.load(Ordering::Relaxed));
             let mut found = matches(low, high, tag(hash));
             while found != 0 {
@@ -193,7 +193,7 @@ impl Table {
             if high >> 32 == 0 {
                 return;
             }
-            at = (at + 1) & (array.buckets.len() - 1);
+            at = array.after(at);
             if at == array.home(hash) {
                 return;
             }
@@ -203,8 +203,9 @@ impl Table {
     /// Every slot in the table, in no order. Exact under the writer's lock.
     pub(crate) fn slots(&self) -> Vec<u32> {
         let mut found = Vec::new();
-        for bucket in &self.array().buckets {
-            bucket.each(|slot| found.push(slot));
+        let array = self.array();
+        for at in 0..array.len() {
+            array.bucket(at).each(|slot| found.push(slot));
         }
         found
     }
@@ -230,28 +231,48 @@ impl Writer {
 
     pub(crate) fn bytes(&self) -> usize {
         // SAFETY: [table-stable] the arrays live as long as the table, which the caller's borrow of the writer is part of.
-        self.arrays.iter().map(|&array| unsafe { &*array }.buckets.len() * size_of::<Bucket>()).sum()
+        self.arrays.iter().map(|&array| size_of_val(unsafe { &*array })).sum()
     }
 }
 
+/// Buckets on a 64-byte boundary, as a raw box.
+fn new_buckets(len: usize) -> *mut [Bucket] {
+    let bucket = |_| Bucket { low: AtomicU64::new(0), high: AtomicU64::new(0), slots: std::array::from_fn(|_| AtomicU32::new(0)) };
+    Box::into_raw((0..len).map(bucket).collect::<Box<[Bucket]>>())
+}
+
 impl Array {
-    fn new(len: usize) -> Array {
-        let buckets = (0..len)
-            .map(|_| Bucket { low: AtomicU64::new(0), high: AtomicU64::new(0), slots: std::array::from_fn(|_| AtomicU32::new(0)) })
-            .collect();
-        Array { buckets, shift: 64 - len.trailing_zeros() }
+    fn of(buckets: *mut [Bucket]) -> Array {
+        let shift = 64 - buckets.len().trailing_zeros() as usize;
+        Array(buckets.cast::<Bucket>().map_addr(|address| address | shift))
+    }
+
+    fn len(self) -> usize {
+        1 << (64 - (self.0.addr() & 63))
     }
 
     #[inline(always)]
-    fn home(&self, hash: u64) -> usize {
-        // A table of one bucket would shift by 64; wrapping leaves a number that the mask turns into 0.
-        (hash.wrapping_shr(self.shift) as usize) & (self.buckets.len() - 1)
+    fn home(self, hash: u64) -> usize {
+        // Shifts by the low six bits of the address, which is what the instruction does anyway.
+        hash.wrapping_shr(self.0.addr() as u32) as usize
     }
 
-    fn place(&self, hash: u64, slot: u32) {
+    fn after(self, at: usize) -> usize {
+        (at + 1) & (self.len() - 1)
+    }
+
+    #[inline(always)]
+    fn bucket<'t>(self, at: usize) -> &'t Bucket {
+        debug_assert!(at < self.len(), "a bucket beyond the array");
+        // SAFETY: [table-stable] `home` has as many bits as the length and `after` wraps, so `at` is inside; arrays are freed
+        // with the table, and no caller keeps the reference beyond its borrow of the table.
+        unsafe { &*self.0.map_addr(|address| address & !63).add(at) }
+    }
+
+    fn place(self, hash: u64, slot: u32) {
         let mut at = self.home(hash);
         loop {
-            let bucket = &self.buckets[at];
+            let bucket = self.bucket(at);
             let (low, high) = (bucket.low.load(Ordering::Relaxed), bucket.high.load(Ordering::Relaxed));
             let free = matches(low, high, 0);
             if free != 0 {
@@ -269,7 +290,7 @@ impl Array {
             }
             // Release: one rule for tag words. A reader that misses the count looks again under the writer's lock.
             bucket.high.store(high + (1 << 32), Ordering::Release);
-            at = (at + 1) & (self.buckets.len() - 1);
+            at = self.after(at);
         }
     }
 }
@@ -286,7 +307,7 @@ impl Bucket {
 
 impl std::fmt::Debug for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Table").field("buckets", &self.array().buckets.len()).finish()
+        f.debug_struct("Table").field("buckets", &self.array().len()).finish()
     }
 }
 
