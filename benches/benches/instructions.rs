@@ -13,6 +13,9 @@ use wellspring_benches::scenario::compute::{Stable, key_at};
 use wellspring_benches::scenario::hit::filled;
 use wellspring_benches::scenario::sweep::Wired;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Reads or keys in one measured call.
 const STEPS: usize = 1_000;
 

@@ -22,6 +22,11 @@ impl Plan {
         if self.quick { 5 } else { 15 }
     }
 
+    /// When a row that is slow to set up stops taking rounds, as long as it has three.
+    pub fn patience(self) -> Duration {
+        Duration::from_secs(if self.quick { 5 } else { 60 })
+    }
+
     /// How long one side of one round reads.
     pub fn slice(self) -> Duration {
         Duration::from_millis(if self.quick { 150 } else { 200 })
@@ -36,11 +41,20 @@ impl Plan {
 /// Measures every side once per round, each round starting with another side so that none always runs first; the
 /// first pass warms caches and is not recorded. Returns one list of figures per side.
 pub fn alternate<const SIDES: usize>(rounds: usize, mut sides: [&mut dyn FnMut() -> f64; SIDES]) -> [Vec<f64>; SIDES] {
-    let mut figures = [const { Vec::new() }; SIDES];
     for side in &mut sides {
         side();
     }
+    alternate_warm(rounds, Duration::MAX, sides)
+}
+
+/// [`alternate`] for sides that are warm already; stops early, with three rounds or more, when `patience` is over.
+pub fn alternate_warm<const SIDES: usize>(rounds: usize, patience: Duration, sides: [&mut dyn FnMut() -> f64; SIDES]) -> [Vec<f64>; SIDES] {
+    let begun = Instant::now();
+    let mut figures = [const { Vec::new() }; SIDES];
     for round in 0..rounds {
+        if round >= 3 && begun.elapsed() > patience {
+            break;
+        }
         for turn in 0..SIDES {
             let side = (round + turn) % SIDES;
             let figure = sides[side]();

@@ -205,9 +205,10 @@ fn print_head(out: &mut impl Write, request: &Request) -> io::Result<()> {
             let rounds = request.plan.rounds();
             writeln!(
                 out,
-                "\nOurs and the peer ran in alternation in one process. A figure is the median of {rounds} rounds, the ratio \
-                 is above 1 where\nwe are better, the spread is the worst and the best round's ratio. Conditions are in the \
-                 doc comments of\n`src/scenario`. Written by `report --markdown`; rows we lose are printed like the others.\n"
+                "\nOurs and the peer ran in alternation in one process. A figure is the median of {rounds} rounds (of three or more \
+                 where a\nround takes seconds), the ratio is above 1 where we are better, the spread is the worst and the best \
+                 round's ratio.\nConditions are in the doc comments of `src/scenario`. Written by `report --markdown`; rows we lose \
+                 are printed like the others.\n"
             )?;
             writeln!(out, "| {} |", TITLES.join(" | "))?;
             writeln!(out, "|{}", " --- |".repeat(TITLES.len()))

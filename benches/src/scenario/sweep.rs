@@ -14,7 +14,7 @@ use wellspring::{Engine, Function};
 
 use super::Scenario;
 use crate::graphs::{Search, Shape};
-use crate::rounds::{alternate, median};
+use crate::rounds::{alternate_warm, median};
 use crate::row::Bar;
 use crate::{Plan, Row, Unit};
 
@@ -141,7 +141,10 @@ fn sweep(name: &str, plan: Plan, shape: Shape, bar: Option<f64>, two_against_one
             .sum();
         total / repeats as f64
     };
-    let [plain, one, two] = alternate(plan.rounds(), [&mut plain, &mut || average(&wired[0]), &mut || average(&wired[1])]);
+    // The checks have swept both graphs once.
+    plain();
+    let sides: [&mut dyn FnMut() -> f64; 3] = [&mut plain, &mut || average(&wired[0]), &mut || average(&wired[1])];
+    let [plain, one, two] = alternate_warm(plan.rounds(), plan.patience(), sides);
     let scale = if shape.nodes() < 100_000 { 1e3 } else { 1.0 };
     let unit = if scale > 1.0 { Unit::MICROS } else { Unit::MILLIS };
     let scaled = |figures: &[f64]| figures.iter().map(|figure| figure * scale).collect::<Vec<_>>();
