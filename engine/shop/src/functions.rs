@@ -141,10 +141,20 @@ impl Books {
 }
 
 impl BooksHandle {
-    /// What some lines cost at today's prices. A line without a piece reads no price, so it depends on none.
+    /// What some lines cost at today's prices. A line without a piece reads no price, so it depends on none; lines of one
+    /// product in a row (a product's own are all of it) read its price once.
     fn sum_of_lines(&self, cx: &Cx, lines: &[Line]) -> Answer<Cents> {
+        let mut last = None;
         let amount = |line: &Line| -> Answer<Cents> {
-            let price = if line.quantity == 0 { None } else { self.price(cx, line.product)? };
+            let price = match last {
+                _ if line.quantity == 0 => None,
+                Some((product, price)) if product == line.product => price,
+                _ => {
+                    let price = self.price(cx, line.product)?;
+                    last = Some((line.product, price));
+                    price
+                }
+            };
             Ok(line.amount(price))
         };
         lines.iter().map(amount).sum()
