@@ -76,3 +76,8 @@ pub use crate::stats::{FunctionStats, Stats};
 pub use crate::value::{Inline, Read, Value};
 #[cfg(feature = "macros")]
 pub use wellspring_macros::{Inline, compute};
+
+/// The README's examples run.
+#[cfg(all(doctest, feature = "macros"))]
+#[doc = include_str!("../../README.md")]
+mod readme {}
