@@ -179,16 +179,36 @@ impl<K: Key, V: Value> FnData<K, V> {
             })
     }
 
+    /// Whether the key table is larger than a core's second-level cache, so that loads are worth asking for early.
+    #[inline(always)]
+    pub(crate) fn is_wide(&self) -> bool {
+        self.table.is_wide()
+    }
+
     #[inline(always)]
     pub(crate) fn prefetch_bucket(&self, hash: u64) {
         self.table.prefetch(hash);
     }
 
+    /// The slot that most likely holds the key, its row asked for; 0 if there is none.
     #[inline(always)]
-    pub(crate) fn prefetch_row(&self, graph: &Graph, hash: u64) {
-        if let Some(slot) = self.table.guess(hash) {
-            graph.pages.prefetch(slot);
+    pub(crate) fn prefetch_row(&self, graph: &Graph, hash: u64) -> u32 {
+        let slot = self.table.guess(hash).unwrap_or(0);
+        graph.pages.prefetch(slot);
+        slot
+    }
+
+    /// `hit` for a guessed slot: the value word if it is the key's and consistent.
+    #[inline(always)]
+    pub(crate) fn hit_at<Q: ?Sized + Lookup<K>>(&self, graph: &Graph, slot: u32, key: &Q) -> Option<u64> {
+        let row = graph.row(slot);
+        // Acquire, Relaxed, Acquire, Relaxed: as in `hit`. Slot 0 is never live, and a chunk belongs to one function.
+        let head = Head(row.head.load(Ordering::Acquire));
+        if !head.is_consistent() || !self.holds(row.key.load(Ordering::Relaxed), key) {
+            return None;
         }
+        let word = row.value.load(Ordering::Acquire);
+        (row.head.load(Ordering::Relaxed) == head.0).then_some(word)
     }
 
     /// The key's slot and version, whatever its state.

@@ -101,26 +101,36 @@ impl<K: Key, V: Value> Handle<K, V> {
     pub fn get_many<Q: Lookup<K>>(&self, pin: &Pin<'_>, keys: &[Q], mut each: impl FnMut(usize, Option<&V>)) {
         pin.check(&self.graph);
         const GROUP: usize = 16;
-        let mut hashes = [0u64; GROUP];
         let mut hits = 0;
-        for (group, keys) in keys.chunks(GROUP).enumerate() {
-            for (hash, key) in hashes.iter_mut().zip(keys) {
-                *hash = self.hash(key);
-                self.data.prefetch_bucket(*hash);
+        let mut give = |at: usize, word: Option<u64>| match word {
+            Some(word) => {
+                hits += 1;
+                // SAFETY: [pinned-value] as in `peek`.
+                let read: Read<'_, V> = unsafe { Read::new(word, self.data.is_inline()) };
+                each(at, Some(&read));
             }
-            for &hash in &hashes[..keys.len()] {
-                self.data.prefetch_row(&self.graph, hash);
-            }
-            for (at, (key, &hash)) in keys.iter().zip(&hashes).enumerate() {
-                match self.data.hit(&self.graph, hash, key) {
-                    Some((word, _, _)) => {
-                        hits += 1;
-                        // SAFETY: [pinned-value] as in `peek`.
-                        let read: Read<'_, V> = unsafe { Read::new(word, self.data.is_inline()) };
-                        each(group * GROUP + at, Some(&read));
-                    }
-                    None => each(group * GROUP + at, None),
+            None => each(at, None),
+        };
+        if self.data.is_wide() {
+            let (mut hashes, mut slots) = ([0u64; GROUP], [0u32; GROUP]);
+            for (group, keys) in keys.chunks(GROUP).enumerate() {
+                for (hash, key) in hashes.iter_mut().zip(keys) {
+                    *hash = self.hash(key);
+                    self.data.prefetch_bucket(*hash);
                 }
+                for (slot, &hash) in slots.iter_mut().zip(&hashes[..keys.len()]) {
+                    *slot = self.data.prefetch_row(&self.graph, hash);
+                }
+                for (at, (key, (&slot, &hash))) in keys.iter().zip(slots.iter().zip(&hashes)).enumerate() {
+                    let guessed = self.data.hit_at(&self.graph, slot, key);
+                    let word = guessed.or_else(|| self.data.hit(&self.graph, hash, key).map(|(word, _, _)| word));
+                    give(group * GROUP + at, word);
+                }
+            }
+        } else {
+            // Everything is near: asking early costs more than it saves.
+            for (at, key) in keys.iter().enumerate() {
+                give(at, self.data.hit(&self.graph, self.hash(key), key).map(|(word, _, _)| word));
             }
         }
         pin.hits.set(pin.hits.get() + hits);

@@ -128,6 +128,12 @@ impl Table {
         }
     }
 
+    /// More than half a megabyte of buckets.
+    #[inline(always)]
+    pub(crate) fn is_wide(&self) -> bool {
+        self.array().len() > (1 << 19) / size_of::<Bucket>()
+    }
+
     /// Starts loading the bucket of `hash`.
     #[inline(always)]
     pub(crate) fn prefetch(&self, hash: u64) {
