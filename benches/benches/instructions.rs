@@ -10,7 +10,7 @@ use wellspring::{Engine, Function};
 use wellspring_benches::graphs::Shape;
 use wellspring_benches::keys::{Spread, indices};
 use wellspring_benches::scenario::compute::{Stable, key_at};
-use wellspring_benches::scenario::hit::filled;
+use wellspring_benches::scenario::hit::{Bound, bound, filled};
 use wellspring_benches::scenario::sweep::Wired;
 
 #[global_allocator]
@@ -46,6 +46,14 @@ fn peeks(cached: &Cached) -> u64 {
 fn peek(cached: Cached) -> Cached {
     black_box(peeks(&cached));
     cached
+}
+
+/// The bound of every hit row, so that a change of the compiler is told from a change of ours.
+#[library_benchmark]
+#[bench::a_thousand((bound(STEPS as u32), cached()))]
+fn map((map, cached): (Bound<u64>, Cached)) -> (Bound<u64>, Cached) {
+    black_box(cached.keys.iter().fold(0, |sum, key| sum + (map[key] >> 32)));
+    (map, cached)
 }
 
 #[library_benchmark]
@@ -100,7 +108,7 @@ fn sweep(wired: Wired) -> Wired {
     wired
 }
 
-library_benchmark_group!(name = hits, benchmarks = [peek, get, get_many]);
+library_benchmark_group!(name = hits, benchmarks = [peek, map, get, get_many]);
 library_benchmark_group!(name = computes, benchmarks = [compute_fresh, recompute]);
 library_benchmark_group!(name = sweeps, benchmarks = [sweep]);
 

@@ -171,9 +171,15 @@ pub fn getter<'a, V: Clone + Send + Sync + 'static>(
     }
 }
 
-/// Two readers, and a mutator that sets the source under a random key 100 times a second. A reader that finds nothing
-/// under its pin computes the value again. The map beside it is never written.
+/// Two readers, and a mutator that makes a random key stale 100 times a second; a reader that finds nothing under its pin
+/// computes the value again. First the mutator invalidates the key itself; in the second row it sets a source that the key
+/// reads, so that the engine holds twice the nodes, each source next to its reader. The map beside it is never written.
 fn with_mutator(name: &str, plan: Plan) -> Vec<Row> {
+    let (engine, function) = filled(1_000);
+    let invalidated = beside_mutator(name, plan, &engine, &function, |dice| {
+        function.invalidate(&u64::from(dice.below(1_000)));
+    });
+
     let engine = Engine::new();
     let source: Source<u64, u64> = engine.source("row", |&key: &u64| value_of(key)).expect("the name is free");
     let function = engine
@@ -185,13 +191,21 @@ fn with_mutator(name: &str, plan: Plan) -> Vec<Row> {
     for key in 0..1_000 {
         assert_eq!(function.get(&engine, &key), Ok(value_of(key) + 1));
     }
+    let over_sources = format!("{name}/over-sources");
+    let set = beside_mutator(&over_sources, plan, &engine, &function, |dice| {
+        source.set(&u64::from(dice.below(1_000)), dice.roll() >> 8);
+    });
+    vec![invalidated.bar(Bar::Both(0.70, 260.0, 340.0)), set]
+}
+
+fn beside_mutator(name: &str, plan: Plan, engine: &Engine, function: &Function<u64, u64>, update: impl Fn(&mut Dice) + Sync) -> Row {
     let map = bound(1_000);
     let walks = walks(plan.threads(), Spread::Uniform, 1_000);
     let (threads, time) = (plan.threads(), plan.slice());
     let (updates, recomputed) = (AtomicU64::new(0), AtomicU64::new(0));
     let ours = |thread: usize| {
         let mut walk = Walk::new(&walks[thread]);
-        let (engine, function, recomputed) = (&engine, &function, &recomputed);
+        let recomputed = &recomputed;
         move || {
             let pin = engine.pin();
             let mut sum = 0u64;
@@ -211,20 +225,23 @@ fn with_mutator(name: &str, plan: Plan) -> Vec<Row> {
     };
     let [ours, theirs] = alternate(
         plan.rounds(),
-        [&mut || throughput_beside(threads, time, ours, |stop| mutate(stop, &source, &updates)), &mut || {
+        [&mut || throughput_beside(threads, time, ours, |stop| mutate(stop, &update, &updates)), &mut || {
             throughput(threads, time, |thread| map_reader(&map, &walks[thread]))
         }],
     );
-    let note = format!("{} updates, {} recomputed", updates.into_inner(), recomputed.into_inner());
-    vec![Row::versus(name, threads, Unit::MILLIONS, &ours, BOUND, &theirs).note(note).bar(Bar::Both(0.70, 260.0, 340.0))]
+    Row::versus(name, threads, Unit::MILLIONS, &ours, BOUND, &theirs).note(format!(
+        "{} updates, {} recomputed",
+        updates.into_inner(),
+        recomputed.into_inner()
+    ))
 }
 
-/// Sets a random key's source every 10 ms, on schedule, until told to stop.
-fn mutate(stop: &AtomicBool, source: &Source<u64, u64>, updates: &AtomicU64) {
+/// Updates a random key every 10 ms, on schedule, until told to stop.
+fn mutate(stop: &AtomicBool, update: &impl Fn(&mut Dice), updates: &AtomicU64) {
     let mut dice = Dice::new(updates.load(Ordering::Relaxed));
     let mut due = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        source.set(&u64::from(dice.below(1_000)), dice.roll() >> 8);
+        update(&mut dice);
         updates.fetch_add(1, Ordering::Relaxed);
         due += Duration::from_millis(10);
         thread::sleep(due.saturating_duration_since(Instant::now()));
