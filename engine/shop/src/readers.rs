@@ -14,10 +14,11 @@ use crate::peer::Peer;
 use crate::shop::Shop;
 use crate::workload::{Call, MIX};
 
-/// All readers ask the service for the first part of every turn and SQL for the rest, so that neither side has the
-/// machine to itself more than the other.
-const TURN: Duration = Duration::from_millis(100);
-const SERVICE_PART: Duration = Duration::from_millis(70);
+/// A reader's time is shared 7 to 3 between the service and SQL. A turn on the service is at least this long, so that each
+/// side has the processor's caches for itself most of the time, and longer when a slow query has taken more than its share.
+const TURN: Duration = Duration::from_millis(70);
+const SERVICE_SHARE: u32 = 7;
+const SQL_SHARE: u32 = 3;
 
 /// Lookups under one pin; the last one is timed by itself. A prime, so that every call of the list is timed in time.
 const BLOCK: usize = 251;
@@ -85,12 +86,15 @@ pub(crate) fn read(shared: &Shared<'_>, calls: &[Call]) -> Result<Tally, ShopErr
     let mut peer = Peer::new(&connection)?;
     let mut tally = Tally::default();
     let (mut service, mut sql) = (calls.iter().cycle(), calls.iter().cycle());
-    while !shared.stop.load(Ordering::Relaxed) {
-        let into_turn = shared.started.elapsed().as_nanos() % TURN.as_nanos();
-        if into_turn < SERVICE_PART.as_nanos() {
+    let running = || !shared.stop.load(Ordering::Relaxed);
+    while running() {
+        let turn = tally.sql.time * SERVICE_SHARE / SQL_SHARE + TURN;
+        while tally.service.time < turn && running() {
             block(shared, &mut service, &mut tally.service)?;
             shared.lookups.fetch_add(BLOCK as u64, Ordering::Relaxed);
-        } else if let Some(call) = sql.next() {
+        }
+        while tally.sql.time * SERVICE_SHARE < tally.service.time * SQL_SHARE && running() {
+            let Some(call) = sql.next() else { break };
             let began = Instant::now();
             black_box(ask_sql(&mut peer, shared.keys, *call)?);
             let took = began.elapsed();

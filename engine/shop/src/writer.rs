@@ -123,6 +123,6 @@ fn new_line(shop: &Shop, population: &Population, product: u32, random: &mut fas
 fn forget_an_invalidation(shared: &Shared<'_>, random: &mut fastrand::Rng) -> Result<(), ShopError> {
     let (product, _) = priced(shared, random)?;
     let cached = shared.shop.books.price(&shared.shop.engine, product)?;
-    let other = UnitPrice(cached.map_or(0, |price| price.0) + 1);
+    let other = UnitPrice(cached.map_or(0, |price| price.0) + 100_000);
     shared.shop.database().set_price(product, other)
 }
