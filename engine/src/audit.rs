@@ -38,6 +38,17 @@ impl Graph {
         let functions = self.all_functions();
         let live: HashMap<u32, usize> =
             functions.iter().enumerate().flat_map(|(id, function)| function.slots().into_iter().map(move |slot| (slot, id))).collect();
+        // One pass over all lists and one over all dependencies, so that a star is checked in linear time.
+        let mut depends: HashSet<(u32, u32)> = HashSet::new();
+        let mut linked: HashMap<(u32, u32), usize> = HashMap::new();
+        for &slot in live.keys() {
+            depends.extend(self.deps_of(slot).iter().map(|dep| (slot, dep.slot)));
+            for edge in self.edges.list(&self.row(slot).rev) {
+                if generation(self.row(edge.slot).rev.load(Ordering::Acquire)) == edge.generation {
+                    *linked.entry((edge.slot, slot)).or_default() += 1;
+                }
+            }
+        }
         let named = |slot: u32| format!("node {slot} of `{}` ({:?})", self.function_name(slot), self.head(slot));
         for (&slot, &id) in &live {
             let head = self.head(slot);
@@ -65,7 +76,7 @@ impl Graph {
                 }
                 if !dependant.is_live() {
                     wrong.push(format!("I12: {} has a live edge to the free slot {}", named(slot), edge.slot));
-                } else if !self.deps_of(edge.slot).iter().any(|dep| dep.slot == slot) {
+                } else if !depends.contains(&(edge.slot, slot)) {
                     wrong.push(format!("I10: {} has a live edge to {}, which does not depend on it", named(slot), named(edge.slot)));
                 }
             }
@@ -77,7 +88,7 @@ impl Graph {
                 if self.warm(slot).flags.load(Ordering::Acquire) & HAS_VALUE == 0 {
                     wrong.push(format!("{} is consistent without a value", named(slot)));
                 }
-                self.audit_deps(slot, &deps, &mut wrong);
+                self.audit_deps(slot, &deps, &linked, &mut wrong);
             }
         }
         for (first, _) in self.pages.chunks() {
@@ -103,8 +114,7 @@ impl Graph {
         wrong
     }
 
-    fn audit_deps(&self, slot: u32, deps: &[Dep], wrong: &mut Vec<String>) {
-        let mine = generation(self.row(slot).rev.load(Ordering::Acquire));
+    fn audit_deps(&self, slot: u32, deps: &[Dep], linked: &HashMap<(u32, u32), usize>, wrong: &mut Vec<String>) {
         for dep in deps {
             let head = self.head(dep.slot);
             if !head.is_consistent() || head.epoch() != dep.epoch {
@@ -114,8 +124,7 @@ impl Graph {
                 ));
                 continue;
             }
-            let edges = self.edges.list(&self.row(dep.slot).rev);
-            let count = edges.iter().filter(|edge| edge.slot == slot && edge.generation == mine).count();
+            let count = linked.get(&(slot, dep.slot)).copied().unwrap_or(0);
             if count != 1 {
                 wrong.push(format!("I9: node {slot} has {count} live edges in the list of {}, not one", dep.slot));
             }

@@ -145,9 +145,14 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// A result that stays out of the node goes to those who waited from the start.
     fn hand_over(&self, graph: &Graph, key: crate::flight::FlightKey, value: &V, start: u64, ended: Ended) {
         if graph.is_waited_for(key) {
-            let shared = catch_unwind(AssertUnwindSafe(|| value.clone())).ok();
-            let value = shared.map(|value| Arc::new(value) as Arc<dyn std::any::Any + Send + Sync>);
-            graph.end_flight(key, Outcome { start, value, doomed: true, hopeless: ended == Ended::Hopeless, ..Outcome::default() });
+            let outcome = Outcome { start, doomed: true, hopeless: ended == Ended::Hopeless, ..Outcome::default() };
+            let outcome = match catch_unwind(AssertUnwindSafe(|| value.clone())) {
+                Ok(value) => Outcome { value: Some(Arc::new(value)), ..outcome },
+                Err(panic) => {
+                    Outcome { fault: Some(Fault::Panicked { function: self.name.clone(), message: panic_message(&*panic) }), ..outcome }
+                }
+            };
+            graph.end_flight(key, outcome);
         }
     }
 

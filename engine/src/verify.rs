@@ -39,6 +39,8 @@ struct Frame {
     descents: u32,
     /// A dependency could not be brought up to date: the body will meet the reason itself.
     forced: bool,
+    /// Its body has been asked for in this walk.
+    ran: bool,
 }
 
 /// Descents from one node before its body is run after all: a busy graph must not keep a reader from ever running.
@@ -53,7 +55,7 @@ enum Look {
 impl Settle {
     pub(crate) fn new(slot: u32, version: u32) -> Settle {
         let mut stack = SmallVec::new();
-        stack.push(Frame { slot, version, descents: 0, forced: false });
+        stack.push(Frame { slot, version, descents: 0, forced: false, ran: false });
         Settle { stack }
     }
 
@@ -67,57 +69,74 @@ impl Settle {
         }
     }
 
+    /// Asks for the body of the node on top; of a dependency once only. One that is not settled after its run will not be
+    /// by another (its result was made from something that is nowhere stored), or is being changed faster than it is
+    /// computed: either way its dependant runs instead, so the walk ends.
+    fn run(&mut self, slot: u32, head: Head) -> Option<Next> {
+        let deep = self.stack.len() > 1;
+        if let Some(frame) = self.stack.last_mut().filter(|_| deep) {
+            if frame.ran {
+                self.force();
+                return None;
+            }
+            frame.ran = true;
+        }
+        Some(Next::Run(slot, head))
+    }
+
     /// Goes on until user code or a wait is needed.
     pub(crate) fn next(&mut self, graph: &Graph) -> Next {
         let mut backoff = Backoff::default();
         loop {
-            let depth = self.stack.len();
-            let Some(frame) = self.stack.last_mut() else { return Next::Ready };
-            let slot = frame.slot;
-            let head = graph.head(slot);
-            let settled = if !head.is_live() || head.version() != frame.version {
-                if depth == 1 {
-                    return Next::Gone;
-                }
-                true
-            } else {
-                match head.state() {
-                    State::Consistent => true,
-                    State::Empty | State::Stale => return Next::Run(slot, head),
-                    State::Computing if head.has(DOOMED) => return Next::Run(slot, head),
-                    State::Computing => return Next::Join(slot, head),
-                    State::Verifying | State::Publishing => {
-                        // Short as a rule; a publisher with a million edges is worth sleeping for.
-                        backoff.wait();
-                        if backoff.is_long() {
-                            return Next::Join(slot, head);
-                        }
-                        continue;
-                    }
-                    State::Pending if frame.forced || frame.descents > PATIENCE => return Next::Run(slot, head),
-                    State::Pending => match graph.look(slot) {
-                        Look::Changed => return Next::Run(slot, head),
-                        Look::Unchanged => {
-                            if !graph.verify(slot, head) {
-                                frame.descents += 1;
-                            }
-                            continue;
-                        }
-                        Look::Descend(dep) => {
-                            frame.descents += 1;
-                            let version = graph.head(dep).version();
-                            self.stack.push(Frame { slot: dep, version, descents: 0, forced: false });
-                            continue;
-                        }
-                    },
-                }
-            };
-            if settled {
-                if depth == 1 {
-                    return Next::Ready;
-                }
-                self.stack.pop();
+            if let Some(next) = self.step(graph, &mut backoff) {
+                return next;
             }
+        }
+    }
+
+    /// One look at the node on top of the stack.
+    fn step(&mut self, graph: &Graph, backoff: &mut Backoff) -> Option<Next> {
+        let depth = self.stack.len();
+        let Some(frame) = self.stack.last_mut() else { return Some(Next::Ready) };
+        let slot = frame.slot;
+        let head = graph.head(slot);
+        if !head.is_live() || head.version() != frame.version {
+            if depth == 1 {
+                return Some(Next::Gone);
+            }
+            self.stack.pop();
+            return None;
+        }
+        match head.state() {
+            State::Consistent if depth == 1 => Some(Next::Ready),
+            State::Consistent => {
+                self.stack.pop();
+                None
+            }
+            State::Empty | State::Stale => self.run(slot, head),
+            State::Computing if head.has(DOOMED) => self.run(slot, head),
+            State::Computing => Some(Next::Join(slot, head)),
+            State::Verifying | State::Publishing => {
+                // Short as a rule; a publisher with a million edges is worth sleeping for.
+                backoff.wait();
+                backoff.is_long().then_some(Next::Join(slot, head))
+            }
+            State::Pending if frame.forced || frame.descents > PATIENCE => self.run(slot, head),
+            State::Pending => match graph.look(slot) {
+                Look::Changed => self.run(slot, head),
+                Look::Unchanged => {
+                    if !graph.verify(slot, head) {
+                        frame.descents += 1;
+                    }
+                    None
+                }
+                Look::Descend(dep) => {
+                    frame.descents += 1;
+                    let version = graph.head(dep).version();
+                    self.stack.push(Frame { slot: dep, version, descents: 0, forced: false, ran: false });
+                    None
+                }
+            },
         }
     }
 }
