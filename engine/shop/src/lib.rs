@@ -1,7 +1,7 @@
 //! The runnable example of `wellspring`: a retail service over SQLite, with four weeks of real baskets.
 //!
 //! Prices and basket lines are rows; totals by basket, household, store and department and the best sellers are
-//! [functions](functions) over them. The program lets readers and a writer loose on the service, measures the reads
+//! [functions] over them. The program lets readers and a writer loose on the service, measures the reads
 //! beside the same calls in plain SQL, and at the end checks every cached value against the database.
 #![forbid(unsafe_code)]
 
