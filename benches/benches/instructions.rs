@@ -48,7 +48,7 @@ fn peek(cached: Cached) -> Cached {
     cached
 }
 
-/// The bound of every hit row, so that a change of the compiler is told from a change of ours.
+// The bound of every hit row, so that a change of the compiler is told from a change of ours.
 #[library_benchmark]
 #[bench::a_thousand((bound(STEPS as u32), cached()))]
 fn map((map, cached): (Bound<u64>, Cached)) -> (Bound<u64>, Cached) {
