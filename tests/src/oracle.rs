@@ -174,7 +174,7 @@ impl Oracle {
         (value, changed)
     }
 
-    /// One commit: sets first collected (last one wins, equal ones dropped), then roots in order, then the sweep.
+    /// One commit: sets are collected (the last one wins, equal ones are dropped), then invalidations, then sets, then the sweep.
     pub fn commit(&mut self, sets: &[(usize, i64)], invalidated: &[Place]) {
         let mut last: Vec<(usize, i64)> = Vec::new();
         for &(source, value) in sets {
@@ -185,16 +185,16 @@ impl Oracle {
                 last.push((source, value));
             }
         }
-        // A set makes the node when it is collected, so an invalidation in the same batch finds it.
+        // Invalidations come before the sets of their batch; a node that a set has just made is empty until then.
         let mut opened = Opened::default();
-        for &(source, value) in &last {
-            self.touch(Place::Source(source), Some(value), &mut opened);
-        }
         for &place in invalidated {
             match place {
                 Place::Source(_) => self.touch(place, None, &mut opened),
                 Place::Node(_) => self.mark_root(place, &mut opened),
             }
+        }
+        for &(source, value) in &last {
+            self.touch(Place::Source(source), Some(value), &mut opened);
         }
         self.sweep(opened);
     }

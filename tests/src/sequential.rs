@@ -39,7 +39,7 @@ struct Kept {
 /// Engine options to run a program under: every sweep on one thread, or every level shared.
 pub fn builder(parallel: bool) -> EngineBuilder {
     let builder = Engine::builder().event_log();
-    if parallel && std::env::var("SEQ").is_err() { builder.sweep_threads(2).parallel_threshold(1) } else { builder.sweep_threads(1) }
+    if parallel { builder.sweep_threads(2).parallel_threshold(1) } else { builder.sweep_threads(1) }
 }
 
 /// Runs operations against engine and oracle and compares everything there is to compare after each. Returns the event log.

@@ -142,7 +142,7 @@ proptest! {
         parallel in any::<bool>(),
     ) {
         let builder = Engine::builder();
-        let builder = if parallel && std::env::var("SEQ").is_err() { builder.sweep_threads(2).parallel_threshold(1) } else { builder.sweep_threads(1) };
+        let builder = if parallel { builder.sweep_threads(2).parallel_threshold(1) } else { builder.sweep_threads(1) };
         concurrent::run(&program, &scripts, builder);
     }
 }

@@ -1,0 +1,26 @@
+//! A random monotone program and a script for each of three threads: no thread ever sees an old value, and all agrees with
+//! the oracle when they have stopped.
+#![no_main]
+
+use arbitrary::{Arbitrary, Unstructured};
+use libfuzzer_sys::{Corpus, fuzz_target};
+use wellspring::Engine;
+use wellspring_tests::concurrent::{Act, run};
+use wellspring_tests::expr::Dialect;
+use wellspring_tests::program::Program;
+
+const THREADS: usize = 3;
+
+fn input(bytes: &mut Unstructured<'_>) -> arbitrary::Result<(u8, Program, Vec<Vec<Act>>)> {
+    let shape = u8::arbitrary(bytes)?;
+    let program = Program::from_bytes(Dialect::Monotone, bytes)?;
+    Ok((shape, program, Act::scripts(bytes, THREADS)?))
+}
+
+fuzz_target!(|data: &[u8]| -> Corpus {
+    let Ok((shape, program, scripts)) = input(&mut Unstructured::new(data)) else { return Corpus::Reject };
+    let builder = Engine::builder();
+    let parallel = shape & 15 == 1;
+    run(&program, &scripts, if parallel { builder.sweep_threads(2).parallel_threshold(1) } else { builder.sweep_threads(1) });
+    Corpus::Keep
+});
