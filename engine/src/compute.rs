@@ -250,7 +250,10 @@ impl<K: Key, V: Value> FnData<K, V> {
         if outcome.stored && (fresh || !outcome.doomed) {
             return Ok(self.value_at(graph, slot, flight.version(), flight.epoch()).map(|value| (value, flight.epoch())));
         }
-        let value = outcome.value.filter(|_| fresh).and_then(|value| value.downcast_ref::<V>().cloned());
+        let shared = outcome.value;
+        let value = shared.as_ref().filter(|_| fresh).and_then(|value| value.downcast_ref::<V>().cloned());
+        // The last waiter to come drops the shared copy: a `Drop` that panics must not take the clone with it.
+        crate::flight::drop_quietly(shared);
         Ok(value.map(|value| (value, UNSTORED)))
     }
 

@@ -300,7 +300,8 @@ fn wake(wakers: impl Iterator<Item = Waker>) {
     }
 }
 
-fn drop_quietly<T>(value: T) {
+/// Drops something of the user's; a panic in it stops here.
+pub(crate) fn drop_quietly<T>(value: T) {
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(value)));
 }
 
