@@ -149,9 +149,7 @@ impl Dialect {
             4 => Expr::Sum(part(bytes)?, part(bytes)?),
             5 => Expr::Half(part(bytes)?),
             6 => Expr::Max(part(bytes)?, part(bytes)?),
-            7 | 8 if self == Dialect::Monotone => {
-                Expr::Step(part(bytes)?, u8::arbitrary(bytes)?, part(bytes)?, part(bytes)?)
-            }
+            7 | 8 if self == Dialect::Monotone => Expr::Step(part(bytes)?, u8::arbitrary(bytes)?, part(bytes)?, part(bytes)?),
             7 => Expr::Xor(part(bytes)?, part(bytes)?),
             8 | 9 if self != Dialect::Monotone => Expr::If(part(bytes)?, part(bytes)?, part(bytes)?),
             10 if self != Dialect::Monotone => Expr::Fail(part(bytes)?),

@@ -248,9 +248,8 @@ impl Run<'_> {
         }
         for held in &self.held {
             let known = oracle.known(Place::Node(held.node));
-            let current = known.is_some_and(|known| {
-                known.state == State::Consistent && (known.born, known.changed) == (held.born, held.changed)
-            });
+            let current =
+                known.is_some_and(|known| known.state == State::Consistent && (known.born, known.changed) == (held.born, held.changed));
             assert_eq!(held.generation.is_consistent(), current, "is_consistent of {} after {op:?}", held.node);
             assert_eq!(held.generation.outcome(), held.outcome, "a generation's value is for ever");
             if let Some(watch) = &held.watch {

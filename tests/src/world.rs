@@ -78,11 +78,27 @@ fn key_of(text: &str) -> usize {
 macro_rules! with_key {
     ($function:expr, $node:expr, |$handle:ident, $key:ident| $use:expr) => {
         match $function {
-            Registered::Word($handle) => { let $key = &(($node % KEYS) as u32); $use }
-            Registered::Boxed($handle) => { let $key = &(($node % KEYS) as u32); $use }
-            Registered::Text($handle) => { let $key = text(($node % KEYS) as u32); let $key = $key.as_str(); $use }
-            Registered::AsyncWord($handle) => { let $key = &(($node % KEYS) as u32); $use }
-            Registered::AsyncBoxed($handle) => { let $key = &(($node % KEYS) as u32); $use }
+            Registered::Word($handle) => {
+                let $key = &(($node % KEYS) as u32);
+                $use
+            }
+            Registered::Boxed($handle) => {
+                let $key = &(($node % KEYS) as u32);
+                $use
+            }
+            Registered::Text($handle) => {
+                let $key = text(($node % KEYS) as u32);
+                let $key = $key.as_str();
+                $use
+            }
+            Registered::AsyncWord($handle) => {
+                let $key = &(($node % KEYS) as u32);
+                $use
+            }
+            Registered::AsyncBoxed($handle) => {
+                let $key = &(($node % KEYS) as u32);
+                $use
+            }
         }
     };
 }
@@ -260,9 +276,7 @@ impl World {
             Place::Node(node) => match self.parts.function(node) {
                 Registered::Word(function) => function.get(&self.engine, &((node % KEYS) as u32)).map(from_word),
                 Registered::Boxed(function) => function.get(&self.engine, &((node % KEYS) as u32)).map(|value| value.outcome),
-                Registered::Text(function) => {
-                    function.get(&self.engine, text((node % KEYS) as u32).as_str()).map(|value| value.outcome)
-                }
+                Registered::Text(function) => function.get(&self.engine, text((node % KEYS) as u32).as_str()).map(|value| value.outcome),
                 Registered::AsyncWord(function) => block_on(function.get(&self.engine, &((node % KEYS) as u32))).map(from_word),
                 Registered::AsyncBoxed(function) if node.is_multiple_of(2) => {
                     function.wait(&self.engine, &((node % KEYS) as u32)).map(|value| value.outcome)
@@ -386,9 +400,9 @@ fn register(engine: &Engine, parts: &Arc<Parts>, index: usize) -> Registered {
         }};
     }
     let registered = match rule.kind {
-        Kind::Word => define!(u32, i64)
-            .function(move |cx: &Cx, &key: &u32| to_word(parts.run(base + key as usize, cx)))
-            .map(Registered::Word),
+        Kind::Word => {
+            define!(u32, i64).function(move |cx: &Cx, &key: &u32| to_word(parts.run(base + key as usize, cx))).map(Registered::Word)
+        }
         Kind::Boxed => define!(u32, Tracked)
             .function(move |cx: &Cx, &key: &u32| parts.tracker.track(parts.run(base + key as usize, cx)))
             .map(Registered::Boxed),

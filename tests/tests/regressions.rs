@@ -281,7 +281,11 @@ fn fusion_cache_628_a_whole_function_invalidated_while_one_key_loads_leaves_noth
             let loader = scope.spawn(|| f.get(&engine, &1));
             stop.during(|| {
                 outside.store(2, SeqCst);
-                if everything { engine.invalidate_everything() } else { f.invalidate_all() };
+                if everything {
+                    engine.invalidate_everything()
+                } else {
+                    f.invalidate_all()
+                };
             });
             loader.join().unwrap().unwrap();
         });

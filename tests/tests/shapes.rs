@@ -29,8 +29,11 @@ fn a_chain_of_a_million_is_marked_verified_and_recomputed_on_a_small_stack() {
         let engine = Engine::new();
         let base = engine.source("base", |_: &()| 2_u64).unwrap();
         let seen = base.clone();
-        let chain =
-            recursive(&engine, "chain", move |me, cx, n| if n == 0 { seen.get(cx, &()).unwrap() / 2 } else { me.get(cx, &(n - 1)).unwrap() + 1 });
+        let chain = recursive(
+            &engine,
+            "chain",
+            move |me, cx, n| if n == 0 { seen.get(cx, &()).unwrap() / 2 } else { me.get(cx, &(n - 1)).unwrap() + 1 },
+        );
         for n in 0..MANY {
             chain.get(&engine, &n).unwrap();
         }
@@ -65,8 +68,7 @@ fn star(rays: u32) -> Engine {
 
 #[test]
 fn a_star_from_one_to_a_million_and_back() {
-    star(2_000).assert_consistent();
-    star(MANY);
+    star(MANY).assert_consistent();
 }
 
 #[test]
