@@ -116,8 +116,7 @@ fuzz_target!(|input: (u16, Vec<Op>)| {
     else {
         unreachable!("fresh names")
     };
-    let mut by_word =
-        Side { handle: (*words).clone(), key: Box::new(|n| u32::from(n) << 7), model: HashMap::new(), kept: Vec::new() };
+    let mut by_word = Side { handle: (*words).clone(), key: Box::new(|n| u32::from(n) << 7), model: HashMap::new(), kept: Vec::new() };
     let key = move |n: u16| Colliding { text: n.to_string(), spread };
     let mut by_text = Side { handle: (*texts).clone(), key: Box::new(key), model: HashMap::new(), kept: Vec::new() };
     for op in ops.into_iter().take(200) {

@@ -427,7 +427,7 @@ fn an_async_value_above_a_result_that_is_never_stored_is_read_in_bounded_time() 
                             fail::<()>();
                         }
                         let value = base.get(&cx, &n).unwrap();
-                        if value == 1 { Err(base.get(&Engine::new(), &n).unwrap_err().to_string()) } else { Ok(value) }
+                        if value == 1 { Err(base.get(Engine::new(), &n).unwrap_err().to_string()) } else { Ok(value) }
                     }
                 })
                 .unwrap()
