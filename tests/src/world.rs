@@ -8,7 +8,7 @@ use wellspring::{AsyncFunction, CommitId, Computed, Cx, Engine, EngineBuilder, F
 use crate::expr::{BROKEN, Outcome, Stop};
 use crate::program::{KEYS, Kind, Place, Program, SOURCES, initial};
 use crate::tracked::{Tracked, Tracker, from_word, to_word};
-use crate::waking::{Breath, block_on};
+use crate::waking::{Breath, Counting, block_on, poll_once};
 
 /// Bodies one operation may run before it counts as running away.
 const RUNAWAY: u64 = 20_000;
@@ -285,6 +285,20 @@ impl World {
                     block_on(function.get(&self.engine, &((node % KEYS) as u32))).map(|value| value.outcome)
                 }
             },
+        }
+    }
+
+    /// Starts a read of an asynchronous function, polls it once and leaves.
+    pub fn ask_and_leave(&self, node: usize) {
+        let (_, waker) = Counting::pair();
+        match self.parts.function(node) {
+            Registered::AsyncWord(function) => {
+                let _ = poll_once(&mut function.get(&self.engine, &((node % KEYS) as u32)), &waker);
+            }
+            Registered::AsyncBoxed(function) => {
+                let _ = poll_once(&mut function.get(&self.engine, &((node % KEYS) as u32)), &waker);
+            }
+            _ => {}
         }
     }
 
