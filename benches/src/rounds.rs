@@ -24,7 +24,7 @@ impl Plan {
 
     /// When a row that is slow to set up stops taking rounds, as long as it has three.
     pub fn patience(self) -> Duration {
-        Duration::from_secs(if self.quick { 5 } else { 60 })
+        Duration::from_secs(if self.quick { 2 } else { 60 })
     }
 
     /// How long one side of one round reads.

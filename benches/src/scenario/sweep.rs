@@ -8,6 +8,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
 use std::time::Instant;
 
 use wellspring::{Engine, Function};
@@ -121,8 +122,18 @@ impl Drop for Wired {
 fn sweep(name: &str, plan: Plan, shape: Shape, bar: Option<f64>, two_against_one: bool) -> Vec<Row> {
     // Small graphs sweep in microseconds: average enough of them that the clock's own cost disappears.
     let repeats = (200_000 / shape.nodes() as usize).clamp(1, 500);
-    let wired = [1, 2].map(|threads| Wired::new(Engine::builder().sweep_threads(threads).build(), &shape));
-    wired.iter().for_each(Wired::check);
+    // Built side by side: setting a million nodes up takes far longer than the sweeps themselves.
+    let wired = thread::scope(|scope| {
+        let builders = [1, 2].map(|threads| {
+            let shape = &shape;
+            scope.spawn(move || {
+                let wired = Wired::new(Engine::builder().sweep_threads(threads).build(), shape);
+                wired.check();
+                wired
+            })
+        });
+        builders.map(|builder| builder.join().expect("the graph could not be built"))
+    });
     let mut search = Search::default();
     let mut plain = || {
         let begun = Instant::now();
