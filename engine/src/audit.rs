@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::deps::Dep;
+use crate::deps::{Dep, DepList};
 use crate::edge::generation;
 use crate::graph::Graph;
 use crate::node::{HAS_VALUE, State};
@@ -12,7 +12,7 @@ impl Graph {
     fn deps_of(&self, slot: u32) -> Vec<Dep> {
         let _pin = self.collector.pin();
         // SAFETY: [pinned-deps] read under the pin above.
-        unsafe { self.warm(slot).deps.load(Ordering::Acquire).as_ref() }.map_or_else(Vec::new, |list| list.iter().collect())
+        unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) }.map_or_else(Vec::new, |list| list.iter().collect())
     }
 
     /// (live, stale) reverse edges.

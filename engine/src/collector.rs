@@ -27,6 +27,12 @@ impl Retired {
         Retired { pointer: pointer.cast(), drop: drop_box::<T> }
     }
 
+    /// # Safety
+    /// As for `boxed`, with `drop` in place of the box: it may be called once with `pointer`, on any thread.
+    pub(crate) unsafe fn with(pointer: *mut (), drop: unsafe fn(*mut ())) -> Retired {
+        Retired { pointer, drop }
+    }
+
     /// Runs the user's `Drop`. A panic in it is the user's; it stops here.
     fn run(self) {
         let drop = self.drop;

@@ -162,7 +162,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         if !self.cut_off.compares() || graph.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE == 0 {
             return false;
         }
-        let _pin = graph.collector.pin();
+        let _pin = (!self.is_inline()).then(|| graph.collector.pin());
         let word = graph.row(slot).value.load(Ordering::Acquire);
         if !graph.head(slot).same_flight(flight) {
             return false;

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use crate::collector::Retired;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// One dependency: the slot and the epoch at which it was read. 8 bytes packed.
@@ -27,37 +28,77 @@ impl Dep {
     }
 }
 
-/// A published dependency list. The slots never change; epochs are renewed in place by the node's owner while it publishes
-/// or verifies, and read by anybody under a pin.
-#[derive(Debug)]
-pub(crate) struct DepList(Box<[AtomicU64]>);
+/// A published dependency list, borrowed. The slots never change; epochs are renewed in place by the node's owner while it
+/// publishes or verifies, and read by anybody under a pin.
+///
+/// One allocation behind one word in the node: the length, then the edges.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DepList<'a>(&'a [AtomicU64]);
 
-impl DepList {
-    pub(crate) fn new(deps: &[Dep]) -> DepList {
-        DepList(deps.iter().map(|dep| AtomicU64::new(dep.pack())).collect())
+impl<'a> DepList<'a> {
+    /// The list behind a column's pointer; `None` for a null one.
+    ///
+    /// # Safety
+    /// The pointer came from `leak` and the list is not dropped during `'a`.
+    pub(crate) unsafe fn borrow(pointer: *mut AtomicU64) -> Option<DepList<'a>> {
+        if pointer.is_null() {
+            return None;
+        }
+        // SAFETY: [owned-deps] the caller's promise; the first word is the number of words that follow.
+        unsafe {
+            let len = (*pointer).load(Ordering::Relaxed) as usize;
+            Some(DepList(std::slice::from_raw_parts(pointer.add(1), len)))
+        }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// A new list on the heap; null for no dependencies.
+    pub(crate) fn leak(deps: &[Dep]) -> *mut AtomicU64 {
+        if deps.is_empty() {
+            return std::ptr::null_mut();
+        }
+        let words = std::iter::once(deps.len() as u64).chain(deps.iter().map(|dep| dep.pack()));
+        let list: Box<[AtomicU64]> = words.map(AtomicU64::new).collect();
+        Box::into_raw(list).cast::<AtomicU64>()
+    }
+
+    /// Hands a list that is out of its column to the collector.
+    ///
+    /// # Safety
+    /// The pointer came from `leak`, is not null, and nobody reaches it after the pins of this moment are gone.
+    pub(crate) unsafe fn retire(pointer: *mut AtomicU64) -> Retired {
+        unsafe fn free(pointer: *mut ()) {
+            let pointer = pointer.cast::<AtomicU64>();
+            // SAFETY: [owned-deps] the contract of `retire`: the box `leak` made, its length in the first word.
+            unsafe {
+                let len = (*pointer).load(Ordering::Relaxed) as usize + 1;
+                drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(pointer, len)));
+            }
+        }
+        // SAFETY: [retire] the caller's promise.
+        unsafe { Retired::with(pointer.cast(), free) }
+    }
+
+    pub(crate) fn len(self) -> usize {
         self.0.len()
     }
 
-    pub(crate) fn get(&self, index: usize) -> Option<Dep> {
+    pub(crate) fn get(self, index: usize) -> Option<Dep> {
         // Relaxed: the list was published by a Release store of its pointer; a renewed epoch is only a hint until the
         // owner re-checks it against the dependency's head.
         self.0.get(index).map(|word| Dep::unpack(word.load(Ordering::Relaxed)))
     }
 
-    pub(crate) fn renew(&self, index: usize, dep: Dep) {
+    pub(crate) fn renew(self, index: usize, dep: Dep) {
         // Relaxed: published to the next owner by the Release CAS that ends this owner's turn.
         self.0[index].store(dep.pack(), Ordering::Relaxed);
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Dep> + '_ {
-        (0..self.len()).filter_map(|index| self.get(index))
+    pub(crate) fn iter(self) -> impl Iterator<Item = Dep> + 'a {
+        self.0.iter().map(|word| Dep::unpack(word.load(Ordering::Relaxed)))
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        size_of::<DepList>() + self.0.len() * 8
+    pub(crate) fn bytes(self) -> usize {
+        (self.0.len() + 1) * 8
     }
 }
 

@@ -223,6 +223,8 @@ impl<K: Key, V: Value> FnData<K, V> {
 
     /// The key's node, made if there is none.
     pub(crate) fn find_or_insert<Q: ?Sized + Lookup<K>>(&self, graph: &Graph, hash: u64, key: &Q) -> Result<(u32, u32), Fault> {
+        // `Eq` is user code and must not run under the lock: a search counts only if nobody inserted since before it.
+        let mut seen = lock(&self.slots).writer.inserted();
         if let Some(found) = self.find(graph, hash, key) {
             return Ok(found);
         }
@@ -235,15 +237,14 @@ impl<K: Key, V: Value> FnData<K, V> {
             }
         }
         let boxed = if is_word::<K>() { None } else { Some(Box::new(BoxedKey { hash, key: owned })) };
-        // `Eq` is user code and must not run under the lock: look again without it until nobody inserts in between.
-        let mut seen = lock(&self.slots).writer.inserted();
         loop {
-            if let Some(found) = self.find(graph, hash, key) {
-                return Ok(found);
-            }
             let mut slots = lock(&self.slots);
             if slots.writer.inserted() != seen {
                 seen = slots.writer.inserted();
+                drop(slots);
+                if let Some(found) = self.find(graph, hash, key) {
+                    return Ok(found);
+                }
                 continue;
             }
             let slot = self.take_slot(graph, &mut slots).ok_or(Fault::Full)?;
@@ -298,7 +299,7 @@ impl<K: Key, V: Value> FnData<K, V> {
 
     /// A copy of the node's key. Runs the user's `Clone`.
     pub(crate) fn key(&self, graph: &Graph, slot: u32, version: u32) -> Option<K> {
-        let _pin = graph.collector.pin();
+        let _pin = (!is_word::<K>()).then(|| graph.collector.pin());
         let word = graph.row(slot).key.load(Ordering::Acquire);
         if graph.head(slot).version() != version {
             return None;
@@ -315,7 +316,7 @@ impl<K: Key, V: Value> FnData<K, V> {
 
     /// A copy of the value the node holds from the given epoch (whatever its marks), if it still does.
     pub(crate) fn value_at(&self, graph: &Graph, slot: u32, version: u32, epoch: u32) -> Option<V> {
-        let _pin = graph.collector.pin();
+        let _pin = (!self.is_inline()).then(|| graph.collector.pin());
         let settled = |head: Head| {
             head.version() == version && head.epoch() == epoch && matches!(head.state(), State::Consistent | State::Pending | State::Stale)
         };
@@ -353,7 +354,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         let deps = warm.deps.swap(std::ptr::null_mut(), Ordering::AcqRel);
         if !deps.is_null() {
             // SAFETY: [owned-deps] as above for the dependency list.
-            retire(unsafe { Retired::boxed::<DepList>(deps) });
+            retire(unsafe { DepList::retire(deps) });
         }
     }
 }
@@ -443,7 +444,7 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
                 bytes += size_of::<V>();
             }
             // SAFETY: [pinned-deps] read under the pin above.
-            bytes += unsafe { graph.warm(slot).deps.load(Ordering::Acquire).as_ref() }.map_or(0, DepList::bytes);
+            bytes += unsafe { DepList::borrow(graph.warm(slot).deps.load(Ordering::Acquire)) }.map_or(0, DepList::bytes);
         }
         FunctionStats {
             name: self.name.clone(),

@@ -8,8 +8,6 @@
 
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
-use crate::deps::DepList;
-
 /// Where a node's value stands. See the transition table in DESIGN.md §3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -154,8 +152,8 @@ pub(crate) struct Row {
 /// What computing and verifying touch.
 #[derive(Debug)]
 pub(crate) struct Warm {
-    /// Dependencies in the order of their first read. Replaced only while `Publishing`; retired through the collector.
-    pub(crate) deps: AtomicPtr<DepList>,
+    /// [`DepList`](crate::deps::DepList): dependencies in the order of their first read. Replaced only while `Publishing`; retired through the collector.
+    pub(crate) deps: AtomicPtr<AtomicU64>,
     /// The epoch at which the value last really changed. Written only while `Publishing` (or while the slot is free).
     pub(crate) changed: AtomicU32,
     /// [`HAS_VALUE`].

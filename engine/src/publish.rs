@@ -1,6 +1,5 @@
 //! The end of a flight: edges first, then the value, then the head. The owner of `Publishing` alone writes the columns.
 
-use crate::collector::Retired;
 use crate::deps::{Dep, DepList, UNSTORED};
 use crate::edge::{Edge, generation};
 use crate::graph::Graph;
@@ -92,7 +91,7 @@ impl Graph {
         let warm = self.warm(slot);
         let old = warm.deps.load(Ordering::Acquire);
         // SAFETY: [owned-deps] lists are replaced and retired only by the owner of `Publishing`, which is this thread.
-        let old_list = unsafe { old.as_ref() };
+        let old_list = unsafe { DepList::borrow(old) };
         let old_len = old_list.map_or(0, DepList::len);
         let grown = old_list.is_none_or(|list| list.len() <= deps.len() && list.iter().zip(deps).all(|(old, new)| old.slot == new.slot));
         let generation =
@@ -120,12 +119,12 @@ impl Graph {
             }
         }
         if !(grown && old_len == deps.len()) {
-            let fresh = if deps.is_empty() { std::ptr::null_mut() } else { Box::into_raw(Box::new(DepList::new(&renewed))) };
+            let fresh = DepList::leak(&renewed);
             // Release: whoever sees the pointer sees the list.
             warm.deps.store(fresh, Ordering::Release);
             if !old.is_null() {
-                // SAFETY: [owned-deps] the pointer came from `Box::into_raw` and is out of the column; readers hold pins.
-                self.collector.retire(unsafe { Retired::boxed(old) });
+                // SAFETY: [owned-deps] the pointer came from `leak` and is out of the column; readers hold pins.
+                self.collector.retire(unsafe { DepList::retire(old) });
             }
         }
         standing

@@ -146,7 +146,7 @@ impl Graph {
     fn look(&self, slot: u32) -> Look {
         let _pin = self.collector.pin();
         // SAFETY: [pinned-deps] a list that was in the column under this pin is freed after it.
-        let Some(list) = (unsafe { self.warm(slot).deps.load(Ordering::Acquire).as_ref() }) else { return Look::Unchanged };
+        let Some(list) = (unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) }) else { return Look::Unchanged };
         for dep in list.iter() {
             if !self.unchanged(dep) {
                 return Look::Changed;
@@ -171,7 +171,7 @@ impl Graph {
         }
         let generation = generation(self.row(slot).rev.load(Ordering::Relaxed));
         // SAFETY: [owned-deps] the owner of `Verifying` alone may replace the list.
-        let list = unsafe { self.warm(slot).deps.load(Ordering::Acquire).as_ref() };
+        let list = unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) };
         let mut unchanged = true;
         for index in 0..list.map_or(0, DepList::len) {
             let Some(dep) = list.and_then(|list| list.get(index)) else { break };
