@@ -318,6 +318,8 @@ impl EngineBuilder {
             functions: RwLock::new(Vec::new()),
             spawner: self.spawner,
             log: self.event_log.then(EventLog::default),
+            #[cfg(test)]
+            hooks: crate::hook::Hooks::default(),
             collector: Collector::new(),
         };
         Engine { graph: Arc::new(graph), bodies: Arc::new(Bodies::default()) }

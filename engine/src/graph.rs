@@ -32,6 +32,8 @@ pub(crate) struct Graph {
     pub(crate) functions: RwLock<Vec<Arc<dyn AnyFunction>>>,
     pub(crate) spawner: Option<Arc<dyn crate::engine::Spawner>>,
     pub(crate) log: Option<crate::log::EventLog>,
+    #[cfg(test)]
+    pub(crate) hooks: crate::hook::Hooks,
     pub(crate) collector: Collector,
 }
 

@@ -39,6 +39,7 @@ mod flight;
 mod function;
 mod graph;
 mod handle;
+mod hook;
 mod key;
 mod log;
 #[cfg(all(test, any(loom, shuttle)))]

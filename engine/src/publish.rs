@@ -39,7 +39,9 @@ impl Graph {
     /// Publishes a flight's result. `retire` gets the old value word if it is replaced.
     pub(crate) fn publish(&self, slot: u32, flight: Head, deps: &[Dep], result: Outcoming, retire: impl FnOnce(u64)) -> Published {
         let Some(mut now) = self.own(slot, flight) else { return Published::Superseded };
+        self.reach("publish:owned", slot);
         let standing = self.relink(slot, deps);
+        self.reach("publish:linked", slot);
         let (row, warm) = (self.row(slot), self.warm(slot));
         if let Outcoming::Changed(word) = result {
             // Relaxed (flags): this owner's predecessor released them with the head.

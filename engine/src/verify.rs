@@ -188,6 +188,7 @@ impl Graph {
                 }
             }
         }
+        self.reach("verify:linked", slot);
         loop {
             let state = if now.has(DOOMED) {
                 State::Stale

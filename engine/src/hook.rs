@@ -1,0 +1,116 @@
+//! Forced interleavings: named places where a test can step in, once, on the thread that gets there. Nothing of this is in a
+//! build without `cfg(test)`.
+
+use crate::graph::Graph;
+
+impl Graph {
+    /// The engine got to the named place with this node.
+    #[inline(always)]
+    pub(crate) fn reach(&self, place: &'static str, slot: u32) {
+        #[cfg(test)]
+        self.hooks.reach(place, slot);
+        #[cfg(not(test))]
+        let _ = (place, slot);
+    }
+}
+
+#[cfg(test)]
+pub(crate) use armed::Hooks;
+
+#[cfg(test)]
+mod armed {
+    use std::collections::HashMap;
+    use std::sync::{Mutex, PoisonError};
+
+    type Step = Box<dyn FnOnce(u32) + Send>;
+
+    /// What tests have armed. One engine's, so that tests do not meet.
+    #[derive(Default)]
+    pub(crate) struct Hooks(Mutex<HashMap<&'static str, Step>>);
+
+    impl Hooks {
+        pub(crate) fn arm(&self, place: &'static str, step: impl FnOnce(u32) + Send + 'static) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(place, Box::new(step));
+        }
+
+        pub(super) fn reach(&self, place: &'static str, slot: u32) {
+            let step = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
+            if let Some(step) = step {
+                step(slot);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use crate::{Cx, Engine, Function, Source};
+
+    fn doubled() -> (Engine, Source<u8, u64>, Function<u8, u64>, Arc<AtomicU64>) {
+        let engine = Engine::new();
+        let source = engine.source("source", |_: &u8| 1_u64).expect("a free name");
+        let runs = Arc::new(AtomicU64::new(0));
+        let double = {
+            let (source, runs) = (source.clone(), runs.clone());
+            let body = move |cx: &Cx, key: &u8| {
+                runs.fetch_add(1, SeqCst);
+                source.get(cx, key).expect("a value") * 2
+            };
+            engine.define("double").cut_off_eq().function(body).expect("a free name")
+        };
+        (engine, source, double, runs)
+    }
+
+    #[test]
+    fn a_change_between_linking_and_publishing_dooms_the_result() {
+        let (engine, source, double, runs) = doubled();
+        let change = source.clone();
+        source.get(&engine, &0).expect("a value");
+        double.graph.hooks.arm("publish:linked", move |_| {
+            change.set(&0, 5);
+        });
+        assert_eq!(double.get(&engine, &0), Ok(2), "the starter's read began before the change");
+        assert!(double.existing(&0).is_none(), "I5: never stored as consistent");
+        assert_eq!(double.get(&engine, &0), Ok(10));
+        assert_eq!(runs.load(SeqCst), 2);
+        engine.assert_consistent();
+    }
+
+    #[test]
+    fn a_change_before_linking_is_seen_by_the_registrar() {
+        let (engine, source, double, _) = doubled();
+        source.get(&engine, &0).expect("a value");
+        let change = source.clone();
+        double.graph.hooks.arm("publish:owned", move |_| {
+            change.set(&0, 5);
+        });
+        assert_eq!(double.get(&engine, &0), Ok(2));
+        assert!(double.existing(&0).is_none(), "I5");
+        assert_eq!(double.get(&engine, &0), Ok(10));
+        engine.assert_consistent();
+    }
+
+    #[test]
+    fn a_change_under_a_verification_keeps_the_old_value_out() {
+        let (engine, source, double, runs) = doubled();
+        double.get(&engine, &0).expect("a value");
+        let above = {
+            let double = double.clone();
+            engine.function("above", move |cx: &Cx, key: &u8| double.get(cx, key).expect("a value") + 1).expect("a free name")
+        };
+        assert_eq!(above.get(&engine, &0), Ok(3));
+        double.invalidate(&0);
+        let change = source.clone();
+        // `double` recomputes to an equal value, so `above` is verified; the change comes under its claim.
+        double.graph.hooks.arm("verify:linked", move |_| {
+            change.set(&0, 7);
+        });
+        assert_eq!(above.get(&engine, &0), Ok(15), "read again: the first verification was doomed");
+        assert_eq!(above.get(&engine, &0), Ok(15));
+        assert_eq!(runs.load(SeqCst), 3);
+        engine.assert_consistent();
+    }
+}
