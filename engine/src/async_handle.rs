@@ -58,10 +58,17 @@ impl<V> Future for GetFuture<V> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<V, Fault>> {
-        match &mut self.get_mut().0 {
+        let reading = &mut self.get_mut().0;
+        match reading {
             // Polled again after the end: a mistake of the executor's, answered with a fault instead of a panic.
             Reading::Ready(result) => Poll::Ready(result.take().unwrap_or(Err(Fault::Escaped))),
-            Reading::Cold(cold) => cold.as_mut().poll(cx),
+            Reading::Cold(cold) => {
+                let polled = cold.as_mut().poll(cx);
+                if polled.is_ready() {
+                    *reading = Reading::Ready(None);
+                }
+                polled
+            }
         }
     }
 }

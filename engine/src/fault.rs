@@ -29,6 +29,13 @@ pub enum Fault {
         /// What it admits.
         limit: usize,
     },
+    /// No live node of the function has this id: it was never given out here, or its key was removed since.
+    UnknownNode {
+        /// The function asked.
+        function: String,
+        /// The id.
+        id: crate::NodeId,
+    },
     /// The engine that owns the function was dropped.
     Gone,
     /// The read went through a context whose computation has ended: keep reads inside the function's own future.
@@ -47,6 +54,9 @@ impl fmt::Display for Fault {
             Fault::Full => f.write_str("the engine holds as many nodes as it may; remove keys or raise `max_nodes`"),
             Fault::KeyTooLarge { function, bytes, limit } => {
                 write!(f, "a key of {bytes} bytes for `{function}`, which admits {limit}; raise its `key_limit` or use a shorter key")
+            }
+            Fault::UnknownNode { function, id } => {
+                write!(f, "`{function}` has no node {id:?}: it was never its own, or its key was removed; look the key up again")
             }
             Fault::Gone => f.write_str("the engine was dropped; keep an `Engine` handle while its functions are in use"),
             Fault::Escaped => f.write_str("a context was used after its computation ended; read inside the function's own body"),

@@ -11,7 +11,7 @@ use crate::function::{FnData, FunctionId};
 use crate::graph::Graph;
 use crate::key::{Key, Lookup};
 use crate::pin::Pin;
-use crate::read::NodeRef;
+use crate::read::{NodeId, NodeRef};
 use crate::sweep::Root;
 use crate::sync::Arc;
 use crate::value::{Read, Value};
@@ -140,6 +140,20 @@ impl<K: Key, V: Value> Handle<K, V> {
     pub fn node<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Option<NodeRef<V>> {
         let (slot, version) = self.data.find(&self.graph, self.hash(key), key)?;
         Some(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline()))
+    }
+
+    /// The node behind an id that was kept, as [`node`](Handle::node) gives it for a key.
+    ///
+    /// # Errors
+    /// [`Fault::UnknownNode`] if the id is not of a live node of this function: never another node's value.
+    pub fn resolve(&self, id: NodeId) -> Result<NodeRef<V>, Fault> {
+        let (slot, version) = (id.slot(), id.version());
+        let ours = self.graph.pages.contains(slot) && self.graph.pages.owner(slot) == self.data.id;
+        let head = if ours { Some(self.graph.head(slot)) } else { None };
+        match head.filter(|head| head.is_live() && head.version() == version) {
+            Some(_) => Ok(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline())),
+            None => Err(Fault::UnknownNode { function: self.data.name.clone(), id }),
+        }
     }
 
     /// The cached generation if it is consistent; never computes and records nothing.

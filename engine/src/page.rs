@@ -116,6 +116,12 @@ impl Pages {
         &self.page(slot).warm[slot as usize % PAGE]
     }
 
+    /// Whether the slot belongs to a chunk that was ever handed out.
+    pub(crate) fn contains(&self, slot: u32) -> bool {
+        let chunk = slot as usize / CHUNK;
+        chunk > 0 && chunk < lock(&self.growth).chunks
+    }
+
     /// The function that owns the slot's chunk.
     pub(crate) fn owner(&self, slot: u32) -> u32 {
         // Relaxed: see `chunk`; never changes once set.

@@ -90,7 +90,13 @@ fn a_removed_key_is_gone_and_its_slot_never_shows_another_value() {
     assert!(square.remove(&7));
     assert!(!square.remove(&7));
     assert_eq!(square.get(&engine, &8), Ok(64));
+    assert!(matches!(square.resolve(node.id()), Err(Fault::UnknownNode { .. })), "a re-used id says so");
+    assert!(matches!(square.resolve(wellspring::NodeId::default()), Err(Fault::UnknownNode { .. })), "an unknown id says so");
     let pin = engine.pin();
+    let again = square.resolve(square.node(&8).unwrap().id()).unwrap();
+    assert_eq!(again.peek(&pin).as_deref(), Some(&64));
+    let other = engine.function("other", |_: &Cx, n: &u64| *n).unwrap();
+    assert!(other.resolve(again.id()).is_err(), "another function's id");
     assert!(node.peek(&pin).is_none() && !node.is_live());
     assert_eq!(square.node(&8).unwrap().id().slot(), node.id().slot());
     drop(pin);
