@@ -61,8 +61,9 @@ pub(crate) struct Collector {
 const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 64 };
 
 impl Collector {
-    pub(crate) fn new() -> Collector {
-        Collector { waiting: Arc::new(Mutex::new(Waiting::default())), epochs: epochs::Epochs::new() }
+    /// `number` is the engine's own.
+    pub(crate) fn new(number: u64) -> Collector {
+        Collector { waiting: Arc::new(Mutex::new(Waiting::default())), epochs: epochs::Epochs::new(number) }
     }
 
     #[inline]
@@ -160,50 +161,67 @@ pub(crate) use epochs::Guard;
 #[cfg(not(any(loom, shuttle)))]
 mod epochs {
     use crossbeam_epoch as epoch;
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     pub(crate) type Guard = epoch::Guard;
 
-    /// Crossbeam's collector and this thread's registration with it.
-    pub(super) struct Epochs(epoch::Collector);
+    /// Crossbeam's collector, and a number that no other engine's ever had.
+    pub(super) struct Epochs {
+        collector: epoch::Collector,
+        number: u64,
+    }
+
+    /// This thread's registrations, one per engine it has pinned; almost always one.
+    struct Registered(Vec<(u64, Box<epoch::LocalHandle>)>);
 
     thread_local! {
-        // One entry per engine this thread has pinned; almost always one.
-        static HANDLES: RefCell<Vec<(epoch::Collector, epoch::LocalHandle)>> = const { RefCell::new(Vec::new()) };
+        static REGISTERED: RefCell<Registered> = const { RefCell::new(Registered(Vec::new())) };
+        /// The registration used last: a pin finds it without a search, a borrow or a check for the thread's end.
+        static LAST: Cell<(u64, *const epoch::LocalHandle)> = const { Cell::new((0, std::ptr::null())) };
+    }
+
+    impl Drop for Registered {
+        fn drop(&mut self) {
+            LAST.set((0, std::ptr::null()));
+        }
     }
 
     impl Epochs {
-        pub(super) fn new() -> Epochs {
-            Epochs(epoch::Collector::new())
+        pub(super) fn new(number: u64) -> Epochs {
+            Epochs { collector: epoch::Collector::new(), number }
         }
 
         #[inline]
         pub(super) fn pin(&self) -> Guard {
-            HANDLES
-                .try_with(|handles| {
-                    if let Ok(handles) = handles.try_borrow()
-                        && let Some((_, handle)) = handles.iter().find(|(collector, _)| *collector == self.0)
-                    {
-                        return handle.pin();
-                    }
-                    self.register(Some(handles))
-                })
-                // The thread is being torn down: a registration for this one pin.
-                .unwrap_or_else(|_| self.register(None))
+            let (number, handle) = LAST.get();
+            if number == self.number {
+                // SAFETY: [last-handle] `LAST` names a box that `REGISTERED` owns: it is set when the box is put there, the box
+                // just put there is never the one that makes room, and the list's end resets it. Numbers start at 1.
+                return unsafe { &*handle }.pin();
+            }
+            self.find()
         }
 
         #[cold]
-        fn register(&self, handles: Option<&RefCell<Vec<(epoch::Collector, epoch::LocalHandle)>>>) -> Guard {
-            let handle = self.0.register();
-            let guard = handle.pin();
-            if let Some(Ok(mut handles)) = handles.map(RefCell::try_borrow_mut) {
-                // Engines come and go in tests: keep the list short. A dropped registration of a live engine is made again.
-                if handles.len() >= 16 {
-                    handles.remove(0);
+        fn find(&self) -> Guard {
+            let registered = REGISTERED.try_with(|registered| {
+                let mut registered = registered.try_borrow_mut().ok()?;
+                if let Some((_, handle)) = registered.0.iter().find(|(number, _)| *number == self.number) {
+                    LAST.set((self.number, &raw const **handle));
+                    return Some(handle.pin());
                 }
-                handles.push((self.0.clone(), handle));
-            }
-            guard
+                let handle = Box::new(self.collector.register());
+                let guard = handle.pin();
+                // Engines come and go in tests: keep the list short. A dropped registration of a live engine is made again.
+                if registered.0.len() >= 16 {
+                    registered.0.remove(0);
+                }
+                LAST.set((self.number, &raw const *handle));
+                registered.0.push((self.number, handle));
+                Some(guard)
+            });
+            // The thread is being torn down: a registration for this one pin.
+            registered.ok().flatten().unwrap_or_else(|| self.collector.register().pin())
         }
 
         pub(super) fn defer(&self, run: impl FnOnce() + Send + 'static) {
@@ -235,7 +253,7 @@ mod epochs {
     pub(crate) struct Guard(Arc<Mutex<Model>>);
 
     impl Epochs {
-        pub(super) fn new() -> Epochs {
+        pub(super) fn new(_: u64) -> Epochs {
             Epochs(Arc::new(Mutex::new(Model::default())))
         }
         pub(super) fn pin(&self) -> Guard {

@@ -305,8 +305,9 @@ impl EngineBuilder {
     /// The engine.
     pub fn build(self) -> Engine {
         let threads = self.sweep_threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get().min(8)));
+        let id = next_engine();
         let graph = Graph {
-            id: next_engine(),
+            id,
             pages: Pages::new(self.max_nodes),
             edges: Edges::new(),
             hashing: Hashing::new(),
@@ -320,7 +321,7 @@ impl EngineBuilder {
             log: self.event_log.then(EventLog::default),
             #[cfg(test)]
             hooks: crate::hook::Hooks::default(),
-            collector: Collector::new(),
+            collector: Collector::new(id),
         };
         Engine { graph: Arc::new(graph), bodies: Arc::new(Bodies::default()) }
     }
