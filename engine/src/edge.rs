@@ -11,7 +11,7 @@
 //! block is full before a larger one is taken.
 
 use crate::page::Pages;
-use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use crate::sync::{Backoff, Mutex, fault, lock};
 
 const LOCK: u64 = 1 << 31;
@@ -71,8 +71,6 @@ pub(crate) struct Edges {
     free: [Mutex<Vec<u32>>; CLASSES],
     /// Chains that sweeps have read, not yet cut into blocks: that is left to whoever needs one.
     spent: Mutex<Vec<Vec<u32>>>,
-    /// Edges dropped as stale by compaction, for `stats`.
-    pub(crate) compacted: AtomicUsize,
 }
 
 struct Growth {
@@ -87,13 +85,7 @@ impl Edges {
         let first = directory(4);
         let segments = AtomicPtr::new(first.as_ptr().cast_mut());
         let growth = Growth { directories: vec![first], segments: Vec::new(), next: SEGMENT };
-        Edges {
-            segments,
-            growth: Mutex::new(growth),
-            free: std::array::from_fn(|_| Mutex::new(Vec::new())),
-            spent: Mutex::new(Vec::new()),
-            compacted: AtomicUsize::new(0),
-        }
+        Edges { segments, growth: Mutex::new(growth), free: std::array::from_fn(|_| Mutex::new(Vec::new())), spent: Mutex::new(Vec::new()) }
     }
 
     #[inline(always)]
@@ -208,25 +200,44 @@ impl Edges {
     }
 
     fn push(&self, pages: &Pages, rev: u64, edge: Edge) -> u64 {
-        let newest = handle(rev);
-        if newest == 0 {
-            return with_handle(rev, self.start(0, 0, edge));
+        if handle(rev) == 0 {
+            return self.put(rev, edge);
         }
-        let block = self.block(newest);
-        let header = block[0].load(Ordering::Relaxed);
-        let (len, class) = ((header & 0xff_ffff) as usize, (header >> 24) as usize & 0xff);
-        if len + 1 < block.len() {
-            // Relaxed (both): under the list's lock bit, published by its release.
-            block[len + 1].store(edge.pack(), Ordering::Relaxed);
-            block[0].store(header + 1, Ordering::Relaxed);
+        self.fill(rev, edge).unwrap_or_else(|| self.put(self.compact(pages, rev), edge))
+    }
+
+    /// Into the newest block, or a new one before it.
+    fn put(&self, rev: u64, edge: Edge) -> u64 {
+        if let Some(rev) = self.fill(rev, edge) {
             return rev;
         }
-        let rev = self.compact(pages, rev);
-        if handle(rev) != newest || (self.block(newest)[0].load(Ordering::Relaxed) & 0xff_ffff) as usize + 1 < block.len() {
-            return self.push(pages, rev, edge);
+        let newest = handle(rev);
+        let class = match newest {
+            0 => 0,
+            _ => {
+                let header = self.block(newest)[0].load(Ordering::Relaxed);
+                // The second block is as small as the first; each later one doubles.
+                ((header >> 24) as usize & 0xff).saturating_add(usize::from(header >> 32 != 0)).min(CLASSES - 1)
+            }
+        };
+        with_handle(rev, self.start(newest, class, edge))
+    }
+
+    /// Into the newest block, if it has room.
+    fn fill(&self, rev: u64, edge: Edge) -> Option<u64> {
+        if handle(rev) == 0 {
+            return None;
         }
-        let next = if (header >> 32) == 0 { class } else { (class + 1).min(CLASSES - 1) };
-        with_handle(rev, self.start(newest, next, edge))
+        let block = self.block(handle(rev));
+        let header = block[0].load(Ordering::Relaxed);
+        let len = (header & 0xff_ffff) as usize;
+        if len + 1 == block.len() {
+            return None;
+        }
+        // Relaxed (both): under the list's lock bit, published by its release.
+        block[len + 1].store(edge.pack(), Ordering::Relaxed);
+        block[0].store(header + 1, Ordering::Relaxed);
+        Some(rev)
     }
 
     fn start(&self, next: u32, class: usize, edge: Edge) -> u32 {
@@ -242,7 +253,7 @@ impl Edges {
         self.block(handle)[0].store(header, Ordering::Relaxed);
     }
 
-    /// Drops stale edges of a full list; keeps the chain if fewer than half of the newest block's worth would go.
+    /// Drops the stale edges of a full list; keeps the chain as it is if more than half of its edges are live.
     ///
     /// The cost is the list's length, paid when the newest block is full; each block is as long as all before it together,
     /// so it is amortised constant per append.
@@ -259,29 +270,10 @@ impl Edges {
         if live.len() * 2 > total {
             return rev;
         }
-        // Relaxed: a statistic.
-        self.compacted.fetch_add(total - live.len(), Ordering::Relaxed);
         let mut freed = Freed::default();
         self.free_chain(handle(rev), &mut freed);
         self.give_back(freed);
-        live.iter().fold(with_handle(rev, 0), |rev, &edge| self.push_fresh(rev, Edge::unpack(edge)))
-    }
-
-    fn push_fresh(&self, rev: u64, edge: Edge) -> u64 {
-        let newest = handle(rev);
-        if newest != 0 {
-            let block = self.block(newest);
-            let header = block[0].load(Ordering::Relaxed);
-            let (len, class) = ((header & 0xff_ffff) as usize, (header >> 24) as usize & 0xff);
-            if len + 1 < block.len() {
-                block[len + 1].store(edge.pack(), Ordering::Relaxed);
-                block[0].store(header + 1, Ordering::Relaxed);
-                return rev;
-            }
-            let next = if (header >> 32) == 0 { class } else { (class + 1).min(CLASSES - 1) };
-            return with_handle(rev, self.start(newest, next, edge));
-        }
-        with_handle(rev, self.start(0, 0, edge))
+        live.iter().fold(with_handle(rev, 0), |rev, &edge| self.put(rev, Edge::unpack(edge)))
     }
 
     /// Takes the whole list, leaving it empty, if `mark` succeeds while the list is locked: the sweep's half of the
@@ -322,22 +314,12 @@ impl Edges {
 
     /// Starts a new generation of this node's own dependencies: every older edge to it is stale from now on.
     pub(crate) fn next_generation(&self, rev: &AtomicU64) -> u32 {
-        let mut backoff = Backoff::default();
-        let mut word = rev.load(Ordering::Relaxed);
-        loop {
-            if word & LOCK == 0 {
-                let next = generation(word).wrapping_add(1) & LAST_GENERATION;
-                // Relaxed: only the node's owner changes it; a sweep that still sees the old one meets edges that the
-                // registration after this re-checks.
-                match rev.compare_exchange_weak(word, (word & !GENERATION) | u64::from(next), Ordering::Relaxed, Ordering::Relaxed) {
-                    Ok(_) => return next,
-                    Err(now) => word = now,
-                }
-            } else {
-                backoff.wait();
-                word = rev.load(Ordering::Relaxed);
-            }
-        }
+        let held = self.hold(rev);
+        let next = generation(held).wrapping_add(1) & LAST_GENERATION;
+        // Release: for the next holder. A sweep that still sees the old generation meets edges that the registration after
+        // this re-checks.
+        rev.store((held & !GENERATION) | u64::from(next), Ordering::Release);
+        next
     }
 
     /// Chains whose edges have been read: their blocks are free from now on.
