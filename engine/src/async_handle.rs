@@ -110,7 +110,7 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
                 GetFuture(Reading::Cold(Box::pin(async move {
                     let (slot, _, got) = handle.obtain_async(cx.as_ref(), &key).await?;
                     let graph = handle.graph.id;
-                    record(Asker { graph, cx: cx.as_ref() }, slot, got)
+                    record(Asker { graph, cx: cx.as_ref(), held: false }, slot, got)
                 })))
             }
             Err(fault) => GetFuture(Reading::Ready(Some(Err(fault)))),
@@ -137,7 +137,7 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
         GetFuture(Reading::Cold(Box::pin(async move {
             let cx = prepared?;
             let (slot, version, (value, epoch)) = handle.obtain_async(cx.as_ref(), &key).await?;
-            Asker { graph: handle.graph.id, cx: cx.as_ref() }.record(Dep { slot, epoch })?;
+            Asker { graph: handle.graph.id, cx: cx.as_ref(), held: false }.record(Dep { slot, epoch })?;
             Ok(handle.generation(slot, version, epoch, value, key))
         })))
     }
@@ -160,7 +160,7 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
 
 impl<K: Key, V: Value> Handle<K, V> {
     async fn obtain_async(&self, cx: Option<&Cx>, key: &K) -> Result<(u32, u32, (V, u32)), Fault> {
-        let asker = |fault| Asker { graph: self.graph.id, cx }.fault(fault);
+        let asker = |fault| Asker { graph: self.graph.id, cx, held: false }.fault(fault);
         loop {
             let (slot, version) = self.data.find_or_insert(&self.graph, self.hash(key), key).map_err(asker)?;
             match self.data.obtain_async(&self.graph, slot, version, cx).await {

@@ -10,7 +10,7 @@ use crate::sync::atomic::Ordering;
 
 impl Graph {
     fn deps_of(&self, slot: u32) -> Vec<Dep> {
-        let _pin = self.collector.pin();
+        let _pin = self.collector.section();
         // SAFETY: [pinned-deps] read under the pin above.
         unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) }.map_or_else(Vec::new, |list| list.iter().collect())
     }
@@ -18,8 +18,8 @@ impl Graph {
     /// (live, stale) reverse edges.
     pub(crate) fn count_edges(&self) -> (usize, usize) {
         let (mut live, mut stale) = (0, 0);
-        for (first, _) in self.pages.chunks() {
-            for slot in first..first + crate::page::CHUNK as u32 {
+        for (first, _) in self.columns.chunks() {
+            for slot in first..first + crate::column::CHUNK as u32 {
                 for edge in self.edges.list(&self.row(slot).rev) {
                     if generation(self.row(edge.slot).rev.load(Ordering::Acquire)) == edge.generation {
                         live += 1;
@@ -55,7 +55,7 @@ impl Graph {
             if !head.is_live() {
                 wrong.push(format!("I32: {} is in a key table but free", named(slot)));
             }
-            if self.pages.owner(slot) as usize != id {
+            if self.columns.owner(slot) as usize != id {
                 wrong.push(format!("I32: {} lies in another function's chunk", named(slot)));
             }
             if matches!(head.state(), State::Computing | State::Verifying | State::Publishing) {
@@ -91,8 +91,8 @@ impl Graph {
                 self.audit_deps(slot, &deps, &linked, &mut wrong);
             }
         }
-        for (first, _) in self.pages.chunks() {
-            for slot in (first..first + crate::page::CHUNK as u32).filter(|slot| !live.contains_key(slot)) {
+        for (first, _) in self.columns.chunks() {
+            for slot in (first..first + crate::column::CHUNK as u32).filter(|slot| !live.contains_key(slot)) {
                 if self.head(slot).is_live() {
                     wrong.push(format!("{} is live but in no key table", named(slot)));
                 }

@@ -1,9 +1,10 @@
-//! Pins and reclamation: crossbeam's epochs, one collector per engine.
+//! Pins and reclamation: crossbeam's epochs for pins, [sections](crate::section) for the engine's own reads; one collector per engine.
 //!
-//! User `Drop` code never runs inside a pin or a sweep. What is retired waits in three places: *limbo* (just retired),
-//! *sealed* (a batch that waits until every pin of its time is gone) and *ready* (nobody can see it: to be dropped after
-//! the next commit or in `collect`). Crossbeam's own deferred function only moves a batch number from one to the other.
+//! User `Drop` code never runs inside a pin or a sweep. What is retired waits in four places: *limbo* (just retired),
+//! *sealed* (a batch that waits until every pin of its time is gone), *ready* (no pin can see it) and *passing* (until who was in a
+//! section has come out): then it is dropped, after the next commit or in `collect`. Crossbeam's own deferred function only moves a batch number from one to the other.
 
+use crate::section::Inside;
 use crate::sync::{Arc, Mutex, lock};
 use slotmap::{DefaultKey, SlotMap};
 
@@ -49,6 +50,8 @@ struct Waiting {
     limbo: Batch,
     sealed: SlotMap<DefaultKey, Batch>,
     ready: Vec<Batch>,
+    /// Past all pins; these sections must come out yet.
+    passing: Vec<(Inside, Vec<Batch>)>,
 }
 
 /// The engine's collector.
@@ -69,6 +72,12 @@ impl Collector {
     #[inline]
     pub(crate) fn pin(&self) -> Guard {
         self.epochs.pin()
+    }
+
+    /// Protects the engine's own read of a column, for as short as a clone.
+    #[inline(always)]
+    pub(crate) fn section(&self) -> Section<'_> {
+        self.epochs.section()
     }
 
     /// Hands something over; it is dropped after every pin taken before now is gone, never in here.
@@ -105,9 +114,22 @@ impl Collector {
 
     /// Drops what nobody can see any more. Runs user `Drop` code, so it is called with no lock and no pin held.
     pub(crate) fn reap(&self) -> usize {
-        let ready = std::mem::take(&mut lock(&self.waiting).ready);
+        let ready = {
+            let mut waiting = lock(&self.waiting);
+            if waiting.ready.is_empty() && waiting.passing.is_empty() {
+                return 0;
+            }
+            std::mem::take(&mut waiting.ready)
+        };
+        let inside = (!ready.is_empty()).then(|| self.epochs.inside());
+        let mut free = Vec::new();
+        {
+            let mut waiting = lock(&self.waiting);
+            waiting.passing.extend(inside.map(|inside| (inside, ready)));
+            free.extend(waiting.passing.extract_if(.., |(inside, _)| inside.is_over()).flat_map(|(_, batches)| batches));
+        }
         let mut dropped = 0;
-        for retired in ready.into_iter().flatten() {
+        for retired in free.into_iter().flatten() {
             retired.run();
             dropped += 1;
         }
@@ -135,7 +157,8 @@ impl Collector {
     /// Retired and not yet dropped.
     pub(crate) fn waiting(&self) -> usize {
         let waiting = lock(&self.waiting);
-        waiting.limbo.len() + waiting.sealed.values().chain(&waiting.ready).map(Vec::len).sum::<usize>()
+        let passing = waiting.passing.iter().flat_map(|(_, batches)| batches);
+        waiting.limbo.len() + waiting.sealed.values().chain(&waiting.ready).chain(passing).map(Vec::len).sum::<usize>()
     }
 }
 
@@ -144,7 +167,8 @@ impl Drop for Collector {
         // No pin can be left: a pin borrows the graph. What crossbeam still holds is batch numbers.
         let waiting = std::mem::take(&mut *lock(&self.waiting));
         let sealed = waiting.sealed.into_iter().map(|(_, batch)| batch);
-        for retired in waiting.limbo.into_iter().chain(sealed.flatten()).chain(waiting.ready.into_iter().flatten()) {
+        let passing = waiting.passing.into_iter().flat_map(|(_, batches)| batches);
+        for retired in waiting.limbo.into_iter().chain(sealed.flatten()).chain(waiting.ready.into_iter().chain(passing).flatten()) {
             retired.run();
         }
     }
@@ -156,28 +180,44 @@ impl std::fmt::Debug for Collector {
     }
 }
 
-pub(crate) use epochs::Guard;
+pub(crate) use epochs::{Guard, Section};
 
 #[cfg(not(any(loom, shuttle)))]
 mod epochs {
+    use crate::section::{Entry, Inside, Sections};
     use crossbeam_epoch as epoch;
     use std::cell::{Cell, RefCell};
+    use std::sync::Arc;
 
     pub(crate) type Guard = epoch::Guard;
+    pub(crate) use crate::section::Section;
 
-    /// Crossbeam's collector, and a number that no other engine's ever had.
+    /// Crossbeam's collector, who is in a section, and a number that no other engine's ever had.
     pub(super) struct Epochs {
         collector: epoch::Collector,
+        sections: Sections,
         number: u64,
     }
 
-    /// This thread's registrations, one per engine it has pinned; almost always one.
-    struct Registered(Vec<(u64, Box<epoch::LocalHandle>)>);
+    /// A thread's registration with one engine.
+    struct Local {
+        handle: epoch::LocalHandle,
+        entry: Arc<Entry>,
+    }
+
+    impl Drop for Local {
+        fn drop(&mut self) {
+            self.entry.leave();
+        }
+    }
+
+    /// This thread's registrations, one per engine it has read; almost always one.
+    struct Registered(Vec<(u64, Box<Local>)>);
 
     thread_local! {
         static REGISTERED: RefCell<Registered> = const { RefCell::new(Registered(Vec::new())) };
-        /// The registration used last: a pin finds it without a search, a borrow or a check for the thread's end.
-        static LAST: Cell<(u64, *const epoch::LocalHandle)> = const { Cell::new((0, std::ptr::null())) };
+        /// The registration used last: found without a search, a borrow or a check for the thread's end.
+        static LAST: Cell<(u64, *const Local)> = const { Cell::new((0, std::ptr::null())) };
     }
 
     impl Drop for Registered {
@@ -188,40 +228,71 @@ mod epochs {
 
     impl Epochs {
         pub(super) fn new(number: u64) -> Epochs {
-            Epochs { collector: epoch::Collector::new(), number }
+            Epochs { collector: epoch::Collector::new(), sections: Sections::new(), number }
         }
 
         #[inline]
         pub(super) fn pin(&self) -> Guard {
-            let (number, handle) = LAST.get();
-            if number == self.number {
-                // SAFETY: [last-handle] `LAST` names a box that `REGISTERED` owns: it is set when the box is put there, the box
-                // just put there is never the one that makes room, and the list's end resets it. Numbers start at 1.
-                return unsafe { &*handle }.pin();
+            match self.last() {
+                Some(local) => local.handle.pin(),
+                None => self.find(|local| local.handle.pin()),
             }
-            self.find()
+        }
+
+        #[inline(always)]
+        pub(super) fn section(&self) -> Section<'_> {
+            match self.last() {
+                Some(local) => self.enter(local),
+                None => self.find(|local| self.enter(local)),
+            }
+        }
+
+        #[inline(always)]
+        fn enter(&self, local: &Local) -> Section<'_> {
+            // SAFETY: [last-handle] `self.sections` owns the entry too, and drops it only once it is left and outside a section,
+            // so a section may outlive the registration, as long as the engine it borrows.
+            unsafe { &*Arc::as_ptr(&local.entry) }.enter()
+        }
+
+        #[inline(always)]
+        fn last(&self) -> Option<&Local> {
+            let (number, local) = LAST.get();
+            // SAFETY: [last-handle] `LAST` names a box that `REGISTERED` owns: it is set when the box is put there, the box
+            // just put there is never the one that makes room, and the list's end resets it. Numbers start at 1. The caller
+            // lets go of the reference before this thread can register again.
+            (number == self.number).then(|| unsafe { &*local })
         }
 
         #[cold]
-        fn find(&self) -> Guard {
+        #[inline(never)]
+        fn find<T>(&self, mut with: impl FnMut(&Local) -> T) -> T {
             let registered = REGISTERED.try_with(|registered| {
                 let mut registered = registered.try_borrow_mut().ok()?;
-                if let Some((_, handle)) = registered.0.iter().find(|(number, _)| *number == self.number) {
-                    LAST.set((self.number, &raw const **handle));
-                    return Some(handle.pin());
+                if let Some((_, local)) = registered.0.iter().find(|(number, _)| *number == self.number) {
+                    LAST.set((self.number, &raw const **local));
+                    return Some(with(local));
                 }
-                let handle = Box::new(self.collector.register());
-                let guard = handle.pin();
+                let local = Box::new(self.register());
+                let result = with(&local);
                 // Engines come and go in tests: keep the list short. A dropped registration of a live engine is made again.
                 if registered.0.len() >= 16 {
                     registered.0.remove(0);
                 }
-                LAST.set((self.number, &raw const *handle));
-                registered.0.push((self.number, handle));
-                Some(guard)
+                LAST.set((self.number, &raw const *local));
+                registered.0.push((self.number, local));
+                Some(result)
             });
-            // The thread is being torn down: a registration for this one pin.
-            registered.ok().flatten().unwrap_or_else(|| self.collector.register().pin())
+            // The thread is being torn down: a registration for this once.
+            registered.ok().flatten().unwrap_or_else(|| with(&self.register()))
+        }
+
+        fn register(&self) -> Local {
+            Local { handle: self.collector.register(), entry: self.sections.register() }
+        }
+
+        /// Who may hold what was retired before now, other than pins.
+        pub(super) fn inside(&self) -> Inside {
+            self.sections.inside()
         }
 
         pub(super) fn defer(&self, run: impl FnOnce() + Send + 'static) {
@@ -248,13 +319,22 @@ mod epochs {
         deferred: Vec<Box<dyn FnOnce() + Send>>,
     }
 
-    pub(super) struct Epochs(Arc<Mutex<Model>>);
+    pub(super) struct Epochs(Arc<Mutex<Model>>, crate::section::Sections);
 
     pub(crate) struct Guard(Arc<Mutex<Model>>);
 
+    /// Sections have a model of their own; here they are pins, so that the rest has fewer interleavings.
+    pub(crate) struct Section<'e>(#[expect(dead_code, reason = "held, not read")] Guard, std::marker::PhantomData<&'e ()>);
+
     impl Epochs {
         pub(super) fn new(_: u64) -> Epochs {
-            Epochs(Arc::new(Mutex::new(Model::default())))
+            Epochs(Arc::new(Mutex::new(Model::default())), crate::section::Sections::new())
+        }
+        pub(super) fn section(&self) -> Section<'_> {
+            Section(self.pin(), std::marker::PhantomData)
+        }
+        pub(super) fn inside(&self) -> crate::section::Inside {
+            self.1.inside()
         }
         pub(super) fn pin(&self) -> Guard {
             if !crate::sync::fault!("retire_ignores_pins") {

@@ -6,14 +6,14 @@ use crate::cx::{Asker, Cx};
 use crate::deps::{Dep, Recorded, UNSTORED};
 use crate::fault::Fault;
 use crate::flight::{Flight, Joined, Outcome, Running, panic_message};
-use crate::function::{Body, FnData, flight_key};
+use crate::function::{Body, FnData, Lease, Place, flight_key};
 use crate::graph::{AnyFunction, Ended, Graph, Refresh};
-use crate::key::Key;
+use crate::key::{Key, Lookup};
 use crate::log::What;
-use crate::node::{HAS_VALUE, Head};
+use crate::node::{HAS_VALUE, Head, State};
 use crate::publish::{Outcoming, Published};
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, Weak, fault};
+use crate::sync::{Arc, fault};
 use crate::value::{Read, Value, expose, to_word};
 use crate::verify::{LAST_EPOCH, Next, Settle};
 
@@ -43,19 +43,18 @@ impl From<Fault> for Miss {
 
 impl<K: Key, V: Value> FnData<K, V> {
     /// Runs a sync body for a claimed node; `None` if the node was removed under the claim.
-    pub(crate) fn run(&self, graph: &Arc<Graph>, slot: u32, flight: Head, body: &Body<K, V>) -> Result<Option<Ran<V>>, Fault> {
+    pub(crate) fn run(&self, graph: &Arc<Graph>, slot: u32, flight: Head, body: &Body<K, V>, held: bool) -> Result<Option<Ran<V>>, Fault> {
         let Body::Sync(body) = body else { return Err(Fault::WouldBlock) };
         let start = graph.finished_commit();
         let key = flight_key(slot, flight);
-        let cx = Cx::inline(graph.id, key);
+        let mut cx = Cx::inline(graph.id, key, held);
         let result = {
             let _running = Running::enter(graph.id, key, false);
             catch_unwind(AssertUnwindSafe(|| self.key(graph, slot, flight.version()).map(|key| body(&cx, &key))))
         };
-        self.count_compute(graph);
-        let recorded = cx.state().end();
+        self.computes.count();
         match result {
-            Ok(Some(value)) => self.store(graph, slot, flight, &cx, &recorded, value, start).map(Some),
+            Ok(Some(value)) => cx.close(|recorded, faulted| self.store(graph, slot, flight, faulted, recorded, value, start)).map(Some),
             Ok(None) => {
                 self.end_without_value(graph, slot, flight, None, start);
                 Ok(None)
@@ -68,12 +67,6 @@ impl<K: Key, V: Value> FnData<K, V> {
         }
     }
 
-    fn count_compute(&self, graph: &Graph) {
-        // Relaxed: a statistic.
-        self.computes.fetch_add(1, Ordering::Relaxed);
-        crate::stats::add(&graph.counters.mine().computes, 1);
-    }
-
     fn end_without_value(&self, graph: &Graph, slot: u32, flight: Head, fault: Option<Fault>, start: u64) {
         graph.abandon(slot, flight);
         graph.end_flight(flight_key(slot, flight), Outcome { fault, start, ..Outcome::default() });
@@ -81,11 +74,20 @@ impl<K: Key, V: Value> FnData<K, V> {
 
     /// Stores a body's result, unless it was made from a fault or the node moved on.
     #[allow(clippy::too_many_arguments, reason = "the flight's whole state, once")]
-    fn store(&self, graph: &Graph, slot: u32, flight: Head, cx: &Cx, recorded: &Recorded, value: V, start: u64) -> Result<Ran<V>, Fault> {
+    fn store(
+        &self,
+        graph: &Graph,
+        slot: u32,
+        flight: Head,
+        faulted: bool,
+        recorded: &Recorded,
+        value: V,
+        start: u64,
+    ) -> Result<Ran<V>, Fault> {
         let key = flight_key(slot, flight);
         // User code (`Eq`, `Clone`) runs before the node is owned.
         let prepared = catch_unwind(AssertUnwindSafe(|| {
-            if cx.state().is_faulted() {
+            if faulted {
                 None
             } else if self.is_unchanged(graph, slot, flight, &value) {
                 Some(Outcoming::Equal)
@@ -162,7 +164,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         if !self.cut_off.compares() || graph.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE == 0 {
             return false;
         }
-        let _pin = (!self.is_inline()).then(|| graph.collector.pin());
+        let _pin = (!self.is_inline()).then(|| graph.collector.section());
         let word = graph.row(slot).value.load(Ordering::Acquire);
         if !graph.head(slot).same_flight(flight) {
             return false;
@@ -177,7 +179,7 @@ impl<K: Key, V: Value> FnData<K, V> {
 
     /// Starts an async body for a node.
     pub(crate) fn start(self: &Arc<Self>, graph: &Arc<Graph>, slot: u32, from: Head) -> Option<Arc<Flight>> {
-        let body = self.body.get().and_then(Weak::upgrade)?;
+        let Some(Lease::Owned(body)) = self.body(false) else { return None };
         // The future lives in the graph's own table, so it holds the graph weakly.
         let (weak_graph, graph_id, function) = (Arc::downgrade(graph), graph.id, self.clone());
         graph.launch(slot, from, move |flight, start| {
@@ -189,17 +191,52 @@ impl<K: Key, V: Value> FnData<K, V> {
                 let value = make(cx.clone(), key).await;
                 // The engine may have been dropped meanwhile; then nobody is left to store for.
                 let Some(graph) = weak_graph.upgrade() else { return };
-                function.count_compute(&graph);
+                function.computes.count();
                 let recorded = cx.state().end();
                 drop(end);
-                let stored = function.store(&graph, slot, flight, &cx, &recorded, value, start);
+                let stored = function.store(&graph, slot, flight, cx.state().is_faulted(), &recorded, value, start);
                 drop(stored);
             })
         })
     }
 
+    /// Brings the key's node up to date on this thread, made if there is none; its slot and version, and its value.
+    pub(crate) fn obtain_key<Q: ?Sized + Lookup<K>>(
+        &self,
+        graph: &Arc<Graph>,
+        hash: u64,
+        key: &Q,
+        held: bool,
+    ) -> Result<(u32, u32, Got<V>), Fault> {
+        loop {
+            let seen = self.inserted();
+            let known = self.find(graph, hash, key);
+            let (slot, version, got) = match known {
+                Some((slot, version)) => (slot, version, self.obtain(graph, slot, version, held)),
+                None => {
+                    let Some(body) = self.body(held) else { return Err(Fault::Gone) };
+                    match self.insert(graph, hash, key, State::Computing, seen)? {
+                        Place::Born(slot, flight) => (slot, flight.version(), self.fly(graph, slot, flight, &body, held)),
+                        Place::Known(slot, version) => (slot, version, self.obtain(graph, slot, version, held)),
+                    }
+                }
+            };
+            match got {
+                Ok(got) => return Ok((slot, version, got)),
+                Err(Miss::Removed) => {}
+                Err(Miss::Fault(fault)) => return Err(fault),
+            }
+        }
+    }
+
+    /// Runs a claimed node's body for its own caller.
+    fn fly(&self, graph: &Arc<Graph>, slot: u32, flight: Head, body: &Body<K, V>, held: bool) -> Result<Got<V>, Miss> {
+        let ran = self.run(graph, slot, flight, body, held)?.ok_or(Miss::Removed)?;
+        Ok((ran.value, if ran.stored { flight.epoch() } else { UNSTORED }))
+    }
+
     /// Brings the node up to date on this thread and returns its value.
-    pub(crate) fn obtain(&self, graph: &Arc<Graph>, slot: u32, version: u32) -> Result<Got<V>, Miss> {
+    pub(crate) fn obtain(&self, graph: &Arc<Graph>, slot: u32, version: u32, held: bool) -> Result<Got<V>, Miss> {
         let mut settle = Settle::new(slot, version);
         loop {
             match settle.next(graph) {
@@ -212,12 +249,11 @@ impl<K: Key, V: Value> FnData<K, V> {
                 }
                 Next::Run(at, head) if head.epoch() >= LAST_EPOCH => forget_worn(graph, at, head),
                 Next::Run(at, head) if at == slot => {
-                    let Some(body) = self.body.get().and_then(Weak::upgrade) else { return Err(Fault::Gone.into()) };
+                    let Some(body) = self.body(held) else { return Err(Fault::Gone.into()) };
                     let Some(flight) = graph.claim(slot, head) else { continue };
-                    let Some(ran) = self.run(graph, slot, flight, &body)? else { return Err(Miss::Removed) };
-                    return Ok((ran.value, if ran.stored { flight.epoch() } else { UNSTORED }));
+                    return self.fly(graph, slot, flight, &body, held);
                 }
-                Next::Run(at, head) => match graph.function(at).refresh(graph, at, head) {
+                Next::Run(at, head) => match graph.function(at).refresh(graph, at, head, held) {
                     Refresh::Moved | Refresh::Ran(Ok(Ended::Stored | Ended::Moved)) => {}
                     Refresh::Ran(_) => settle.force(),
                     Refresh::Started(flight) => {
@@ -275,7 +311,7 @@ impl<K: Key, V: Value> FnData<K, V> {
                     forget_worn(graph, at, head);
                     continue;
                 }
-                Next::Run(at, head) => match graph.function(at).refresh(graph, at, head) {
+                Next::Run(at, head) => match graph.function(at).refresh(graph, at, head, false) {
                     Refresh::Moved | Refresh::Ran(Ok(Ended::Stored | Ended::Moved)) => continue,
                     Refresh::Ran(Err(Fault::Gone)) if at == slot => return Err(Fault::Gone.into()),
                     Refresh::Ran(_) => {

@@ -13,7 +13,7 @@ use crate::handle::Origin;
 use crate::key::Key;
 use crate::node::{Head, State};
 use crate::read::{NodeId, node_id};
-use crate::sync::{Arc, Weak};
+use crate::sync::Arc;
 use crate::value::Value;
 
 type Renewal<'a, V> = Pin<Box<dyn Future<Output = Result<Computed<V>, Fault>> + Send + 'a>>;
@@ -99,11 +99,11 @@ impl<K: Key, V: Value> Renew<V> for Origin<K, V> {
     fn renew(&self) -> Renewal<'_, V> {
         Box::pin(async move {
             let (data, graph) = (&self.handle.data, &self.handle.graph);
-            let body = data.body.get().and_then(Weak::upgrade).ok_or(Fault::Gone)?;
+            let body = data.body(false).ok_or(Fault::Gone)?;
             loop {
                 let (slot, version) = data.find_or_insert(graph, self.handle.hash(&self.key), &self.key)?;
                 let got = match &*body {
-                    Body::Sync(_) => data.obtain(graph, slot, version),
+                    Body::Sync(_) => data.obtain(graph, slot, version, false),
                     Body::Async(_) => data.obtain_async(graph, slot, version, None).await,
                 };
                 match got {
@@ -116,9 +116,7 @@ impl<K: Key, V: Value> Renew<V> for Origin<K, V> {
     }
 
     fn renew_here(&self) -> Result<Computed<V>, Fault> {
-        if crate::flight::Running::is_polling()
-            && matches!(self.handle.data.body.get().and_then(Weak::upgrade).as_deref(), Some(Body::Async(_)))
-        {
+        if crate::flight::Running::is_polling() && matches!(self.handle.data.body(false).as_deref(), Some(Body::Async(_))) {
             return Err(Fault::WouldBlock);
         }
         crate::flight::block_on(self.renew())

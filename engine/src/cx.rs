@@ -4,7 +4,7 @@ use crate::deps::{Dep, Recorded};
 use crate::fault::Fault;
 use crate::flight::FlightKey;
 use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, Mutex, get_mut, lock};
 
 /// What a running function reads others through: every read with it is recorded as a dependency.
 ///
@@ -25,6 +25,8 @@ pub(crate) struct CxState {
     pub(crate) graph: u64,
     pub(crate) flight: FlightKey,
     tracked: bool,
+    /// See [`Asker::held`].
+    held: bool,
     recorded: Mutex<Recorded>,
     flags: AtomicU8,
     /// Where faults met by an untracked view count.
@@ -37,24 +39,39 @@ const FAULTED: u8 = 1;
 const ENDED: u8 = 2;
 
 impl CxState {
-    fn new(graph: u64, flight: FlightKey, tracked: bool, origin: Option<Arc<CxState>>) -> CxState {
-        CxState { graph, flight, tracked, recorded: Mutex::new(Recorded::default()), flags: AtomicU8::new(0), origin }
+    fn new(graph: u64, flight: FlightKey, tracked: bool, held: bool, origin: Option<Arc<CxState>>) -> CxState {
+        CxState { graph, flight, tracked, held, recorded: Mutex::new(Recorded::default()), flags: AtomicU8::new(0), origin }
     }
 }
 
 impl Cx {
-    pub(crate) fn inline(graph: u64, flight: FlightKey) -> Cx {
-        Cx(Repr::Inline(CxState::new(graph, flight, true, None)))
+    /// A sync body's; `held` as its asker's.
+    pub(crate) fn inline(graph: u64, flight: FlightKey, held: bool) -> Cx {
+        Cx(Repr::Inline(CxState::new(graph, flight, true, held, None)))
     }
 
     pub(crate) fn shared(graph: u64, flight: FlightKey) -> Cx {
-        Cx(Repr::Shared(Arc::new(CxState::new(graph, flight, true, None))))
+        Cx(Repr::Shared(Arc::new(CxState::new(graph, flight, true, false, None))))
     }
 
     pub(crate) fn state(&self) -> &CxState {
         match &self.0 {
             Repr::Inline(state) => state,
             Repr::Shared(state) => state,
+        }
+    }
+
+    /// Closes a sync body's context, which nobody borrows any more: what it recorded, and whether a read met a fault.
+    pub(crate) fn close<R>(&mut self, with: impl FnOnce(&Recorded, bool) -> R) -> R {
+        match &mut self.0 {
+            Repr::Inline(state) => {
+                let faulted = state.is_faulted();
+                with(get_mut(&mut state.recorded), faulted)
+            }
+            Repr::Shared(state) => {
+                let recorded = state.end();
+                with(&recorded, state.is_faulted())
+            }
         }
     }
 
@@ -81,7 +98,7 @@ impl Cx {
     /// ```
     pub fn untracked<R>(&self, read: impl FnOnce(&Cx) -> R) -> R {
         let state = self.state();
-        let view = Cx(Repr::Inline(CxState::new(state.graph, state.flight, false, None)));
+        let view = Cx(Repr::Inline(CxState::new(state.graph, state.flight, false, state.held, None)));
         let result = read(&view);
         if view.state().is_faulted() {
             state.set(FAULTED);
@@ -96,7 +113,7 @@ impl Cx {
             Repr::Inline(_) => None,
             Repr::Shared(shared) => Some(shared.clone()),
         };
-        Cx(Repr::Shared(Arc::new(CxState::new(state.graph, state.flight, false, origin))))
+        Cx(Repr::Shared(Arc::new(CxState::new(state.graph, state.flight, false, false, origin))))
     }
 }
 
@@ -106,7 +123,7 @@ impl Clone for Cx {
     fn clone(&self) -> Cx {
         self.share().unwrap_or_else(|| {
             let state = self.state();
-            let detached = CxState::new(state.graph, state.flight, false, None);
+            let detached = CxState::new(state.graph, state.flight, false, false, None);
             detached.set(ENDED);
             Cx(Repr::Shared(Arc::new(detached)))
         })
@@ -172,6 +189,9 @@ pub trait Ask: sealed::Sealed {
 pub struct Asker<'a> {
     pub(crate) graph: u64,
     pub(crate) cx: Option<&'a Cx>,
+    /// The asker's caller borrows an `Engine` until the read is over, so function bodies are there without counting:
+    /// a borrowed engine asks itself, or a sync body does that runs within such a read.
+    pub(crate) held: bool,
 }
 
 impl Asker<'_> {
@@ -195,7 +215,7 @@ impl Asker<'_> {
 impl Ask for Cx {
     #[inline]
     fn asker(&self) -> Asker<'_> {
-        Asker { graph: self.state().graph, cx: Some(self) }
+        Asker { graph: self.state().graph, cx: Some(self), held: self.state().held }
     }
 }
 

@@ -10,8 +10,9 @@
 //! An edge is live while the dependant still has the generation written in it; stale edges are skipped, and dropped when a
 //! block is full before a larger one is taken.
 
-use crate::page::Pages;
-use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use crate::column::Columns;
+use crate::region::Region;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Backoff, Mutex, fault, lock};
 
 const LOCK: u64 = 1 << 31;
@@ -51,10 +52,6 @@ fn with_handle(rev: u64, handle: u32) -> u64 {
 }
 
 #[cfg(not(any(loom, shuttle)))]
-const SEGMENT: usize = 1 << 15;
-#[cfg(any(loom, shuttle))]
-const SEGMENT: usize = 64;
-#[cfg(not(any(loom, shuttle)))]
 const CLASSES: usize = 12;
 #[cfg(any(loom, shuttle))]
 const CLASSES: usize = 3;
@@ -66,42 +63,38 @@ fn words(class: usize) -> usize {
 
 /// The store of all blocks of an engine. Handles are word numbers divided by 4.
 pub(crate) struct Edges {
-    segments: AtomicPtr<AtomicPtr<AtomicU64>>,
-    growth: Mutex<Growth>,
+    words: Region<AtomicU64>,
+    /// The first word that never was in a block.
+    next: Mutex<usize>,
     free: [Mutex<Vec<u32>>; CLASSES],
     /// Chains that sweeps have read, not yet cut into blocks: that is left to whoever needs one.
     spent: Mutex<Vec<Vec<u32>>>,
 }
 
-struct Growth {
-    directories: Vec<Box<[AtomicPtr<AtomicU64>]>>,
-    segments: Vec<Box<[AtomicU64]>>,
-    /// The next free word of the last segment.
-    next: usize,
-}
+/// Words reserved: 32 GiB of addresses, four billion edges. Handles would reach four times as far.
+const MOST: usize = 1 << 32;
 
 impl Edges {
     pub(crate) fn new() -> Edges {
-        let first = directory(4);
-        let segments = AtomicPtr::new(first.as_ptr().cast_mut());
-        let growth = Growth { directories: vec![first], segments: Vec::new(), next: SEGMENT };
-        Edges { segments, growth: Mutex::new(growth), free: std::array::from_fn(|_| Mutex::new(Vec::new())), spent: Mutex::new(Vec::new()) }
+        Edges {
+            words: Region::new(MOST),
+            // Handle 0 means "no list", so the very first block is never given out.
+            next: Mutex::new(words(0)),
+            free: std::array::from_fn(|_| Mutex::new(Vec::new())),
+            spent: Mutex::new(Vec::new()),
+        }
     }
 
     #[inline(always)]
     fn address(&self, handle: u32) -> *const AtomicU64 {
-        let word = handle as usize * 4;
-        // Acquire: pairs with the Release stores in `allocate`.
-        let directory = self.segments.load(Ordering::Acquire);
-        // SAFETY: [segment-stable] a handle exists only after its segment was stored in the directory; segments and directories
-        // are freed with `self`.
-        unsafe { (*directory.add(word / SEGMENT)).load(Ordering::Acquire).add(word % SEGMENT) }
+        // SAFETY: [region-stable] a handle exists only after its block's words were grown.
+        std::ptr::from_ref(unsafe { self.words.at(handle as usize * 4) })
     }
 
     #[inline(always)]
     fn block(&self, handle: u32) -> &[AtomicU64] {
         let base = self.address(handle);
-        // SAFETY: [segment-stable] as in `address`; a block never crosses its segment's end and holds at least 4 words.
+        // SAFETY: [region-stable] as in `address`; a block never crosses its segment's end and holds at least 4 words.
         unsafe {
             let class = ((*base).load(Ordering::Relaxed) >> 24) as usize & 0xff;
             std::slice::from_raw_parts(base, words(class))
@@ -120,41 +113,13 @@ impl Edges {
             }
             self.give_back(freed);
         }
-        let mut growth = lock(&self.growth);
-        let need = words(class);
-        if growth.next + need > SEGMENT {
-            // The rest of a segment is cut into the largest blocks that fit, so nothing is lost.
-            while growth.next < SEGMENT && !growth.segments.is_empty() {
-                let left = SEGMENT - growth.next;
-                let fit = (0..CLASSES).rev().find(|&class| words(class) <= left).unwrap_or(0);
-                let word = (growth.segments.len() - 1) * SEGMENT + growth.next;
-                let segment = &growth.segments[growth.segments.len() - 1];
-                segment[growth.next].store((fit as u64) << 24, Ordering::Relaxed);
-                lock(&self.free[fit]).push((word / 4) as u32);
-                growth.next += words(fit);
-            }
-            let segment: Box<[AtomicU64]> = zeroed(SEGMENT);
-            let at = growth.segments.len();
-            if growth.directories.last().is_none_or(|d| d.len() == at) {
-                let wider = directory(at * 2);
-                for (entry, old) in wider.iter().zip(&growth.segments) {
-                    // Relaxed: published by the Release store of the directory.
-                    entry.store(old.as_ptr().cast_mut(), Ordering::Relaxed);
-                }
-                // Release: a reader of the new directory sees its entries.
-                self.segments.store(wider.as_ptr().cast_mut(), Ordering::Release);
-                growth.directories.push(wider);
-            }
-            if let Some(directory) = growth.directories.last() {
-                // Release: a reader of the segment sees its zeroed words.
-                directory[at].store(segment.as_ptr().cast_mut(), Ordering::Release);
-            }
-            growth.segments.push(segment);
-            // Handle 0 means "no list", so the very first block is never given out.
-            growth.next = if at == 0 { 4 } else { 0 };
+        let mut next = lock(&self.next);
+        let word = *next;
+        if !self.words.grow(word + words(class)) {
+            // What a vector does that cannot grow.
+            std::alloc::handle_alloc_error(std::alloc::Layout::new::<[u64; 4]>());
         }
-        let word = (growth.segments.len() - 1) * SEGMENT + growth.next;
-        growth.next += need;
+        *next = word + words(class);
         (word / 4) as u32
     }
 
@@ -162,8 +127,8 @@ impl Edges {
     ///
     /// `open` looks at the node's head: a sweep marks the head before it takes the list, so either the sweep meets the new
     /// edge or `open` meets the mark. There is no third outcome.
-    pub(crate) fn append<T>(&self, pages: &Pages, slot: u32, edge: Edge, open: impl FnOnce() -> Result<T, T>) -> T {
-        let rev = &pages.row(slot).rev;
+    pub(crate) fn append<T>(&self, columns: &Columns, slot: u32, edge: Edge, open: impl FnOnce() -> Result<T, T>) -> T {
+        let rev = &columns.row(slot).rev;
         let held = self.hold(rev);
         let verdict = if fault!("skipped_closed_check") {
             match open() {
@@ -173,7 +138,7 @@ impl Edges {
             open()
         };
         let (now, verdict) = match verdict {
-            Ok(verdict) => (self.push(pages, held, edge), verdict),
+            Ok(verdict) => (self.push(columns, held, edge), verdict),
             Err(verdict) => (held, verdict),
         };
         // Release: the next holder sees the block as written here. Nobody else writes the word while it is locked.
@@ -199,11 +164,11 @@ impl Edges {
         }
     }
 
-    fn push(&self, pages: &Pages, rev: u64, edge: Edge) -> u64 {
+    fn push(&self, columns: &Columns, rev: u64, edge: Edge) -> u64 {
         if handle(rev) == 0 {
             return self.put(rev, edge);
         }
-        self.fill(rev, edge).unwrap_or_else(|| self.put(self.compact(pages, rev), edge))
+        self.fill(rev, edge).unwrap_or_else(|| self.put(self.compact(columns, rev), edge))
     }
 
     /// Into the newest block, or a new one before it.
@@ -257,13 +222,13 @@ impl Edges {
     ///
     /// The cost is the list's length, paid when the newest block is full; each block is as long as all before it together,
     /// so it is amortised constant per append.
-    fn compact(&self, pages: &Pages, rev: u64) -> u64 {
+    fn compact(&self, columns: &Columns, rev: u64) -> u64 {
         let mut live: Vec<u64> = Vec::new();
         let mut total = 0;
         self.walk(handle(rev), |edge| {
             total += 1;
             // Relaxed: a dependant that changes its generation right now leaves a stale edge, which is what it was.
-            if generation(pages.row(edge.slot).rev.load(Ordering::Relaxed)) == edge.generation {
+            if generation(columns.row(edge.slot).rev.load(Ordering::Relaxed)) == edge.generation {
                 live.push(edge.pack());
             }
         });
@@ -371,14 +336,13 @@ impl Edges {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let growth = lock(&self.growth);
-        growth.segments.len() * SEGMENT * 8 + growth.directories.iter().map(|d| size_of_val(&d[..])).sum::<usize>()
+        self.words.bytes()
     }
 
     /// Starts loading a block.
     #[inline(always)]
     pub(crate) fn prefetch_block(&self, handle: u32) {
-        crate::page::prefetch(self.address(handle));
+        crate::region::prefetch(self.address(handle));
     }
 }
 
@@ -397,7 +361,7 @@ impl<'e> Iterator for Blocks<'e> {
             return None;
         }
         let base = self.edges.address(self.next);
-        // SAFETY: [segment-stable] a handle names a block, whose header says how many edges follow inside it.
+        // SAFETY: [region-stable] a handle names a block, whose header says how many edges follow inside it.
         let (header, words) = unsafe {
             // Relaxed: the chain was taken (or locked) with Acquire.
             let header = (*base).load(Ordering::Relaxed);
@@ -434,31 +398,23 @@ impl std::fmt::Debug for Edges {
     }
 }
 
-fn directory(len: usize) -> Box<[AtomicPtr<AtomicU64>]> {
-    (0..len).map(|_| AtomicPtr::new(std::ptr::null_mut())).collect()
-}
-
-fn zeroed(len: usize) -> Box<[AtomicU64]> {
-    (0..len).map(|_| AtomicU64::new(0)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_list_returns_every_edge_once_whatever_its_length() {
-        let (pages, edges) = (Pages::new(4096), Edges::new());
-        let first = pages.chunk(0).expect("room");
+        let (columns, edges) = (Columns::new(4096), Edges::new());
+        let first = columns.chunk(0).expect("room");
         for len in [0usize, 1, 3, 4, 6, 7, 100, 5000] {
             for n in 0..len {
-                edges.append(&pages, first, Edge { slot: first + (n % 60) as u32, generation: 0 }, || Ok(()));
+                edges.append(&columns, first, Edge { slot: first + (n % 60) as u32, generation: 0 }, || Ok(()));
             }
-            let taken = edges.take(&pages.row(first).rev);
+            let taken = edges.take(&columns.row(first).rev);
             let mut count = 0;
             edges.walk(taken, |_| count += 1);
             assert_eq!(count, len);
-            assert!(edges.list(&pages.row(first).rev).is_empty());
+            assert!(edges.list(&columns.row(first).rev).is_empty());
             let mut freed = Freed::default();
             edges.free_chain(taken, &mut freed);
             edges.give_back(freed);
@@ -467,20 +423,20 @@ mod tests {
 
     #[test]
     fn stale_edges_are_dropped_before_a_list_grows() {
-        let (pages, edges) = (Pages::new(4096), Edges::new());
-        let first = pages.chunk(0).expect("room");
+        let (columns, edges) = (Columns::new(4096), Edges::new());
+        let first = columns.chunk(0).expect("room");
         for generation in 0..10_000 {
-            edges.append(&pages, first, Edge { slot: first + 1, generation }, || Ok(()));
-            edges.next_generation(&pages.row(first + 1).rev);
+            edges.append(&columns, first, Edge { slot: first + 1, generation }, || Ok(()));
+            edges.next_generation(&columns.row(first + 1).rev);
         }
-        assert!(edges.list(&pages.row(first).rev).len() <= 8, "one live edge, bounded garbage");
+        assert!(edges.list(&columns.row(first).rev).len() <= 8, "one live edge, bounded garbage");
     }
 
     #[test]
     fn a_closed_list_takes_no_edge() {
-        let (pages, edges) = (Pages::new(64), Edges::new());
-        let first = pages.chunk(0).expect("room");
-        assert!(!edges.append(&pages, first, Edge { slot: first, generation: 0 }, || Err(false)));
-        assert!(edges.list(&pages.row(first).rev).is_empty());
+        let (columns, edges) = (Columns::new(64), Edges::new());
+        let first = columns.chunk(0).expect("room");
+        assert!(!edges.append(&columns, first, Edge { slot: first, generation: 0 }, || Err(false)));
+        assert!(edges.list(&columns.row(first).rev).is_empty());
     }
 }

@@ -11,16 +11,16 @@ use std::time::Duration;
 use crate::async_handle::AsyncFunction;
 use crate::batch::Batch;
 use crate::collector::Collector;
+use crate::column::Columns;
 use crate::cx::{Ask, Asker, Cx, sealed};
 use crate::edge::Edges;
 use crate::fault::RegisterError;
 use crate::flight::Flights;
-use crate::function::{Body, CutOff, FnData, KeyLimit};
+use crate::function::{Body, CutOff, FnData, KeyLimit, Traits};
 use crate::graph::Graph;
 use crate::handle::{CommitId, Function, Handle, Source};
 use crate::key::{Hashing, Key};
 use crate::log::{Event, EventLog};
-use crate::page::Pages;
 use crate::pin::Pin;
 use crate::stats::{Counters, Stats};
 use crate::sweep::{Root, Sweeper};
@@ -77,7 +77,7 @@ impl sealed::Sealed for Engine {}
 impl Ask for Engine {
     #[inline]
     fn asker(&self) -> Asker<'_> {
-        Asker { graph: self.graph.id, cx: None }
+        Asker { graph: self.graph.id, cx: None, held: true }
     }
 }
 
@@ -89,7 +89,7 @@ impl Engine {
 
     /// Options first.
     pub fn builder() -> EngineBuilder {
-        EngineBuilder { sweep_threads: None, threshold: DEFAULT_THRESHOLD, max_nodes: u32::MAX, spawner: None, event_log: false }
+        EngineBuilder { sweep_threads: None, threshold: DEFAULT_THRESHOLD, max_nodes: DEFAULT_MAX_NODES, spawner: None, event_log: false }
     }
 
     /// Names a function and its options; finish with [`Define::function`], [`Define::async_function`] or [`Define::source`].
@@ -187,13 +187,14 @@ impl Engine {
         let graph = &self.graph;
         let functions: Vec<_> = graph.all_functions().iter().map(|function| function.stats(graph)).collect();
         let (edges_live, edges_stale) = graph.count_edges();
+        let nodes_and_edges = graph.columns.bytes() + graph.edges.bytes();
         Stats {
             nodes: functions.iter().map(|function| function.nodes).sum(),
             edges_live,
             edges_stale,
             hits: graph.counters.sum(|shard| &shard.hits),
             misses: graph.counters.sum(|shard| &shard.misses),
-            computes: graph.counters.sum(|shard| &shard.computes),
+            computes: functions.iter().map(|function| function.computes).sum(),
             verified: graph.counters.sum(|shard| &shard.verified),
             cut_offs: graph.counters.sum(|shard| &shard.cut_offs),
             // Relaxed: statistics.
@@ -202,7 +203,8 @@ impl Engine {
             commits: graph.finished_commit(),
             retired: graph.collector.waiting(),
             longest_pin: Duration::from_nanos(graph.counters.max(|shard| &shard.longest_pin_ns)),
-            bytes: graph.pages.bytes() + graph.edges.bytes() + functions.iter().map(|function| function.bytes).sum::<usize>(),
+            bytes: nodes_and_edges + functions.iter().map(|function| function.bytes).sum::<usize>(),
+            mapped: nodes_and_edges + functions.iter().map(|function| function.table).sum::<usize>(),
             functions,
         }
     }
@@ -235,8 +237,11 @@ impl Engine {
         }
         let mut functions = self.graph.functions.write().unwrap_or_else(PoisonError::into_inner);
         let id = u32::try_from(functions.len()).ok().filter(|&id| id < u32::MAX).ok_or(RegisterError::TooManyFunctions)?;
-        let data = Arc::new(FnData::new(id, name.clone(), source, options.cut_off, options.inline, options.key_limit));
-        let _ = data.body.set(Arc::downgrade(&body));
+        let Options { cut_off, inline, key_limit } = options;
+        let traits = Traits { source, cut_off, inline, key_limit };
+        let (hashing, rows, most) = (self.graph.hashing.clone(), self.graph.columns.rows(), self.graph.columns.max_nodes());
+        let data = Arc::new(FnData::new(id, name.clone(), traits, hashing, rows, most));
+        data.set_body(Arc::downgrade(&body));
         functions.push(data.clone());
         registered.insert(name, body);
         Ok(Handle { graph: self.graph.clone(), data })
@@ -259,6 +264,10 @@ pub trait Service: Send + Sync + Sized + 'static {
 /// Frontier width from which a sweep's level is shared with the pool: below it the hand-over costs more than it saves.
 /// Measured on two cores with `report sweep`; the figures are in DESIGN.md §6.
 pub(crate) const DEFAULT_THRESHOLD: usize = 16 * 1024;
+
+/// Addresses are reserved for as many nodes as an engine may ever hold: 12 GiB for the columns and 2 GiB for each function's
+/// key table. Ids reach sixteen times as far.
+const DEFAULT_MAX_NODES: u32 = 1 << 28;
 
 /// Options of an engine.
 #[derive(Clone)]
@@ -284,7 +293,10 @@ impl EngineBuilder {
     }
 
     /// Nodes the engine may hold, rounded up to chunks of 64 per function; beyond it reads of new keys are
-    /// [`Fault::Full`](crate::Fault::Full). Default: as many as ids reach.
+    /// [`Fault::Full`](crate::Fault::Full). Default: 2^28; ids reach to 2^32.
+    ///
+    /// Addresses for that many are reserved from the start (48 bytes a node, and 7 to 14 more for each function), memory is
+    /// not: it is taken as nodes come. Where the system limits addresses, the engine's limit is lower.
     pub fn max_nodes(mut self, nodes: u32) -> EngineBuilder {
         self.max_nodes = nodes;
         self
@@ -308,7 +320,7 @@ impl EngineBuilder {
         let id = next_engine();
         let graph = Graph {
             id,
-            pages: Pages::new(self.max_nodes),
+            columns: Columns::new(self.max_nodes),
             edges: Edges::new(),
             hashing: Hashing::new(),
             counters: Counters::new(),

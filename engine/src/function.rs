@@ -4,18 +4,19 @@ use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 use crate::collector::Retired;
+use crate::column::CHUNK;
 use crate::cx::Cx;
 use crate::deps::DepList;
 use crate::fault::Fault;
 use crate::flight::FlightKey;
 use crate::graph::{AnyFunction, Ended, Graph, Refresh};
-use crate::key::{BoxedKey, Key, Lookup, is_word, key_from_word};
-use crate::node::{HAS_VALUE, Head, LAST_VERSION, State};
-use crate::page::CHUNK;
-use crate::stats::FunctionStats;
+use crate::key::{BoxedKey, Hashing, Key, Lookup, WordHash, is_word, key_from_word};
+use crate::node::{HAS_VALUE, Head, LAST_VERSION, Row, State};
+use crate::region::{Base, prefetch};
+use crate::stats::{FunctionStats, Tally};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Backoff, Mutex, Weak, fault, lock};
-use crate::table::{Table, Writer};
+use crate::table::{Homes, Table, Writer};
 use crate::value::{Value, is_primitive, pointer};
 
 /// Dense number of a registered function.
@@ -72,22 +73,59 @@ pub(crate) enum Body<K, V> {
     Async(Box<AsyncBody<K, V>>),
 }
 
+/// A body that stays while it runs.
+pub(crate) enum Lease<'b, B> {
+    Borrowed(&'b B),
+    Owned(Arc<B>),
+}
+
+impl<B> std::ops::Deref for Lease<'_, B> {
+    type Target = B;
+    fn deref(&self) -> &B {
+        match self {
+            Lease::Borrowed(body) => body,
+            Lease::Owned(body) => body,
+        }
+    }
+}
+
 pub(crate) struct KeyLimit<K> {
     pub(crate) bytes: usize,
     pub(crate) measure: fn(&K) -> usize,
 }
 
-/// A function's part of the graph.
+/// Where a key is.
+pub(crate) enum Place {
+    /// Its slot and version.
+    Known(u32, u32),
+    /// Made by this call, with this head.
+    Born(u32, Head),
+}
+
+/// What a function is registered with.
+pub(crate) struct Traits<K, V> {
+    pub(crate) source: bool,
+    pub(crate) cut_off: CutOff<V>,
+    pub(crate) inline: bool,
+    pub(crate) key_limit: Option<KeyLimit<K>>,
+}
+
+/// A function's part of the graph. What a hit needs is here, the graph's own parts copied, so that it follows one pointer.
 pub(crate) struct FnData<K, V> {
+    hashing: Hashing,
+    table: Table,
+    /// The graph's hot rows.
+    rows: Base<Row>,
     pub(crate) id: u32,
     pub(crate) name: String,
     pub(crate) source: bool,
     pub(crate) cut_off: CutOff<V>,
     pub(crate) inline: bool,
     pub(crate) key_limit: Option<KeyLimit<K>>,
-    pub(crate) body: OnceLock<Weak<Body<K, V>>>,
-    pub(crate) computes: AtomicU64,
-    table: Table,
+    body: OnceLock<Weak<Body<K, V>>>,
+    pub(crate) computes: Tally,
+    /// How many inserts there have ever been: unchanged means that a search made before is still right.
+    inserted: AtomicU64,
     slots: Mutex<Slots>,
     types: PhantomData<fn(K) -> V>,
 }
@@ -101,16 +139,14 @@ struct Slots {
 }
 
 impl<K: Key, V: Value> FnData<K, V> {
-    pub(crate) fn new(
-        id: u32,
-        name: String,
-        source: bool,
-        cut_off: CutOff<V>,
-        inline: bool,
-        key_limit: Option<KeyLimit<K>>,
-    ) -> FnData<K, V> {
-        let (table, writer) = Table::new();
+    /// Room for `most` keys in the columns at `rows`.
+    pub(crate) fn new(id: u32, name: String, traits: Traits<K, V>, hashing: Hashing, rows: Base<Row>, most: usize) -> FnData<K, V> {
+        let (table, writer) = Table::new(most);
+        let Traits { source, cut_off, inline, key_limit } = traits;
         FnData {
+            hashing,
+            table,
+            rows,
             id,
             name,
             source,
@@ -118,11 +154,33 @@ impl<K: Key, V: Value> FnData<K, V> {
             inline: inline || is_primitive::<V>(),
             key_limit,
             body: OnceLock::new(),
-            computes: AtomicU64::new(0),
-            table,
+            computes: Tally::new(),
+            inserted: AtomicU64::new(0),
             slots: Mutex::new(Slots { writer, next: 0, end: 0, free: Vec::new() }),
             types: PhantomData,
         }
+    }
+
+    /// Called once, at registration.
+    pub(crate) fn set_body(&self, body: Weak<Body<K, V>>) {
+        let _ = self.body.set(body);
+    }
+
+    /// The user's code, unless the engine is gone. Two locked instructions, unless the engine is held by a borrow.
+    pub(crate) fn body(&self, held: bool) -> Option<Lease<'_, Body<K, V>>> {
+        let body = self.body.get()?;
+        if held {
+            // SAFETY: [held-body] `Engine` owns the body and never gives it up before its own end; the asker's caller borrows one
+            // until the read is over, which is after the lease: so the strong count is not zero.
+            Some(Lease::Borrowed(unsafe { &*body.as_ptr() }))
+        } else {
+            body.upgrade().map(Lease::Owned)
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn hash<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> u64 {
+        self.hashing.of::<K, Q>(key)
     }
 
     /// Whether values live in the value word. The first half is a constant for primitives.
@@ -141,109 +199,80 @@ impl<K: Key, V: Value> FnData<K, V> {
         lock(&self.slots).writer.len()
     }
 
-    /// Whether the row holds this key. Needs a pin unless keys are words.
+    /// What reads go through, in registers where a batch keeps it. The graph, which is borrowed, has the rows.
     #[inline(always)]
-    fn holds<Q: ?Sized + Lookup<K>>(&self, word: u64, key: &Q) -> bool {
-        if is_word::<K>() {
-            word == key.word()
-        } else {
-            // SAFETY: [pinned-key] the caller is pinned (or has the slots lock), so the box the row named is still there;
-            // keys are stored before the slot enters the table.
-            word != 0 && key.matches(unsafe { &(*pointer::<BoxedKey<K>>(word)).key })
-        }
+    pub(crate) fn reader<'g>(&'g self, _graph: &'g Graph) -> Reader<'g, K, V> {
+        Reader { function: self, homes: self.table.homes(), words: self.hashing.words(), rows: self.rows.clone() }
     }
 
     /// The hit path: one bucket, one row. Returns (value word, slot, epoch) of a consistent node.
     #[inline(always)]
     pub(crate) fn hit<Q: ?Sized + Lookup<K>>(&self, graph: &Graph, hash: u64, key: &Q) -> Option<(u64, u32, u32)> {
-        self.table
-            .find(hash, |slot| {
-                let row = graph.row(slot);
-                // Acquire: what was written before the node became consistent.
-                let head = Head(row.head.load(Ordering::Acquire));
-                // Relaxed: ordered by the head; a slot reused in between fails the re-check below.
-                if !self.holds(row.key.load(Ordering::Relaxed), key) {
-                    return None;
-                }
-                Some((row, head, slot))
-            })
-            .and_then(|(row, head, slot)| {
-                if !head.is_consistent() {
-                    return None;
-                }
-                // Acquire: if the word is a newer one, the re-check sees the newer head too.
-                let word = row.value.load(Ordering::Acquire);
-                let again = if fault!("no_recheck") { head.0 } else { row.head.load(Ordering::Relaxed) };
-                // A flag that came in between is a spurious miss, which the cold path answers.
-                (again == head.0).then_some((word, slot, head.epoch()))
-            })
+        let reader = self.reader(graph);
+        let (row, slot, head) = reader.find(hash, key)?;
+        take(row, head).map(|word| (word, slot, head.epoch()))
     }
 
-    /// Whether the key table is larger than a core's second-level cache, so that loads are worth asking for early.
-    #[inline(always)]
-    pub(crate) fn is_wide(&self) -> bool {
-        self.table.is_wide()
-    }
-
-    #[inline(always)]
-    pub(crate) fn prefetch_bucket(&self, hash: u64) {
-        self.table.prefetch(hash);
-    }
-
-    /// The slot that most likely holds the key, its row asked for; 0 if there is none.
-    #[inline(always)]
-    pub(crate) fn prefetch_row(&self, graph: &Graph, hash: u64) -> u32 {
-        let slot = self.table.guess(hash).unwrap_or(0);
-        graph.pages.prefetch(slot);
-        slot
-    }
-
-    /// `hit` for a guessed slot: the value word if it is the key's and consistent.
-    #[inline(always)]
-    pub(crate) fn hit_at<Q: ?Sized + Lookup<K>>(&self, graph: &Graph, slot: u32, key: &Q) -> Option<u64> {
-        let row = graph.row(slot);
-        // Acquire, Relaxed, Acquire, Relaxed: as in `hit`. Slot 0 is never live, and a chunk belongs to one function.
-        let head = Head(row.head.load(Ordering::Acquire));
-        if !head.is_consistent() || !self.holds(row.key.load(Ordering::Relaxed), key) {
-            return None;
-        }
-        let word = row.value.load(Ordering::Acquire);
-        (row.head.load(Ordering::Relaxed) == head.0).then_some(word)
+    /// The slot of a key that is not in its home bucket, or 0. A number comes back in a register: nothing of the hit path is
+    /// spilled for the sake of this.
+    #[cold]
+    #[inline(never)]
+    fn slot_beyond<Q: ?Sized + Lookup<K>>(&self, rows: &Base<Row>, hash: u64, key: &Q) -> u32 {
+        self.table.find(hash, |slot| look::<K, Q>(rows, slot, key)).map_or(0, |(_, slot, _)| slot)
     }
 
     /// The key's slot and version, whatever its state.
     pub(crate) fn find<Q: ?Sized + Lookup<K>>(&self, graph: &Graph, hash: u64, key: &Q) -> Option<(u32, u32)> {
-        let _pin = (!is_word::<K>()).then(|| graph.collector.pin());
+        let _pin = (!is_word::<K>()).then(|| graph.collector.section());
         self.table.find(hash, |slot| {
             let head = graph.head(slot);
-            (head.is_live() && self.holds(graph.row(slot).key.load(Ordering::Relaxed), key) && graph.head(slot).version() == head.version())
-                .then(|| (slot, head.version()))
+            (head.is_live()
+                && holds::<K, Q>(graph.row(slot).key.load(Ordering::Relaxed), key)
+                && graph.head(slot).version() == head.version())
+            .then(|| (slot, head.version()))
         })
     }
 
     /// The key's node, made if there is none.
     pub(crate) fn find_or_insert<Q: ?Sized + Lookup<K>>(&self, graph: &Graph, hash: u64, key: &Q) -> Result<(u32, u32), Fault> {
-        // `Eq` is user code and must not run under the lock: a search counts only if nobody inserted since before it.
-        let mut seen = lock(&self.slots).writer.inserted();
+        let seen = self.inserted();
         if let Some(found) = self.find(graph, hash, key) {
             return Ok(found);
         }
-        // User code (`Clone`, the measure) before the lock.
-        let owned = key.to_key();
-        if let Some(limit) = &self.key_limit {
-            let bytes = (limit.measure)(&owned);
-            if bytes > limit.bytes {
-                return Err(Fault::KeyTooLarge { function: self.name.clone(), bytes, limit: limit.bytes });
-            }
+        match self.insert(graph, hash, key, State::Empty, seen)? {
+            Place::Known(slot, version) => Ok((slot, version)),
+            Place::Born(slot, head) => Ok((slot, head.version())),
         }
-        let boxed = if is_word::<K>() { None } else { Some(Box::new(BoxedKey { hash, key: owned })) };
+    }
+
+    /// To be asked before a search whose miss leads to `insert`.
+    pub(crate) fn inserted(&self) -> u64 {
+        // Acquire: whoever sees the number sees the insert.
+        self.inserted.load(Ordering::Acquire)
+    }
+
+    /// Makes a node for a key that a search since `seen` has not found, unless somebody was faster. It starts in the given
+    /// state: `Computing` saves a synchronous flight its claim.
+    pub(crate) fn insert<Q: ?Sized + Lookup<K>>(
+        &self,
+        graph: &Graph,
+        hash: u64,
+        key: &Q,
+        state: State,
+        mut seen: u64,
+    ) -> Result<Place, Fault> {
+        // User code (`Clone`, the measure) before the lock.
+        let boxed = if is_word::<K>() && self.key_limit.is_none() { None } else { self.own_key(hash, key)? };
         loop {
+            // `Eq` is user code and must not run under the lock: a search counts only if nobody inserted since before it.
             let mut slots = lock(&self.slots);
-            if slots.writer.inserted() != seen {
-                seen = slots.writer.inserted();
+            // Relaxed: written under the lock.
+            let now = self.inserted.load(Ordering::Relaxed);
+            if now != seen {
+                seen = now;
                 drop(slots);
-                if let Some(found) = self.find(graph, hash, key) {
-                    return Ok(found);
+                if let Some((slot, version)) = self.find(graph, hash, key) {
+                    return Ok(Place::Known(slot, version));
                 }
                 continue;
             }
@@ -252,25 +281,52 @@ impl<K: Key, V: Value> FnData<K, V> {
                 Some(boxed) => Box::into_raw(boxed).expose_provenance() as u64,
                 None => key.word(),
             };
-            let head = self.birth(graph, slot, word);
-            self.table.insert(&mut slots.writer, hash, slot, |slot| self.stored_hash(graph, slot));
-            return Ok((slot, head.version()));
+            let head = self.birth(graph, slot, word, state);
+            let prefetch = |slot: u32| graph.columns.prefetch(slot);
+            if self.table.insert(&mut slots.writer, hash, slot, |slot| self.stored_hash(graph, slot), prefetch).is_err() {
+                self.unbirth(graph, slot, head);
+                slots.free.push(slot);
+                return Err(Fault::Full);
+            }
+            // Release: the insert before its number.
+            self.inserted.store(now + 1, Ordering::Release);
+            return Ok(Place::Born(slot, head));
         }
     }
 
+    /// The key to keep, if it is not too large; `None` for one that fits its word.
+    fn own_key<Q: ?Sized + Lookup<K>>(&self, hash: u64, key: &Q) -> Result<Option<Box<BoxedKey<K>>>, Fault> {
+        let owned = key.to_key();
+        if let Some(limit) = &self.key_limit {
+            let bytes = (limit.measure)(&owned);
+            if bytes > limit.bytes {
+                return Err(Fault::KeyTooLarge { function: self.name.clone(), bytes, limit: limit.bytes });
+            }
+        }
+        Ok((!is_word::<K>()).then(|| Box::new(BoxedKey { hash, key: owned })))
+    }
+
     /// A free slot becomes this key's node, without a value.
-    fn birth(&self, graph: &Graph, slot: u32, key: u64) -> Head {
+    fn birth(&self, graph: &Graph, slot: u32, key: u64, state: State) -> Head {
         let (row, warm) = (graph.row(slot), graph.warm(slot));
         let free = graph.head(slot);
-        let head = Head::new(State::Empty, free.version() + 1, free.epoch() + 1);
+        let empty = Head::new(State::Empty, free.version() + 1, free.epoch() + 1);
         // Relaxed (all): published by the head's Release store.
         row.key.store(key, Ordering::Relaxed);
         warm.flags.store(0, Ordering::Relaxed);
         // Every edge to the slot's former tenant is older than this epoch, and so shows a change.
-        warm.changed.store(head.epoch(), Ordering::Relaxed);
+        warm.changed.store(empty.epoch(), Ordering::Relaxed);
+        let head = if state == State::Empty { empty } else { empty.next_flight(state) };
         // Release: the columns before the head.
         row.head.store(head.0, Ordering::Release);
         head
+    }
+
+    /// Takes a birth back that the key table had no room for: nobody else has seen the slot.
+    fn unbirth(&self, graph: &Graph, slot: u32, head: Head) {
+        let free = Head::new(State::Empty, head.version().wrapping_add(1) & LAST_VERSION, head.epoch());
+        let _ = graph.swing(slot, head, free);
+        self.empty_columns(graph, slot, &mut |retired| graph.collector.retire(retired));
     }
 
     fn take_slot(&self, graph: &Graph, slots: &mut Slots) -> Option<u32> {
@@ -278,7 +334,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             return Some(slot);
         }
         if slots.next == slots.end {
-            slots.next = graph.pages.chunk(self.id)?;
+            slots.next = graph.columns.chunk(self.id)?;
             slots.end = slots.next + CHUNK as u32;
         }
         slots.next += 1;
@@ -289,7 +345,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     fn stored_hash(&self, graph: &Graph, slot: u32) -> u64 {
         let word = graph.row(slot).key.load(Ordering::Relaxed);
         if is_word::<K>() {
-            graph.hashing.word(word)
+            self.hashing.words().of(word)
         } else {
             // SAFETY: [pinned-key] called under the slots lock for slots in the table: their boxes are retired only after
             // they left it, under the same lock.
@@ -299,7 +355,7 @@ impl<K: Key, V: Value> FnData<K, V> {
 
     /// A copy of the node's key. Runs the user's `Clone`.
     pub(crate) fn key(&self, graph: &Graph, slot: u32, version: u32) -> Option<K> {
-        let _pin = (!is_word::<K>()).then(|| graph.collector.pin());
+        let _pin = (!is_word::<K>()).then(|| graph.collector.section());
         let word = graph.row(slot).key.load(Ordering::Acquire);
         if graph.head(slot).version() != version {
             return None;
@@ -316,7 +372,7 @@ impl<K: Key, V: Value> FnData<K, V> {
 
     /// A copy of the value the node holds from the given epoch (whatever its marks), if it still does.
     pub(crate) fn value_at(&self, graph: &Graph, slot: u32, version: u32, epoch: u32) -> Option<V> {
-        let _pin = (!self.is_inline()).then(|| graph.collector.pin());
+        let _pin = (!self.is_inline()).then(|| graph.collector.section());
         let settled = |head: Head| {
             head.version() == version && head.epoch() == epoch && matches!(head.state(), State::Consistent | State::Pending | State::Stale)
         };
@@ -368,12 +424,14 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         self.source
     }
 
-    fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head) -> Refresh {
-        let Some(body) = self.body.get().and_then(Weak::upgrade) else { return Refresh::Ran(Err(Fault::Gone)) };
+    fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head, held: bool) -> Refresh {
+        let Some(body) = self.body(held) else { return Refresh::Ran(Err(Fault::Gone)) };
         match &*body {
             Body::Sync(_) => match graph.claim(slot, head) {
                 None => Refresh::Moved,
-                Some(flight) => Refresh::Ran(self.run(graph, slot, flight, &body).map(|ran| ran.map_or(Ended::Moved, |ran| ran.ended))),
+                Some(flight) => {
+                    Refresh::Ran(self.run(graph, slot, flight, &body, held).map(|ran| ran.map_or(Ended::Moved, |ran| ran.ended)))
+                }
             },
             Body::Async(_) => match self.start(graph, slot, head) {
                 None => Refresh::Moved,
@@ -433,8 +491,8 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
     fn stats(&self, graph: &Graph) -> FunctionStats {
         let slots = lock(&self.slots);
         let nodes = slots.writer.len();
-        let mut bytes = slots.writer.bytes() + nodes * (size_of::<crate::node::Row>() + size_of::<crate::node::Warm>());
-        let (table, _pin) = (self.table.slots(), graph.collector.pin());
+        let mut bytes = self.table.bytes() + nodes * (size_of::<crate::node::Row>() + size_of::<crate::node::Warm>());
+        let (table, _pin) = (self.table.slots(), graph.collector.section());
         drop(slots);
         for slot in table {
             if !is_word::<K>() {
@@ -451,7 +509,8 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
             cut_off: self.cut_off.name(),
             nodes,
             bytes,
-            computes: self.computes.load(Ordering::Relaxed),
+            table: self.table.bytes(),
+            computes: self.computes.sum(),
         }
     }
 
@@ -464,20 +523,117 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
     }
 }
 
-impl<K, V> Drop for FnData<K, V> {
-    fn drop(&mut self) {
-        let slots = match self.slots.get_mut() {
-            Ok(slots) => slots,
-            Err(poisoned) => poisoned.into_inner(),
-        };
-        self.table.drop_arrays(&mut slots.writer);
-    }
-}
-
 impl<K, V> std::fmt::Debug for FnData<K, V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Function").field("name", &self.name).field("id", &self.id).finish_non_exhaustive()
     }
+}
+
+/// A function's table and rows at one moment.
+pub(crate) struct Reader<'g, K, V> {
+    function: &'g FnData<K, V>,
+    homes: Homes,
+    words: WordHash,
+    rows: Base<Row>,
+}
+
+impl<'g, K: Key, V: Value> Reader<'g, K, V> {
+    #[inline(always)]
+    pub(crate) fn hash<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> u64 {
+        if is_word::<K>() { self.words.of(key.word()) } else { self.function.hash(key) }
+    }
+
+    /// The key's row and head.
+    #[inline(always)]
+    fn find<Q: ?Sized + Lookup<K>>(&self, hash: u64, key: &Q) -> Option<(&'g Row, u32, Head)> {
+        match self.homes.find(hash, |slot| look::<K, Q>(&self.rows, slot, key)) {
+            Some(found) => Some(found),
+            None => self.find_beyond(hash, key),
+        }
+    }
+
+    #[inline(always)]
+    fn find_beyond<Q: ?Sized + Lookup<K>>(&self, hash: u64, key: &Q) -> Option<(&'g Row, u32, Head)> {
+        match self.function.slot_beyond(&self.rows, hash, key) {
+            0 => None,
+            slot => look::<K, Q>(&self.rows, slot, key),
+        }
+    }
+
+    /// The value word of a consistent node.
+    #[inline(always)]
+    pub(crate) fn word<Q: ?Sized + Lookup<K>>(&self, hash: u64, key: &Q) -> Option<u64> {
+        let (row, _, head) = self.find(hash, key)?;
+        take(row, head)
+    }
+
+    /// [`word`](Self::word) with a guess where the key may be.
+    #[inline(always)]
+    pub(crate) fn word_at<Q: ?Sized + Lookup<K>>(&self, slot: u32, key: &Q) -> Option<u64> {
+        // Slot 0 is never live, and a chunk belongs to one function.
+        let guessed = if slot == 0 { None } else { look::<K, Q>(&self.rows, slot, key) };
+        let (row, _, head) = match guessed {
+            Some(found) => found,
+            None => self.find_beyond(self.hash(key), key)?,
+        };
+        take(row, head)
+    }
+
+    /// Whether the key table is larger than a core's second-level cache, so that loads are worth asking for early.
+    #[inline(always)]
+    pub(crate) fn is_wide(&self) -> bool {
+        self.homes.is_wide()
+    }
+
+    #[inline(always)]
+    pub(crate) fn prefetch_bucket(&self, hash: u64) {
+        self.homes.prefetch(hash);
+    }
+
+    /// The slot that most likely holds the key, its row asked for; 0 if there is none.
+    #[inline(always)]
+    pub(crate) fn prefetch_row(&self, hash: u64) -> u32 {
+        let slot = self.homes.guess(hash);
+        // SAFETY: [region-stable] a slot in a table.
+        prefetch(std::ptr::from_ref(unsafe { self.rows.at(slot as usize) }));
+        slot
+    }
+}
+
+/// Whether the row's key word is this key. Needs a pin unless keys are words.
+#[inline(always)]
+fn holds<K: Key, Q: ?Sized + Lookup<K>>(word: u64, key: &Q) -> bool {
+    if is_word::<K>() {
+        word == key.word()
+    } else {
+        // SAFETY: [pinned-key] the caller is pinned (or has the slots lock), so the box the row named is still there;
+        // keys are stored before the slot enters the table.
+        word != 0 && key.matches(unsafe { &(*pointer::<BoxedKey<K>>(word)).key })
+    }
+}
+
+/// The first half of the seqlock: the slot's row and head if it holds the key.
+#[inline(always)]
+fn look<'g, K: Key, Q: ?Sized + Lookup<K>>(rows: &Base<Row>, slot: u32, key: &Q) -> Option<(&'g Row, u32, Head)> {
+    // SAFETY: [region-stable] a slot in a table has its row, and callers hold the graph for longer than the row.
+    let row = unsafe { rows.at(slot as usize) };
+    // Acquire: what was written before the node became consistent. Before the key, so that a new tenant fails `take`.
+    let head = Head(row.head.load(Ordering::Acquire));
+    // Relaxed: ordered by the head; a slot reused in between fails the re-check in `take`.
+    holds::<K, Q>(row.key.load(Ordering::Relaxed), key).then_some((row, slot, head))
+}
+
+/// The second half of the seqlock: the value word, if the head said consistent and still says the same.
+#[inline(always)]
+fn take(row: &Row, head: Head) -> Option<u64> {
+    if !head.is_consistent() {
+        return None;
+    }
+    // Acquire: if the word is a newer one, the re-check sees the newer head too.
+    let word = row.value.load(Ordering::Acquire);
+    let again = if fault!("no_recheck") { head.0 } else { row.head.load(Ordering::Relaxed) };
+    // A flag that came in between is a spurious miss, which the cold path answers.
+    (again == head.0).then_some(word)
 }
 
 /// The flight a context belongs to.

@@ -4,12 +4,13 @@ use std::any::Any;
 use std::sync::RwLock;
 
 use crate::collector::Collector;
+use crate::column::Columns;
 use crate::edge::Edges;
 use crate::fault::Fault;
 use crate::flight::{Flight, Flights};
 use crate::key::Hashing;
 use crate::node::{Head, Row, Warm};
-use crate::page::Pages;
+
 use crate::stats::{Counters, FunctionStats};
 use crate::sweep::Sweeper;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use crate::watch::Watchers;
 /// captures a handle does not keep itself alive.
 pub(crate) struct Graph {
     pub(crate) id: u64,
-    pub(crate) pages: Pages,
+    pub(crate) columns: Columns,
     pub(crate) edges: Edges,
     pub(crate) hashing: Hashing,
     pub(crate) counters: Counters,
@@ -41,8 +42,8 @@ pub(crate) struct Graph {
 pub(crate) trait AnyFunction: Send + Sync + Any {
     fn name(&self) -> &str;
     fn is_source(&self) -> bool;
-    /// Runs a sync function's flight on this thread, or starts an async one.
-    fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head) -> Refresh;
+    /// Runs a sync function's flight on this thread, or starts an async one. `held` as in [`Asker`](crate::cx::Asker).
+    fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head, held: bool) -> Refresh;
     /// Every slot that holds a key.
     fn slots(&self) -> Vec<u32>;
     /// Takes the node out of the key table; its slot is free afterwards, or retired for good. Returns the list of its
@@ -79,12 +80,12 @@ pub(crate) enum Ended {
 impl Graph {
     #[inline(always)]
     pub(crate) fn row(&self, slot: u32) -> &Row {
-        self.pages.row(slot)
+        self.columns.row(slot)
     }
 
     #[inline(always)]
     pub(crate) fn warm(&self, slot: u32) -> &Warm {
-        self.pages.warm(slot)
+        self.columns.warm(slot)
     }
 
     #[inline(always)]
@@ -117,7 +118,7 @@ impl Graph {
     }
 
     pub(crate) fn function(&self, slot: u32) -> Arc<dyn AnyFunction> {
-        let owner = self.pages.owner(slot) as usize;
+        let owner = self.columns.owner(slot) as usize;
         self.functions.read().unwrap_or_else(std::sync::PoisonError::into_inner)[owner].clone()
     }
 
@@ -145,6 +146,6 @@ impl Drop for Graph {
 
 impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Graph").field("id", &self.id).field("pages", &self.pages).finish_non_exhaustive()
+        f.debug_struct("Graph").field("id", &self.id).field("columns", &self.columns).finish_non_exhaustive()
     }
 }

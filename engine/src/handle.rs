@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use crate::compute::{Miss, record};
+use crate::compute::record;
 use crate::computed::Computed;
 use crate::cx::{Ask, Asker};
 use crate::deps::Dep;
@@ -15,6 +15,11 @@ use crate::read::{NodeId, NodeRef};
 use crate::sweep::Root;
 use crate::sync::Arc;
 use crate::value::{Read, Value};
+
+/// Keys of a batched read that go through a stage together.
+const GROUP: usize = 16;
+/// Its stages: the bucket is asked for, the row is asked for, the value is read.
+const STAGES: usize = 3;
 
 /// The number of a commit: every invalidation and every batch gets one, in the order in which their sweeps finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -71,7 +76,7 @@ impl<K: Key, V: Value> Handle<K, V> {
 
     #[inline(always)]
     pub(crate) fn hash<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> u64 {
-        self.graph.hashing.of::<K, Q>(key)
+        self.data.hash(key)
     }
 
     /// The cached value if it is consistent, borrowed under the pin; never computes.
@@ -100,7 +105,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     #[inline]
     pub fn get_many<Q: Lookup<K>>(&self, pin: &Pin<'_>, keys: &[Q], mut each: impl FnMut(usize, Option<&V>)) {
         pin.check(&self.graph);
-        const GROUP: usize = 16;
+        let reader = self.data.reader(&self.graph);
         let mut hits = 0;
         let mut give = |at: usize, word: Option<u64>| match word {
             Some(word) => {
@@ -111,26 +116,36 @@ impl<K: Key, V: Value> Handle<K, V> {
             }
             None => each(at, None),
         };
-        if self.data.is_wide() {
-            let (mut hashes, mut slots) = ([0u64; GROUP], [0u32; GROUP]);
-            for (group, keys) in keys.chunks(GROUP).enumerate() {
-                for (hash, key) in hashes.iter_mut().zip(keys) {
-                    *hash = self.hash(key);
-                    self.data.prefetch_bucket(*hash);
+        if reader.is_wide() {
+            // A pipeline of groups: buckets are asked for two groups ahead of their turn, rows one group ahead.
+            let (mut hashes, mut slots) = ([[0u64; GROUP]; STAGES], [[0u32; GROUP]; STAGES]);
+            let group = |turn: usize| keys.get(turn * GROUP..).map(|rest| &rest[..rest.len().min(GROUP)]);
+            for turn in 0..keys.len().div_ceil(GROUP) + STAGES - 1 {
+                if let Some(keys) = group(turn) {
+                    for (hash, key) in hashes[turn % STAGES].iter_mut().zip(keys) {
+                        *hash = reader.hash(key);
+                        reader.prefetch_bucket(*hash);
+                    }
                 }
-                for (slot, &hash) in slots.iter_mut().zip(&hashes[..keys.len()]) {
-                    *slot = self.data.prefetch_row(&self.graph, hash);
+                if let Some(turn) = turn.checked_sub(1)
+                    && let Some(keys) = group(turn)
+                {
+                    for (slot, &hash) in slots[turn % STAGES].iter_mut().zip(&hashes[turn % STAGES][..keys.len()]) {
+                        *slot = reader.prefetch_row(hash);
+                    }
                 }
-                for (at, (key, (&slot, &hash))) in keys.iter().zip(slots.iter().zip(&hashes)).enumerate() {
-                    let guessed = self.data.hit_at(&self.graph, slot, key);
-                    let word = guessed.or_else(|| self.data.hit(&self.graph, hash, key).map(|(word, _, _)| word));
-                    give(group * GROUP + at, word);
+                if let Some(turn) = turn.checked_sub(2)
+                    && let Some(keys) = group(turn)
+                {
+                    for (at, (key, &slot)) in keys.iter().zip(&slots[turn % STAGES]).enumerate() {
+                        give(turn * GROUP + at, reader.word_at(slot, key));
+                    }
                 }
             }
         } else {
             // Everything is near: asking early costs more than it saves.
             for (at, key) in keys.iter().enumerate() {
-                give(at, self.data.hit(&self.graph, self.hash(key), key).map(|(word, _, _)| word));
+                give(at, reader.word(reader.hash(key), key));
             }
         }
         pin.hits.set(pin.hits.get() + hits);
@@ -148,7 +163,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// [`Fault::UnknownNode`] if the id is not of a live node of this function: never another node's value.
     pub fn resolve(&self, id: NodeId) -> Result<NodeRef<V>, Fault> {
         let (slot, version) = (id.slot(), id.version());
-        let ours = self.graph.pages.contains(slot) && self.graph.pages.owner(slot) == self.data.id;
+        let ours = self.graph.columns.contains(slot) && self.graph.columns.owner(slot) == self.data.id;
         let head = if ours { Some(self.graph.head(slot)) } else { None };
         match head.filter(|head| head.is_live() && head.version() == version) {
             Some(_) => Ok(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline())),
@@ -212,7 +227,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// A hit's value, cloned or copied, and its place; no pin is held afterwards.
     #[inline(always)]
     pub(crate) fn take_hit<Q: ?Sized + Lookup<K>>(&self, hash: u64, key: &Q) -> Option<(V, u32, u32)> {
-        let _pin = (!self.data.needs_no_pin()).then(|| self.graph.collector.pin());
+        let _pin = (!self.data.needs_no_pin()).then(|| self.graph.collector.section());
         let (word, slot, epoch) = self.data.hit(&self.graph, hash, key)?;
         // SAFETY: [pinned-value] under the pin above unless the value is inline.
         Some((unsafe { self.data.clone_word(word) }, slot, epoch))
@@ -264,7 +279,8 @@ impl<K: Key, V: Value> Function<K, V> {
     ///
     /// # Errors
     /// [`Fault`]: never what the function itself returned.
-    #[inline]
+    // Always: left to itself, the compiler calls it where the value is boxed, and returns the value through memory.
+    #[inline(always)]
     pub fn get<Q: ?Sized + Lookup<K>>(&self, by: impl Ask, key: &Q) -> Result<V, Fault> {
         let asker = by.asker();
         if asker.graph == self.graph.id {
@@ -284,18 +300,10 @@ impl<K: Key, V: Value> Function<K, V> {
     fn get_cold<Q: ?Sized + Lookup<K>>(&self, asker: Asker<'_>, hash: u64, key: &Q) -> Result<V, Fault> {
         self.admit(asker)?;
         self.count_miss();
-        self.obtain(hash, key).and_then(|(slot, _, got)| record(asker, slot, got)).map_err(|fault| asker.fault(fault))
-    }
-
-    fn obtain<Q: ?Sized + Lookup<K>>(&self, hash: u64, key: &Q) -> Result<(u32, u32, (V, u32)), Fault> {
-        loop {
-            let (slot, version) = self.data.find_or_insert(&self.graph, hash, key)?;
-            match self.data.obtain(&self.graph, slot, version) {
-                Ok(got) => return Ok((slot, version, got)),
-                Err(Miss::Removed) => {}
-                Err(Miss::Fault(fault)) => return Err(fault),
-            }
-        }
+        self.data
+            .obtain_key(&self.graph, hash, key, asker.held)
+            .and_then(|(slot, _, got)| record(asker, slot, got))
+            .map_err(|fault| asker.fault(fault))
     }
 
     /// The current generation with its value: what to hold when its end matters. Computes if needed.
@@ -305,7 +313,8 @@ impl<K: Key, V: Value> Function<K, V> {
     pub fn computed<Q: ?Sized + Lookup<K>>(&self, by: impl Ask, key: &Q) -> Result<Computed<V>, Fault> {
         let asker = by.asker();
         self.admit(asker)?;
-        let (slot, version, (value, epoch)) = self.obtain(self.hash(key), key).map_err(|fault| asker.fault(fault))?;
+        let (slot, version, (value, epoch)) =
+            self.data.obtain_key(&self.graph, self.hash(key), key, asker.held).map_err(|fault| asker.fault(fault))?;
         asker.record(Dep { slot, epoch })?;
         Ok(self.generation(slot, version, epoch, value, key.to_key()))
     }

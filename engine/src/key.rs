@@ -136,8 +136,22 @@ pub(crate) struct BoxedKey<K> {
 #[derive(Clone, Debug)]
 pub(crate) struct Hashing {
     state: ahash::RandomState,
+    words: WordHash,
+}
+
+/// The hash of word keys: small enough to be kept in registers over a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WordHash {
     seed: u64,
     factor: u64,
+}
+
+impl WordHash {
+    #[inline(always)]
+    pub(crate) fn of(self, word: u64) -> u64 {
+        let wide = u128::from(word ^ self.seed) * u128::from(self.factor);
+        (wide as u64) ^ (wide >> 64) as u64
+    }
 }
 
 impl Hashing {
@@ -146,18 +160,17 @@ impl Hashing {
         let state = if cfg!(any(loom, shuttle)) { ahash::RandomState::with_seeds(1, 2, 3, 4) } else { ahash::RandomState::new() };
         // The factor is odd, so that multiplication loses nothing.
         let (seed, factor) = (state.hash_one(0x5eed_u64), state.hash_one(0xfac7_u64) | 1);
-        Hashing { state, seed, factor }
+        Hashing { state, words: WordHash { seed, factor } }
     }
 
     #[inline(always)]
-    pub(crate) fn word(&self, word: u64) -> u64 {
-        let wide = u128::from(word ^ self.seed) * u128::from(self.factor);
-        (wide as u64) ^ (wide >> 64) as u64
+    pub(crate) fn words(&self) -> WordHash {
+        self.words
     }
 
     #[inline(always)]
     pub(crate) fn of<K: 'static, Q: ?Sized + Lookup<K>>(&self, key: &Q) -> u64 {
-        if is_word::<K>() { self.word(key.word()) } else { self.state.hash_one(key) }
+        if is_word::<K>() { self.words.of(key.word()) } else { self.state.hash_one(key) }
     }
 }
 

@@ -28,6 +28,7 @@ mod audit;
 mod batch;
 mod clock;
 mod collector;
+mod column;
 mod compute;
 mod computed;
 mod cx;
@@ -45,10 +46,12 @@ mod log;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
 mod node;
-mod page;
+
 mod pin;
 mod publish;
 mod read;
+mod region;
+mod section;
 mod stats;
 mod sweep;
 mod sync;

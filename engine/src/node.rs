@@ -12,10 +12,11 @@ use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
-    /// No value: never computed, or the slot is free (even version).
-    Empty = 0,
-    /// The value may be served.
-    Consistent = 1,
+    /// The value may be served. Zero, so that a hit tests the state with one instruction; a slot that was never used reads as
+    /// this too, but no key leads to it and its version is not a live one.
+    Consistent = 0,
+    /// No value: never computed, or the slot was freed (even version).
+    Empty = 1,
     /// Must be recomputed; the old value is kept for the cut-off comparison.
     Stale = 2,
     /// Something upstream may have changed: verify before serving.
@@ -58,8 +59,8 @@ impl Head {
 
     pub(crate) fn state(self) -> State {
         match self.0 & STATE_MASK {
-            0 => State::Empty,
-            1 => State::Consistent,
+            0 => State::Consistent,
+            1 => State::Empty,
             2 => State::Stale,
             3 => State::Pending,
             4 => State::Computing,
@@ -168,6 +169,11 @@ const _: () = {
     assert!(std::mem::size_of::<Row>() == 32);
     assert!(std::mem::size_of::<Warm>() == 16);
 };
+
+// SAFETY: [zeroed] atomics only, and a row needs no drop.
+unsafe impl crate::region::Zeroed for Row {}
+// SAFETY: [zeroed] atomics only (a null pointer is a valid one), and it needs no drop: its owner retires the list.
+unsafe impl crate::region::Zeroed for Warm {}
 
 impl Default for Row {
     fn default() -> Row {

@@ -141,7 +141,7 @@ impl Graph {
                 return Standing::Linked(known);
             }
         }
-        self.edges.append(&self.pages, dep.slot, Edge { slot, generation }, || {
+        self.edges.append(&self.columns, dep.slot, Edge { slot, generation }, || {
             let head = self.head(dep.slot);
             if !head.is_live() || !self.unchanged(dep) {
                 return Err(Standing::Changed);

@@ -15,20 +15,19 @@ const SHARDS: usize = 1;
 pub(crate) struct Shard {
     pub(crate) hits: AtomicU64,
     pub(crate) misses: AtomicU64,
-    pub(crate) computes: AtomicU64,
     pub(crate) verified: AtomicU64,
     pub(crate) cut_offs: AtomicU64,
     pub(crate) longest_pin_ns: AtomicU64,
 }
 
 #[derive(Debug)]
-pub(crate) struct Counters(Box<[Shard]>);
+pub(crate) struct Counters([Shard; SHARDS]);
 
 impl Counters {
     pub(crate) fn new() -> Counters {
         let zero = || AtomicU64::new(0);
-        let shard = || Shard { hits: zero(), misses: zero(), computes: zero(), verified: zero(), cut_offs: zero(), longest_pin_ns: zero() };
-        Counters((0..SHARDS).map(|_| shard()).collect())
+        let shard = || Shard { hits: zero(), misses: zero(), verified: zero(), cut_offs: zero(), longest_pin_ns: zero() };
+        Counters(std::array::from_fn(|_| shard()))
     }
 
     #[inline(always)]
@@ -43,6 +42,27 @@ impl Counters {
 
     pub(crate) fn max(&self, of: impl Fn(&Shard) -> &AtomicU64) -> u64 {
         self.0.iter().map(|shard| of(shard).load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+}
+
+/// One function's count, a word for each thread that counts: the first eight threads on a line each.
+#[derive(Debug)]
+pub(crate) struct Tally([AtomicU64; SHARDS]);
+
+impl Tally {
+    pub(crate) fn new() -> Tally {
+        Tally(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    #[inline]
+    pub(crate) fn count(&self) {
+        let thread = crate::sync::thread_number();
+        add(&self.0[(thread % 8 * 8 + thread / 8 % 8) % SHARDS], 1);
+    }
+
+    pub(crate) fn sum(&self) -> u64 {
+        // Relaxed: statistics.
+        self.0.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -86,6 +106,8 @@ pub struct Stats {
     pub longest_pin: Duration,
     /// Bytes of nodes, edges, tables, boxed keys and values (their own heap memory not included).
     pub bytes: usize,
+    /// The part of `bytes` that is the engine's own mappings (nodes, edges, key tables), which no allocator counts.
+    pub mapped: usize,
     /// Each function, in the order of registration.
     pub functions: Vec<FunctionStats>,
 }
@@ -102,6 +124,8 @@ pub struct FunctionStats {
     pub nodes: usize,
     /// Bytes of its nodes, table, boxed keys, boxed values and dependency lists.
     pub bytes: usize,
+    /// The part of `bytes` that is its key table.
+    pub table: usize,
     /// Bodies run.
     pub computes: u64,
 }

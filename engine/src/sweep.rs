@@ -326,7 +326,7 @@ impl Graph {
             for words in self.edges.blocks(list) {
                 for word in words {
                     let edge = edge(word);
-                    self.pages.prefetch(edge.slot);
+                    self.columns.prefetch(edge.slot);
                     buffer[filled] = edge;
                     filled += 1;
                     if filled == BUFFER {

@@ -48,6 +48,14 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     }
 }
 
+/// What is in a mutex that nobody else can lock.
+pub(crate) fn get_mut<T>(mutex: &mut Mutex<T>) -> &mut T {
+    match mutex.get_mut() {
+        Ok(inner) => inner,
+        Err(poisoned) => poisoned.into_inner(),
+    }
+}
+
 /// Waits a little longer at each turn: spins first, then gives the core away.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff(u32);

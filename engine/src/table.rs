@@ -1,30 +1,49 @@
-//! The key table of one function: hash to slot, lock-free for readers, one writer at a time, grown without stopping readers.
+//! The key table of one function: hash to slot, lock-free for readers, one writer at a time, grown where it stands.
 //!
 //! ```text
 //! bucket, one cache line:  [ 12 tags | overflow flag 32 ][ 12 slots of 32 bits ]
-//! tag 0 = free, else 0x80 | 7 low bits of the hash; the bucket number is the hash's high bits
+//! tag = 7 high bits of the hash, 0x80 = free; the bucket number is the hash's low bits above the sixth
 //! ```
 //! A probe is one line: compare 12 tags at once, look at the few slots that match. A bucket that ever turned an entry away
 //! says so, and only then does a probe go on to the next bucket. Inlined 8-byte keys were measured 2x slower (4 to a line).
-//! Grown-out arrays are kept until the table is dropped (together at most as large as the current one): that is what lets
-//! a lookup hold no pin.
+//!
+//! Growth doubles the array in place: the upper half is written, the mask widened, the lower half rewritten. Nothing is
+//! retired, so a lookup holds no pin and no outgrown array is kept. While it runs a probe may miss what is there (never find
+//! what is not: whoever probes compares keys), so a miss counts only if no growth fell into it: `moves`.
 
-use crate::page::prefetch;
-use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use crate::sync::fault;
+use crate::region::{Base, Region, Zeroed, prefetch};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Backoff, fault};
 
 const WIDTH: usize = 12;
+/// Buckets of a new table.
 #[cfg(not(any(loom, shuttle)))]
-const FIRST: usize = 4; // at least 2: a hash is never shifted by 64
+const FIRST: usize = 4;
 #[cfg(any(loom, shuttle))]
-const FIRST: usize = 2;
+const FIRST: usize = 1;
 /// Entries per bucket on average at which the table doubles.
 #[cfg(not(any(loom, shuttle)))]
 const FULL: usize = 9;
 #[cfg(any(loom, shuttle))]
 const FULL: usize = 1;
+/// The same while the table is small: a probe that meets a false tag or an overflow costs a mispredicted branch, which is
+/// what bounds a lookup in the nearest caches; beyond them it is the bytes.
+const FULL_SMALL: usize = if FULL > 6 { 6 } else { FULL };
+/// Buckets of the largest small table: 64 KiB.
+const SMALL: usize = 1024;
+/// Buckets that growth asks for before their turn.
+const AHEAD: usize = 4;
+/// Bytes from one bucket to the next.
+const STRIDE: usize = 64;
+
+/// Twelve free tags, and flag bytes that equal no tag.
+const FREE: u8 = 0x80;
+const NONE: u64 = 0x8080_8080_8080_8080;
+/// The flag in a bucket's high word.
+const OVERFLOWED: u64 = 1 << 32;
 
 #[repr(C, align(64))]
+#[derive(Default)]
 struct Bucket {
     /// Tags 0..8.
     low: AtomicU64,
@@ -33,33 +52,83 @@ struct Bucket {
     slots: [AtomicU32; WIDTH],
 }
 
-#[cfg(not(any(loom, shuttle)))]
-const _: () = assert!(size_of::<Bucket>() == 64);
+// SAFETY: [zeroed] a bucket is atomic integers.
+unsafe impl Zeroed for Bucket {}
 
-/// An array as readers see it: a pointer to its buckets that carries, in the six bits its alignment leaves free, how far a
-/// hash is shifted to give a bucket number. One load, and no length to look up on a hit.
-#[derive(Clone, Copy)]
-struct Array(*const Bucket);
+#[cfg(not(any(loom, shuttle)))]
+const _: () = assert!(size_of::<Bucket>() == STRIDE);
 
 pub(crate) struct Table {
-    /// An [`Array`]'s pointer.
-    current: AtomicPtr<Bucket>,
+    buckets: Base<Bucket>,
+    /// Bucket numbers times [`STRIDE`], all ones: a hash and this make the home bucket's offset.
+    mask: AtomicU64,
+    /// Odd while the array is rewritten.
+    moves: AtomicU32,
+    region: Region<Bucket>,
+}
+
+/// Home buckets alone: what a hit wants inlined.
+pub(crate) struct Homes {
+    buckets: Base<Bucket>,
+    mask: usize,
+}
+
+impl Homes {
+    #[inline(always)]
+    fn bucket(&self, hash: u64) -> &Bucket {
+        // SAFETY: [region-stable] as in `Table::bucket`; the table outlives its `Homes`.
+        unsafe { self.buckets.at_stride::<STRIDE>(hash as usize & self.mask) }
+    }
+
+    /// The first `Some` that `look` returns for a slot whose tag matches.
+    #[inline(always)]
+    pub(crate) fn find<T>(&self, hash: u64, mut look: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        let bucket = self.bucket(hash);
+        let mut found = bucket.matching(tag(hash));
+        while found != 0 {
+            if let Some(hit) = look(bucket.slot(found)) {
+                return Some(hit);
+            }
+            found &= found - 1;
+        }
+        None
+    }
+
+    /// More than half a megabyte of buckets.
+    #[inline(always)]
+    pub(crate) fn is_wide(&self) -> bool {
+        self.mask > 1 << 19
+    }
+
+    /// Starts loading the bucket of `hash`.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        prefetch(std::ptr::from_ref(self.bucket(hash)));
+    }
+
+    /// The first slot whose tag matches, 0 if there is none: a guess to prefetch.
+    #[inline(always)]
+    pub(crate) fn guess(&self, hash: u64) -> u32 {
+        let bucket = self.bucket(hash);
+        match bucket.matching(tag(hash)) {
+            0 => 0,
+            found => bucket.slot(found),
+        }
+    }
 }
 
 /// The writer's side, behind the function's lock.
 pub(crate) struct Writer {
-    /// Every array there has been, the current one last. Boxes that are never touched as such while the table lives.
-    arrays: Vec<*mut [Bucket]>,
     len: usize,
-    inserted: u64,
 }
 
-// SAFETY: [table-stable] the pointers are owned by the table, freed only in `Table::drop_arrays` with exclusive access.
-unsafe impl Send for Writer {}
+/// The table is at its limit.
+#[derive(Debug)]
+pub(crate) struct Overfull;
 
 #[inline(always)]
 fn tag(hash: u64) -> u8 {
-    hash as u8 | 0x80
+    (hash >> 57) as u8
 }
 
 /// A bit per tag that equals `tag`, bits 0..12.
@@ -83,8 +152,42 @@ fn matches(low: u64, high: u64, tag: u8) -> u32 {
     }
 }
 
-/// The flag in a bucket's high word. No byte of it is a tag, so a group comparison needs no mask.
-const OVERFLOWED: u64 = 1 << 32;
+/// One bucket's words, as the writer works on them.
+#[derive(Clone, Copy)]
+struct Plain {
+    low: u64,
+    high: u64,
+    slots: [u32; WIDTH],
+}
+
+const EMPTY: Plain = Plain { low: NONE, high: NONE, slots: [0; WIDTH] };
+
+impl Plain {
+    /// `false` if there is no room.
+    fn put(&mut self, hash: u64, slot: u32) -> bool {
+        let free = matches(self.low, self.high, FREE);
+        if free == 0 {
+            self.high |= OVERFLOWED;
+            return false;
+        }
+        let entry = free.trailing_zeros() as usize;
+        self.slots[entry] = slot;
+        self.set_tag(entry, tag(hash));
+        true
+    }
+
+    fn set_tag(&mut self, entry: usize, tag: u8) {
+        let (word, shift) = if entry < 8 { (&mut self.low, entry * 8) } else { (&mut self.high, (entry - 8) * 8) };
+        *word = *word & !(0xff << shift) | u64::from(tag) << shift;
+    }
+
+    fn each(&self, mut each: impl FnMut(u32)) {
+        let taken = !matches(self.low, self.high, FREE) & 0xfff;
+        for entry in (0..WIDTH).filter(|entry| taken & (1 << entry) != 0) {
+            each(self.slots[entry]);
+        }
+    }
+}
 
 impl Bucket {
     /// A bit per slot whose tag is `tag`. The load has acquire order: a tag is stored after its slot, and the slot after the
@@ -107,40 +210,97 @@ impl Bucket {
     }
 
     #[inline(always)]
+    fn slot(&self, found: u32) -> u32 {
+        // Acquire: a slot that growth put here tells a miss that growth is under way.
+        // SAFETY: [region-stable] tags have their high bit clear, the flag bytes behind them never: bits below WIDTH only.
+        unsafe { self.slots.get_unchecked(found.trailing_zeros() as usize) }.load(Ordering::Acquire)
+    }
+
+    #[inline(always)]
     fn is_overflowed(&self) -> bool {
         // Acquire: one rule for tag words.
         self.high.load(Ordering::Acquire) & OVERFLOWED != 0
     }
+
+    fn plain(&self) -> Plain {
+        // Relaxed: for the writer, who wrote it.
+        let slots = std::array::from_fn(|entry| self.slots[entry].load(Ordering::Relaxed));
+        Plain { low: self.low.load(Ordering::Relaxed), high: self.high.load(Ordering::Relaxed), slots }
+    }
+
+    /// Release (all): a slot and its node before the tag; and whoever meets any of it meets `moves` odd.
+    fn write(&self, plain: &Plain, order: Ordering) {
+        for (slot, &new) in self.slots.iter().zip(&plain.slots) {
+            slot.store(new, order);
+        }
+        self.low.store(plain.low, order);
+        self.high.store(plain.high, order);
+    }
 }
 
 impl Table {
-    pub(crate) fn new() -> (Table, Writer) {
-        let first = new_buckets(FIRST);
-        let table = Table { current: AtomicPtr::new(Array::of(first).0.cast_mut()) };
-        (table, Writer { arrays: vec![first], len: 0, inserted: 0 })
+    /// A table with room for `most` entries.
+    pub(crate) fn new(most: usize) -> (Table, Writer) {
+        let region = Region::<Bucket>::new(most.div_ceil(FULL).next_power_of_two().max(FIRST));
+        let table = Table { buckets: region.base(), mask: AtomicU64::new(0), moves: AtomicU32::new(0), region };
+        assert!(table.region.grow(FIRST), "no memory for a function's key table");
+        for at in 0..FIRST {
+            table.bucket(at * STRIDE).write(&EMPTY, Ordering::Relaxed);
+        }
+        // Relaxed: the table is published by whoever shares it.
+        table.mask.store(((FIRST - 1) * STRIDE) as u64, Ordering::Relaxed);
+        (table, Writer { len: 0 })
     }
 
     #[inline(always)]
-    fn array(&self) -> Array {
-        // Acquire: pairs with the Release store in `grow`.
-        Array(self.current.load(Ordering::Acquire))
+    fn bucket(&self, offset: usize) -> &Bucket {
+        // SAFETY: [region-stable] offsets are masked by a mask that was stored after the array had grown to it.
+        unsafe { self.buckets.at_stride::<STRIDE>(offset) }
     }
 
-    /// The first `Some` that `look` returns for a slot whose tag matches.
     #[inline(always)]
+    fn mask(&self) -> usize {
+        // Acquire: pairs with the Release store in `grow`: the upper half before the mask that leads to it.
+        self.mask.load(Ordering::Acquire) as usize
+    }
+
+    fn buckets(&self) -> usize {
+        self.mask() / STRIDE + 1
+    }
+
+    /// The array as it is now. One that is kept over a growth misses what has moved: a miss must be asked again with `find`.
+    #[inline(always)]
+    pub(crate) fn homes(&self) -> Homes {
+        Homes { buckets: self.buckets.clone(), mask: self.mask() }
+    }
+
+    /// The first `Some` that `look` returns for a slot whose tag matches. A miss is certain: the key was not in the table at
+    /// some moment during the call.
     pub(crate) fn find<T>(&self, hash: u64, mut look: impl FnMut(u32) -> Option<T>) -> Option<T> {
-        let array = self.array();
-        let mut at = array.home(hash);
-        let tag = tag(hash);
+        let mut backoff = Backoff::default();
         loop {
-            let bucket = array.bucket(at);
-            let mut found = bucket.matching(tag);
+            // Acquire: the probe after it.
+            let moves = self.moves.load(Ordering::Acquire);
+            if let Some(hit) = self.probe(hash, &mut look) {
+                return Some(hit);
+            }
+            // Acquire: every word that growth wrote was stored after `moves` became odd, and loaded with Acquire.
+            if moves & 1 == 0 && self.moves.load(Ordering::Acquire) == moves || fault!("miss_trusted") {
+                return None;
+            }
+            backoff.wait();
+        }
+    }
+
+    fn probe<T>(&self, hash: u64, look: &mut impl FnMut(u32) -> Option<T>) -> Option<T> {
+        let mask = self.mask();
+        let home = hash as usize & mask;
+        let mut at = home;
+        loop {
+            let bucket = self.bucket(at);
+            let mut found = bucket.matching(tag(hash));
             while found != 0 {
-                let entry = found.trailing_zeros() as usize;
-                // Relaxed: ordered by the tag's Acquire. A slot reused in between fails `look`'s key comparison.
-                // SAFETY: [table-stable] tags have their high bit set, the bytes behind them never: bits below WIDTH only.
-                let slot = unsafe { bucket.slots.get_unchecked(entry) }.load(Ordering::Relaxed);
-                if let Some(hit) = look(slot) {
+                if let Some(hit) = look(bucket.slot(found)) {
                     return Some(hit);
                 }
                 found &= found - 1;
@@ -148,86 +308,112 @@ impl Table {
             if !bucket.is_overflowed() {
                 return None;
             }
-            at = array.after(at);
-            if at == array.home(hash) {
+            at = (at + STRIDE) & mask;
+            if at == home {
                 return None;
             }
         }
     }
 
-    /// More than half a megabyte of buckets.
-    #[inline(always)]
-    pub(crate) fn is_wide(&self) -> bool {
-        self.array().len() > (1 << 19) / size_of::<Bucket>()
-    }
-
-    /// Starts loading the bucket of `hash`.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, hash: u64) {
-        let array = self.array();
-        prefetch(std::ptr::from_ref(array.bucket(array.home(hash))));
-    }
-
-    /// The first slot whose tag matches: a guess to prefetch.
-    #[inline(always)]
-    pub(crate) fn guess(&self, hash: u64) -> Option<u32> {
-        let array = self.array();
-        let bucket = array.bucket(array.home(hash));
-        let found = bucket.matching(tag(hash));
-        (found != 0).then(|| bucket.slots[found.trailing_zeros() as usize % WIDTH].load(Ordering::Relaxed))
-    }
-
     /// Adds a slot whose node is complete. `rehash` names the hash of an older slot when the table grows;
-    /// it reads keys and their stored hashes only, never user code.
-    pub(crate) fn insert(&self, writer: &mut Writer, hash: u64, slot: u32, rehash: impl Fn(u32) -> u64) {
-        if writer.len >= self.array().len() * FULL {
-            self.grow(writer, rehash);
+    /// it reads keys and their stored hashes only, never user code. `soon` is told which slots it will be asked for.
+    pub(crate) fn insert(
+        &self,
+        writer: &mut Writer,
+        hash: u64,
+        slot: u32,
+        rehash: impl Fn(u32) -> u64,
+        soon: impl Fn(u32),
+    ) -> Result<(), Overfull> {
+        let buckets = self.buckets();
+        // At the limit of the range, or of the system's memory, buckets are filled to the brim.
+        let full = if buckets < SMALL { FULL_SMALL } else { FULL };
+        if writer.len >= buckets * full && !self.grow(rehash, soon) && writer.len >= buckets * WIDTH {
+            return Err(Overfull);
         }
-        self.array().place(hash, slot);
+        self.place(hash, slot);
         writer.len += 1;
-        writer.inserted += 1;
+        Ok(())
     }
 
-    fn grow(&self, writer: &mut Writer, rehash: impl Fn(u32) -> u64) {
-        let old = self.array();
-        let buckets = new_buckets(old.len() * 2);
-        let wider = Array::of(buckets);
-        for at in 0..old.len() {
-            old.bucket(at).each(|slot| wider.place(rehash(slot), slot));
+    /// Into the first bucket with room; there is one.
+    fn place(&self, hash: u64, slot: u32) {
+        let mask = self.mask();
+        let mut at = hash as usize & mask;
+        loop {
+            let bucket = self.bucket(at);
+            // Relaxed: the writer's own stores.
+            let (low, high) = (bucket.low.load(Ordering::Relaxed), bucket.high.load(Ordering::Relaxed));
+            let free = matches(low, high, FREE);
+            if free != 0 {
+                let entry = free.trailing_zeros() as usize;
+                // Release: see `Bucket::slot`; published by the tag's store.
+                bucket.slots[entry].store(slot, Ordering::Release);
+                bucket.set_tag((low, high), entry, tag(hash));
+                return;
+            }
+            // Release: one rule for tag words. A reader that misses the flag looks again under the writer's lock.
+            bucket.high.store(high | OVERFLOWED, Ordering::Release);
+            at = (at + STRIDE) & mask;
         }
-        writer.arrays.push(buckets);
-        // Release: a reader of the new array sees its entries.
+    }
+
+    /// Doubles the array. `false`: there is no more room.
+    fn grow(&self, rehash: impl Fn(u32) -> u64, soon: impl Fn(u32)) -> bool {
+        let old = self.buckets();
+        if !self.region.grow(old * 2) {
+            return false;
+        }
+        let mask = (old * 2 - 1) * STRIDE;
+        let mut wider = vec![EMPTY; old * 2];
+        for at in 0..old {
+            if at + AHEAD < old {
+                self.bucket((at + AHEAD) * STRIDE).plain().each(&soon);
+            }
+            self.bucket(at * STRIDE).plain().each(|slot| {
+                let hash = rehash(slot);
+                let mut at = hash as usize & mask;
+                while !wider[at / STRIDE].put(hash, slot) {
+                    at = (at + STRIDE) & mask;
+                }
+            });
+        }
+        // Relaxed: the writer's own. The stores below are Release, so that whoever meets one of them meets this too.
+        let moves = self.moves.load(Ordering::Relaxed);
+        self.moves.store(moves + 1, Ordering::Relaxed);
         let order = if fault!("relaxed_growth") { Ordering::Relaxed } else { Ordering::Release };
-        self.current.store(wider.0.cast_mut(), order);
+        for at in old..old * 2 {
+            self.bucket(at * STRIDE).write(&wider[at], order);
+        }
+        // Release: the upper half before the mask.
+        self.mask.store(mask as u64, order);
+        for at in 0..old {
+            self.bucket(at * STRIDE).write(&wider[at], order);
+        }
+        // Release: the array before the number that says it is whole.
+        self.moves.store(moves + 2, Ordering::Release);
+        true
     }
 
     pub(crate) fn remove(&self, writer: &mut Writer, hash: u64, slot: u32) {
-        let array = self.array();
-        let mut at = array.home(hash);
+        let mask = self.mask();
+        let home = hash as usize & mask;
+        let mut at = home;
         loop {
-            let bucket = array.bucket(at);
+            let bucket = self.bucket(at);
             let (low, high) = (bucket.low.load(Ordering::Relaxed), bucket.high.load(Ordering::Relaxed));
             let mut found = matches(low, high, tag(hash));
             while found != 0 {
-                let entry = found.trailing_zeros() as usize;
-                if bucket.slots[entry].load(Ordering::Relaxed) == slot {
-                    // Release: nothing is published; keeps one rule for tag stores. The flags of buckets passed on
-                    // the way stay: the next growth clears them.
-                    if entry < 8 {
-                        bucket.low.store(low & !(0xff << (entry * 8)), Ordering::Release);
-                    } else {
-                        bucket.high.store(high & !(0xff << ((entry - 8) * 8)), Ordering::Release);
-                    }
+                if bucket.slot(found) == slot {
+                    // The flags of buckets passed on the way stay: the next growth clears them.
+                    bucket.set_tag((low, high), found.trailing_zeros() as usize, FREE);
                     writer.len -= 1;
                     return;
                 }
                 found &= found - 1;
             }
-            if high & OVERFLOWED == 0 {
-                return;
-            }
-            at = array.after(at);
-            if at == array.home(hash) {
+            at = (at + STRIDE) & mask;
+            if high & OVERFLOWED == 0 || at == home {
                 return;
             }
         }
@@ -236,111 +422,39 @@ impl Table {
     /// Every slot in the table, in no order. Exact under the writer's lock.
     pub(crate) fn slots(&self) -> Vec<u32> {
         let mut found = Vec::new();
-        let array = self.array();
-        for at in 0..array.len() {
-            array.bucket(at).each(|slot| found.push(slot));
+        for at in 0..self.buckets() {
+            self.bucket(at * STRIDE).plain().each(|slot| found.push(slot));
         }
         found
     }
 
-    /// Frees the arrays; the caller has the table to itself.
-    pub(crate) fn drop_arrays(&mut self, writer: &mut Writer) {
-        for array in writer.arrays.drain(..) {
-            // SAFETY: [table-stable] each came from `Box::into_raw` once, and `&mut self` proves no reader is left.
-            drop(unsafe { Box::from_raw(array) });
+    pub(crate) fn bytes(&self) -> usize {
+        self.region.bytes()
+    }
+}
+
+impl Bucket {
+    /// Release: the slot before its tag. `words` are the tag words as they are.
+    fn set_tag(&self, words: (u64, u64), entry: usize, tag: u8) {
+        let mut plain = Plain { low: words.0, high: words.1, ..EMPTY };
+        plain.set_tag(entry, tag);
+        if entry < 8 {
+            self.low.store(plain.low, Ordering::Release);
+        } else {
+            self.high.store(plain.high, Ordering::Release);
         }
     }
 }
 
 impl Writer {
-    /// How many inserts there have ever been: unchanged means that a search made before is still right.
-    pub(crate) fn inserted(&self) -> u64 {
-        self.inserted
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.len
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        // SAFETY: [table-stable] the arrays live as long as the table, which the caller's borrow of the writer is part of.
-        self.arrays.iter().map(|&array| size_of_val(unsafe { &*array })).sum()
-    }
-}
-
-/// Buckets on a 64-byte boundary, as a raw box.
-fn new_buckets(len: usize) -> *mut [Bucket] {
-    let bucket = |_| Bucket { low: AtomicU64::new(0), high: AtomicU64::new(0), slots: std::array::from_fn(|_| AtomicU32::new(0)) };
-    Box::into_raw((0..len).map(bucket).collect::<Box<[Bucket]>>())
-}
-
-impl Array {
-    fn of(buckets: *mut [Bucket]) -> Array {
-        let shift = 64 - buckets.len().trailing_zeros() as usize;
-        Array(buckets.cast::<Bucket>().map_addr(|address| address | shift))
-    }
-
-    fn len(self) -> usize {
-        1 << (64 - (self.0.addr() & 63))
-    }
-
-    #[inline(always)]
-    fn home(self, hash: u64) -> usize {
-        // Shifts by the low six bits of the address, which is what the instruction does anyway.
-        hash.wrapping_shr(self.0.addr() as u32) as usize
-    }
-
-    fn after(self, at: usize) -> usize {
-        (at + 1) & (self.len() - 1)
-    }
-
-    #[inline(always)]
-    fn bucket<'t>(self, at: usize) -> &'t Bucket {
-        debug_assert!(at < self.len(), "a bucket beyond the array");
-        // SAFETY: [table-stable] `home` has as many bits as the length and `after` wraps, so `at` is inside; arrays are freed
-        // with the table, and no caller keeps the reference beyond its borrow of the table.
-        unsafe { &*self.0.map_addr(|address| address & !63).add(at) }
-    }
-
-    fn place(self, hash: u64, slot: u32) {
-        let mut at = self.home(hash);
-        loop {
-            let bucket = self.bucket(at);
-            let (low, high) = (bucket.low.load(Ordering::Relaxed), bucket.high.load(Ordering::Relaxed));
-            let free = matches(low, high, 0);
-            if free != 0 {
-                let entry = free.trailing_zeros() as usize;
-                // Relaxed: published by the tag's Release store.
-                bucket.slots[entry].store(slot, Ordering::Relaxed);
-                let tag = u64::from(tag(hash));
-                // Release: the slot and its node before the tag.
-                if entry < 8 {
-                    bucket.low.store(low | tag << (entry * 8), Ordering::Release);
-                } else {
-                    bucket.high.store(high | tag << ((entry - 8) * 8), Ordering::Release);
-                }
-                return;
-            }
-            // Release: one rule for tag words. A reader that misses the flag looks again under the writer's lock.
-            bucket.high.store(high | OVERFLOWED, Ordering::Release);
-            at = self.after(at);
-        }
-    }
-}
-
-impl Bucket {
-    fn each(&self, mut each: impl FnMut(u32)) {
-        let (low, high) = (self.low.load(Ordering::Acquire), self.high.load(Ordering::Acquire));
-        let taken = !matches(low, high, 0) & 0xfff;
-        for entry in (0..WIDTH).filter(|entry| taken & (1 << entry) != 0) {
-            each(self.slots[entry].load(Ordering::Relaxed));
-        }
     }
 }
 
 impl std::fmt::Debug for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Table").field("buckets", &self.array().len()).finish()
+        f.debug_struct("Table").field("buckets", &self.buckets()).finish()
     }
 }
 
@@ -355,11 +469,11 @@ mod tests {
 
     #[test]
     fn a_table_agrees_with_a_hash_map_through_inserts_removes_and_growth() {
-        let (mut table, mut writer) = Table::new();
+        let (table, mut writer) = Table::new(1 << 20);
         let mut model = HashMap::new();
         for step in 0..20_000u32 {
             let slot = step + 1;
-            table.insert(&mut writer, mix(u64::from(slot)), slot, |slot| mix(u64::from(slot)));
+            table.insert(&mut writer, mix(u64::from(slot)), slot, |slot| mix(u64::from(slot)), |_| ()).expect("room");
             model.insert(slot, ());
             if step % 3 == 0 {
                 let gone = mix(u64::from(step)) as u32 % slot + 1;
@@ -378,6 +492,17 @@ mod tests {
         let mut expected: Vec<u32> = model.into_keys().collect();
         expected.sort_unstable();
         assert_eq!(slots, expected);
-        table.drop_arrays(&mut writer);
+    }
+
+    #[test]
+    fn a_table_at_its_limit_fills_to_the_brim_and_then_refuses() {
+        let (table, mut writer) = Table::new(1_000);
+        let room =
+            (1..).take_while(|&slot| table.insert(&mut writer, mix(u64::from(slot)), slot, |slot| mix(u64::from(slot)), |_| ()).is_ok());
+        assert_eq!(room.count(), table.buckets() * WIDTH);
+        for slot in 1..=(table.buckets() * WIDTH) as u32 {
+            assert!(table.find(mix(u64::from(slot)), |seen| (seen == slot).then_some(())).is_some(), "slot {slot}");
+        }
+        assert!(table.find(mix(1 << 40), |_| None::<()>).is_none(), "a miss in a full table ends");
     }
 }

@@ -144,7 +144,7 @@ impl Settle {
 impl Graph {
     /// The first dependency that is not settled, in recorded order. A hint: `verify` checks again under its claim.
     fn look(&self, slot: u32) -> Look {
-        let _pin = self.collector.pin();
+        let _pin = self.collector.section();
         // SAFETY: [pinned-deps] a list that was in the column under this pin is freed after it.
         let Some(list) = (unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) }) else { return Look::Unchanged };
         for dep in list.iter() {

@@ -2,11 +2,11 @@
 
 use loom::thread;
 
+use crate::column::Columns;
 use crate::edge::{Edge, Edges};
 use crate::node::{Head, State};
-use crate::page::Pages;
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::table::Table;
 use crate::{Cx, Engine, Function, Source};
 
@@ -128,16 +128,16 @@ fn a_maybe_stale_value_verified_beside_a_sweep_is_marked_again() {
 #[test]
 fn an_edge_is_swept_or_its_registrar_sees_the_list_closed() {
     model(|| {
-        let graph = Arc::new((Pages::new(16), Edges::new()));
+        let graph = Arc::new((Columns::new(16), Edges::new()));
         let slot = graph.0.chunk(0).expect("room");
         let row = graph.0.row(slot);
         row.head.store(Head::new(State::Consistent, 1, 1).0, Ordering::Release);
         let registrar = thread::spawn({
             let graph = graph.clone();
             move || {
-                let (pages, edges) = &*graph;
-                edges.append(pages, slot, Edge { slot: slot + 1, generation: 0 }, || {
-                    let open = Head(pages.row(slot).head.load(Ordering::Acquire)).is_consistent();
+                let (columns, edges) = &*graph;
+                edges.append(columns, slot, Edge { slot: slot + 1, generation: 0 }, || {
+                    let open = Head(columns.row(slot).head.load(Ordering::Acquire)).is_consistent();
                     if open { Ok(true) } else { Err(false) }
                 })
             }
@@ -159,16 +159,17 @@ fn an_edge_is_swept_or_its_registrar_sees_the_list_closed() {
 #[test]
 fn a_lookup_finds_what_was_inserted_before_the_table_grew() {
     model(|| {
-        let (table, mut writer) = Table::new();
+        let (table, mut writer) = Table::new(16);
         let table = Arc::new(table);
-        let hash = |slot: u32| u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        table.insert(&mut writer, hash(1), 1, hash);
+        // Both growths move key 1 to the upper half.
+        let hash = |slot: u32| !u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        table.insert(&mut writer, hash(1), 1, hash, |_| ()).expect("room");
         let reader = thread::spawn({
             let table = table.clone();
             move || table.find(hash(1), |slot| (slot == 1).then_some(()))
         });
         for slot in 2..4 {
-            table.insert(&mut writer, hash(slot), slot, hash);
+            table.insert(&mut writer, hash(slot), slot, hash, |_| ()).expect("room");
         }
         assert!(reader.join().expect("no panic").is_some(), "growth hid an older key");
     });
@@ -281,5 +282,33 @@ fn a_read_of_a_removed_key_never_shows_its_slots_next_value() {
         source.get(&engine, &1).expect("a value");
         reader.join().expect("no panic");
         engine.assert_consistent();
+    });
+}
+
+#[test]
+fn a_value_read_in_a_section_outlives_its_replacement_until_the_section_is_over() {
+    model(|| {
+        let shared = Arc::new((crate::section::Sections::new(), AtomicU64::new(1), AtomicU64::new(0)));
+        let reader = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                let (sections, current, freed) = &*shared;
+                let entry = sections.register();
+                for _ in 0..2 {
+                    let section = entry.enter();
+                    let value = current.load(Ordering::Relaxed);
+                    assert_ne!(freed.load(Ordering::Relaxed), value, "freed under a reader");
+                    drop(section);
+                }
+                entry.leave();
+            }
+        });
+        let (sections, current, freed) = &*shared;
+        let old = current.swap(2, Ordering::Relaxed);
+        if sections.inside().is_over() {
+            freed.store(old, Ordering::Relaxed);
+        }
+        reader.join().expect("no panic");
+        assert!(sections.inside().is_over());
     });
 }

@@ -1,0 +1,118 @@
+//! The columns: rows that never move, found by slot number alone.
+//!
+//! Struct of arrays: hot rows, warm rows, and the owner of each chunk of 64 slots. Nothing of it moves or is freed before the
+//! engine is, which is what lets a read follow a slot number without a pin.
+
+use std::ptr;
+
+use crate::node::{Row, Warm};
+use crate::region::{Base, Region, prefetch};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutex, lock};
+
+/// Slots are given to functions by the chunk, so one owner per chunk tells a slot's function.
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) const CHUNK: usize = 64;
+#[cfg(any(loom, shuttle))]
+pub(crate) const CHUNK: usize = 4;
+
+/// The columns of an engine.
+pub(crate) struct Columns {
+    rows: Region<Row>,
+    warm: Region<Warm>,
+    owners: Region<AtomicU32>,
+    growth: Mutex<Growth>,
+}
+
+struct Growth {
+    chunks: usize,
+    max_chunks: usize,
+}
+
+impl Columns {
+    /// Room for `max_nodes`, rounded up to chunks.
+    pub(crate) fn new(max_nodes: u32) -> Columns {
+        // Slot numbers start after chunk 0 so that no live slot is 0 and an edge word is never 0.
+        let max_chunks = ((max_nodes as usize).div_ceil(CHUNK) + 1).min(u32::MAX as usize / CHUNK);
+        let slots = max_chunks * CHUNK;
+        let (rows, warm, owners) = (Region::new(slots), Region::new(slots), Region::new(max_chunks));
+        let columns = Columns { rows, warm, owners, growth: Mutex::new(Growth { chunks: 0, max_chunks }) };
+        let reserved = columns.chunk(u32::MAX);
+        assert_eq!(reserved, Some(0), "no memory for the first nodes");
+        columns
+    }
+
+    /// The first slot of a fresh chunk for `owner`, or `None` at the engine's id limit or the system's memory.
+    pub(crate) fn chunk(&self, owner: u32) -> Option<u32> {
+        let mut growth = lock(&self.growth);
+        let next = growth.chunks + 1;
+        let room = next <= growth.max_chunks;
+        if !room || !self.rows.grow(next * CHUNK) || !self.warm.grow(next * CHUNK) || !self.owners.grow(next) {
+            return None;
+        }
+        let chunk = growth.chunks;
+        growth.chunks = next;
+        // SAFETY: [region-stable] grown above.
+        // Relaxed: the slot reaches other threads only through a Release store (table, edge or handle).
+        unsafe { self.owners.at(chunk) }.store(owner, Ordering::Relaxed);
+        Some((chunk * CHUNK) as u32)
+    }
+
+    /// How many nodes there can be.
+    pub(crate) fn max_nodes(&self) -> usize {
+        (lock(&self.growth).max_chunks - 1) * CHUNK
+    }
+
+    /// Where the hot rows are, for who reads many.
+    pub(crate) fn rows(&self) -> Base<Row> {
+        self.rows.base()
+    }
+
+    #[inline(always)]
+    pub(crate) fn row(&self, slot: u32) -> &Row {
+        // SAFETY: [region-stable] a slot number exists only after its chunk was grown, and whoever passes it on does so after a
+        // Release store.
+        unsafe { self.rows.at(slot as usize) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn warm(&self, slot: u32) -> &Warm {
+        // SAFETY: [region-stable] as in `row`.
+        unsafe { self.warm.at(slot as usize) }
+    }
+
+    /// Whether the slot belongs to a chunk that was ever handed out.
+    pub(crate) fn contains(&self, slot: u32) -> bool {
+        let chunk = slot as usize / CHUNK;
+        chunk > 0 && chunk < lock(&self.growth).chunks
+    }
+
+    /// The function that owns the slot's chunk.
+    #[inline]
+    pub(crate) fn owner(&self, slot: u32) -> u32 {
+        // SAFETY: [region-stable] as in `row`.
+        // Relaxed: see `chunk`; never changes once set.
+        unsafe { self.owners.at(slot as usize / CHUNK) }.load(Ordering::Relaxed)
+    }
+
+    /// Chunks handed out so far, as (first slot, owner).
+    pub(crate) fn chunks(&self) -> Vec<(u32, u32)> {
+        let count = lock(&self.growth).chunks;
+        (1..count).map(|chunk| ((chunk * CHUNK) as u32, self.owner((chunk * CHUNK) as u32))).collect()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.bytes() + self.warm.bytes() + self.owners.bytes()
+    }
+
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        prefetch(ptr::from_ref(self.row(slot)));
+    }
+}
+
+impl std::fmt::Debug for Columns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Columns").field("chunks", &lock(&self.growth).chunks).finish_non_exhaustive()
+    }
+}
