@@ -48,10 +48,9 @@ impl<K: Key, V: Value> FnData<K, V> {
         let start = graph.finished_commit();
         let key = flight_key(slot, flight);
         let mut cx = Cx::inline(graph.id, key, held);
-        let result = {
-            let _running = Running::enter(graph.id, key, false);
+        let result = Running::within(graph.id, key, false, || {
             catch_unwind(AssertUnwindSafe(|| self.key(graph, slot, flight.version()).map(|key| body(&cx, &key))))
-        };
+        });
         self.computes.count();
         match result {
             Ok(Some(value)) => cx.close(|recorded, faulted| self.store(graph, slot, flight, faulted, recorded, value, start)).map(Some),
@@ -85,18 +84,22 @@ impl<K: Key, V: Value> FnData<K, V> {
         start: u64,
     ) -> Result<Ran<V>, Fault> {
         let key = flight_key(slot, flight);
-        // User code (`Eq`, `Clone`) runs before the node is owned.
-        let prepared = catch_unwind(AssertUnwindSafe(|| {
-            if faulted {
-                None
-            } else if self.is_unchanged(graph, slot, flight, &value) {
-                Some(Outcoming::Equal)
-            } else if self.is_inline() {
-                Some(Outcoming::Changed(to_word(&value)))
-            } else {
-                Some(Outcoming::Changed(expose(value.clone())))
-            }
-        }));
+        // User code (`Eq`, `Clone`) runs before the node is owned. A word that nobody compares needs none.
+        let prepared = if !faulted && self.is_inline() && !self.cut_off.compares() {
+            Ok(Some(Outcoming::Changed(to_word(&value))))
+        } else {
+            catch_unwind(AssertUnwindSafe(|| {
+                if faulted {
+                    None
+                } else if self.is_unchanged(graph, slot, flight, &value) {
+                    Some(Outcoming::Equal)
+                } else if self.is_inline() {
+                    Some(Outcoming::Changed(to_word(&value)))
+                } else {
+                    Some(Outcoming::Changed(expose(value.clone())))
+                }
+            }))
+        };
         let result = match prepared {
             Ok(Some(result)) => result,
             Ok(None) => {

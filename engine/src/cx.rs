@@ -1,5 +1,7 @@
 //! The context a running function reads others through, and who may ask.
 
+use std::cell::UnsafeCell;
+
 use crate::deps::{Dep, Recorded};
 use crate::fault::Fault;
 use crate::flight::FlightKey;
@@ -27,11 +29,22 @@ pub(crate) struct CxState {
     tracked: bool,
     /// See [`Asker::held`].
     held: bool,
+    /// The thread a sync body runs on, by number; [`NOWHERE`] for every other context.
+    home: usize,
+    /// What was read on the home thread: no lock. Other threads, to which a body may lend its context, record below.
+    at_home: UnsafeCell<Recorded>,
     recorded: Mutex<Recorded>,
     flags: AtomicU8,
     /// Where faults met by an untracked view count.
     origin: Option<Arc<CxState>>,
 }
+
+// SAFETY: [home-thread] `at_home` is touched by the thread whose number is `home` alone, and by `close`, which has the context to
+// itself; the rest is `Sync`.
+unsafe impl Sync for CxState {}
+
+/// No thread's number. A checker's threads share one, so there every context is at home nowhere.
+const NOWHERE: usize = usize::MAX;
 
 /// A read through the context ended in a fault: the result may be made from it and is not cached.
 const FAULTED: u8 = 1;
@@ -39,15 +52,20 @@ const FAULTED: u8 = 1;
 const ENDED: u8 = 2;
 
 impl CxState {
+    // Always: a context is made where it stays, not copied there right after its parts were written.
+    #[inline(always)]
     fn new(graph: u64, flight: FlightKey, tracked: bool, held: bool, origin: Option<Arc<CxState>>) -> CxState {
-        CxState { graph, flight, tracked, held, recorded: Mutex::new(Recorded::default()), flags: AtomicU8::new(0), origin }
+        let (at_home, recorded) = (UnsafeCell::new(Recorded::default()), Mutex::new(Recorded::default()));
+        CxState { graph, flight, tracked, held, home: NOWHERE, at_home, recorded, flags: AtomicU8::new(0), origin }
     }
 }
 
 impl Cx {
     /// A sync body's; `held` as its asker's.
+    #[inline(always)]
     pub(crate) fn inline(graph: u64, flight: FlightKey, held: bool) -> Cx {
-        Cx(Repr::Inline(CxState::new(graph, flight, true, held, None)))
+        let home = if cfg!(any(loom, shuttle)) { NOWHERE } else { crate::sync::thread_number() };
+        Cx(Repr::Inline(CxState { home, ..CxState::new(graph, flight, true, held, None) }))
     }
 
     pub(crate) fn shared(graph: u64, flight: FlightKey) -> Cx {
@@ -66,7 +84,11 @@ impl Cx {
         match &mut self.0 {
             Repr::Inline(state) => {
                 let faulted = state.is_faulted();
-                with(get_mut(&mut state.recorded), faulted)
+                let (recorded, elsewhere) = (state.at_home.get_mut(), get_mut(&mut state.recorded));
+                for &dep in elsewhere.as_slice() {
+                    recorded.record(dep);
+                }
+                with(recorded, faulted)
             }
             Repr::Shared(state) => {
                 let recorded = state.end();
@@ -143,6 +165,12 @@ impl CxState {
     pub(crate) fn record(&self, dep: Dep) -> Result<(), Fault> {
         if !self.tracked {
             return self.check();
+        }
+        if self.home == crate::sync::thread_number() {
+            // SAFETY: [home-thread] this is the home thread, recording runs no user code that could come back here, and a sync
+            // body's context cannot have ended while it is borrowed.
+            unsafe { &mut *self.at_home.get() }.record(dep);
+            return Ok(());
         }
         let mut recorded = lock(&self.recorded);
         // Relaxed: set under the same lock.

@@ -269,6 +269,15 @@ impl Edges {
         }
     }
 
+    /// Runs `then` while the list is locked and leaves the list as it is.
+    pub(crate) fn while_held<T>(&self, rev: &AtomicU64, then: impl FnOnce() -> T) -> T {
+        let held = self.hold(rev);
+        let result = then();
+        // Release: what was done under the lock comes before the next holder.
+        rev.store(held, Ordering::Release);
+        result
+    }
+
     /// Takes the list of a node that nobody can register with: its owner is publishing, or it is free.
     pub(crate) fn take(&self, rev: &AtomicU64) -> u32 {
         let taken: Result<u32, std::convert::Infallible> = self.take_if(rev, || Ok(()));

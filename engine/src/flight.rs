@@ -4,6 +4,7 @@
 //! future in a record: whoever waits may drive it, and when the last waiter leaves it is dropped.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -235,11 +236,10 @@ impl Flight {
         let Ok(mut future) = self.future.try_lock() else { return };
         let Some(running) = future.as_mut() else { return };
         let waker = Waker::from(Arc::new(Everybody(Arc::downgrade(self))));
-        let result = {
-            let _running = Running::enter(self.graph_id, (self.slot, self.head.epoch()), true);
+        let result = Running::within(self.graph_id, (self.slot, self.head.epoch()), true, || {
             let poll = std::panic::AssertUnwindSafe(|| running.as_mut().poll(&mut Context::from_waker(&waker)));
             std::panic::catch_unwind(poll)
-        };
+        });
         let ended = match result {
             Ok(Poll::Pending) => {
                 drop(future);
@@ -421,42 +421,69 @@ impl Drop for Joined {
     }
 }
 
-/// (engine, flight, whether it is asynchronous).
-type Entry = (u64, FlightKey, bool);
+/// A flight whose body is on this thread's stack: a wait here blocks it. Frames are linked through the stack itself, so that a
+/// body costs three stores and no allocation.
+struct Frame {
+    graph: u64,
+    flight: FlightKey,
+    asynchronous: bool,
+    outer: *const Frame,
+}
 
 #[cfg(not(any(loom, shuttle)))]
 sync_thread_local! {
-    /// Flights whose body is on this thread's stack, innermost last: a wait here blocks them all.
-    static RUNNING: std::cell::RefCell<Vec<Entry>> = const { std::cell::RefCell::new(Vec::new()) };
+    static INNERMOST: Cell<*const Frame> = const { Cell::new(std::ptr::null()) };
 }
 #[cfg(any(loom, shuttle))]
 sync_thread_local! {
-    static RUNNING: std::cell::RefCell<Vec<Entry>> = std::cell::RefCell::new(Vec::new());
+    static INNERMOST: Cell<*const Frame> = Cell::new(std::ptr::null());
 }
 
-/// Marks a flight as running on this thread until dropped.
+/// The flights whose bodies are on this thread's stack.
 pub(crate) struct Running;
 
 impl Running {
-    pub(crate) fn enter(graph: u64, flight: FlightKey, asynchronous: bool) -> Running {
-        RUNNING.with(|running| running.borrow_mut().push((graph, flight, asynchronous)));
-        Running
+    /// Runs `body` as the body of a flight.
+    #[inline]
+    pub(crate) fn within<T>(graph: u64, flight: FlightKey, asynchronous: bool, body: impl FnOnce() -> T) -> T {
+        struct Leave(*const Frame);
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                INNERMOST.with(|innermost| innermost.set(self.0));
+            }
+        }
+        let outer = INNERMOST.with(Cell::get);
+        let frame = Frame { graph, flight, asynchronous, outer };
+        // Dropped before the frame, also by a panic: whoever walks the list meets frames that are still on the stack.
+        let _leave = Leave(outer);
+        INNERMOST.with(|innermost| innermost.set(&raw const frame));
+        body()
     }
 
-    /// Who would be blocked if this thread waited now.
+    /// Innermost first.
+    fn frames(mut each: impl FnMut(&Frame)) {
+        let mut at = INNERMOST.with(Cell::get);
+        // SAFETY: [stack-frames] `within` sets the pointer to a frame of its own and sets it back before that frame is gone; the
+        // list is this thread's alone.
+        while let Some(frame) = unsafe { at.as_ref() } {
+            each(frame);
+            at = frame.outer;
+        }
+    }
+
+    /// Who would be blocked if this thread waited now, innermost last.
     pub(crate) fn here(graph: u64) -> Vec<FlightKey> {
-        RUNNING.with(|running| running.borrow().iter().filter(|entry| entry.0 == graph).map(|entry| entry.1).collect())
+        let mut flights = Vec::new();
+        Self::frames(|frame| flights.extend((frame.graph == graph).then_some(frame.flight)));
+        flights.reverse();
+        flights
     }
 
     /// Whether an async flight is being polled on this thread.
     pub(crate) fn is_polling() -> bool {
-        RUNNING.with(|running| running.borrow().iter().any(|entry| entry.2))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        RUNNING.with(|running| running.borrow_mut().pop());
+        let mut polling = false;
+        Self::frames(|frame| polling |= frame.asynchronous);
+        polling
     }
 }
 

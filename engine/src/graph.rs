@@ -94,8 +94,8 @@ impl Graph {
         Head(self.row(slot).head.load(Ordering::Acquire))
     }
 
-    /// The other node's head, read after our own was moved: of a sweep that has marked a dependency and looks at a dependant,
-    /// and an owner of the dependant that looks at the dependency, one must see the other.
+    /// A dependency's head, read after our own was moved: of an owner that looks at a dependency, and a sweep that has marked the
+    /// dependency and looks at the owner's node, one must see the other. The sweep's half is its fence at each level.
     #[inline(always)]
     pub(crate) fn head_after_mark(&self, slot: u32) -> Head {
         // SeqCst: with the SeqCst swing before it, the one store-load order between two words in the engine (DESIGN.md §5).

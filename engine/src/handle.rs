@@ -300,10 +300,10 @@ impl<K: Key, V: Value> Function<K, V> {
     fn get_cold<Q: ?Sized + Lookup<K>>(&self, asker: Asker<'_>, hash: u64, key: &Q) -> Result<V, Fault> {
         self.admit(asker)?;
         self.count_miss();
-        self.data
-            .obtain_key(&self.graph, hash, key, asker.held)
-            .and_then(|(slot, _, got)| record(asker, slot, got))
-            .map_err(|fault| asker.fault(fault))
+        match self.data.obtain_key(&self.graph, hash, key, asker.held) {
+            Ok((slot, _, got)) => record(asker, slot, got),
+            Err(fault) => Err(asker.fault(fault)),
+        }
     }
 
     /// The current generation with its value: what to hold when its end matters. Computes if needed.

@@ -92,6 +92,9 @@ impl Graph {
     fn relink(&self, slot: u32, deps: &[Dep]) -> Standing {
         let warm = self.warm(slot);
         let old = warm.deps.load(Ordering::Acquire);
+        if old.is_null() && deps.is_empty() {
+            return Standing::Linked(0);
+        }
         // SAFETY: [owned-deps] lists are replaced and retired only by the owner of `Publishing`, which is this thread.
         let old_list = unsafe { DepList::borrow(old) };
         let old_len = old_list.map_or(0, DepList::len);

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::edge::{Edge, edge, generation};
 use crate::graph::Graph;
 use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS, WATCHED};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Arc, Backoff, Condvar, Mutex, fault, lock};
 
 /// Where a sweep starts.
@@ -235,12 +235,26 @@ impl Graph {
     }
 
     /// Moves a head; a node that was consistent gives up its dependants: they are the next level.
+    ///
+    /// A consistent head is moved without a compare-and-swap, which is half of what a mark costs: the list's lock is held, and
+    /// a consistent head is changed only under it (other marks, a watcher's flag) or by the sweeper before its levels (a source
+    /// that is set, a node that is forgotten). Readers claim other states only.
     #[inline(always)]
     fn mark_from(&self, slot: u32, from: Head, to: Head, found: &mut Found) -> Result<(), Head> {
         if !from.is_consistent() {
             return self.swing(slot, from, to);
         }
-        let list = self.edges.take_if(&self.row(slot).rev, || self.swing(slot, from, to))?;
+        let row = self.row(slot);
+        let mark = || {
+            let now = self.head(slot);
+            if now != from {
+                return Err(now);
+            }
+            // Release: as any move of a head. Ordered before the looks at the next level by the fence there.
+            row.head.store(to.0, Ordering::Release);
+            Ok(())
+        };
+        let list = self.edges.take_if(&row.rev, mark)?;
         if list != 0 {
             found.lists.push(list);
         }
@@ -317,6 +331,11 @@ impl Graph {
     /// Marks the dependants in one level's lists, in three stages so that misses overlap: blocks are asked for sixteen lists
     /// ahead, the rows their edges name when the block is read, and the marks come a buffer later.
     fn level(&self, lists: &[u32], color: State, found: &mut Found) {
+        // SeqCst: the marks of the level before, whoever made them, come before the looks at the dependants' heads: the sweep's
+        // half of the store-load order that `head_after_mark` names. One fence a level instead of one a mark.
+        if !fault!("no_fence") {
+            fence(Ordering::SeqCst);
+        }
         let mut buffer = [Edge { slot: 0, generation: 0 }; BUFFER];
         let mut filled = 0;
         for (at, &list) in lists.iter().enumerate() {
@@ -356,7 +375,7 @@ impl Graph {
     /// One dependant: the CAS that wins is the visited mark, and the winner owns the node's list.
     #[inline(always)]
     fn mark(&self, slot: u32, color: State, found: &mut Found) {
-        let mut now = self.head_after_mark(slot);
+        let mut now = self.head(slot);
         loop {
             let to = match now.state() {
                 State::Consistent => now.in_state(color).without(WATCHED),

@@ -152,6 +152,11 @@ fn matches(low: u64, high: u64, tag: u8) -> u32 {
     }
 }
 
+/// The tag word with another tag at a byte.
+fn with_tag(word: u64, byte: usize, tag: u8) -> u64 {
+    word & !(0xff << (byte * 8)) | u64::from(tag) << (byte * 8)
+}
+
 /// One bucket's words, as the writer works on them.
 #[derive(Clone, Copy)]
 struct Plain {
@@ -177,8 +182,11 @@ impl Plain {
     }
 
     fn set_tag(&mut self, entry: usize, tag: u8) {
-        let (word, shift) = if entry < 8 { (&mut self.low, entry * 8) } else { (&mut self.high, (entry - 8) * 8) };
-        *word = *word & !(0xff << shift) | u64::from(tag) << shift;
+        if entry < 8 {
+            self.low = with_tag(self.low, entry, tag);
+        } else {
+            self.high = with_tag(self.high, entry - 8, tag);
+        }
     }
 
     fn each(&self, mut each: impl FnMut(u32)) {
@@ -436,12 +444,10 @@ impl Table {
 impl Bucket {
     /// Release: the slot before its tag. `words` are the tag words as they are.
     fn set_tag(&self, words: (u64, u64), entry: usize, tag: u8) {
-        let mut plain = Plain { low: words.0, high: words.1, ..EMPTY };
-        plain.set_tag(entry, tag);
         if entry < 8 {
-            self.low.store(plain.low, Ordering::Release);
+            self.low.store(with_tag(words.0, entry, tag), Ordering::Release);
         } else {
-            self.high.store(plain.high, Ordering::Release);
+            self.high.store(with_tag(words.1, entry - 8, tag), Ordering::Release);
         }
     }
 }

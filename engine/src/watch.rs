@@ -43,7 +43,8 @@ impl Watchers {
 impl Graph {
     /// Registers a waker for the first mark of the generation `seen`; `false` if that has been marked already.
     ///
-    /// Subscribe, then check: the entry is in the table before the flag is set, so a sweep that sees the flag finds it.
+    /// Subscribe, then check: the entry is in the table before the flag is set, so a sweep that sees the flag finds it. The flag is
+    /// set under the list's lock, without which a sweep's mark could overwrite it: see `Graph::mark_from`.
     pub(crate) fn watch(&self, slot: u32, seen: Head, watcher: u64, waker: &Waker) -> bool {
         {
             let mut shard = lock(self.watchers.shard(slot));
@@ -53,20 +54,20 @@ impl Graph {
                 None => entries.push((seen.epoch(), watcher, waker.clone())),
             }
         }
-        let mut now = self.head(slot);
-        loop {
-            if !(now.is_consistent() && now.version() == seen.version() && now.epoch() == seen.epoch()) {
-                self.unwatch(slot, watcher);
-                return false;
+        let armed = self.edges.while_held(&self.row(slot).rev, || {
+            let mut now = self.head(slot);
+            while now.is_consistent() && now.version() == seen.version() && now.epoch() == seen.epoch() {
+                match if now.has(WATCHED) { Ok(()) } else { self.swing(slot, now, now.with(WATCHED)) } {
+                    Ok(()) => return true,
+                    Err(other) => now = other,
+                }
             }
-            if now.has(WATCHED) {
-                return true;
-            }
-            match self.swing(slot, now, now.with(WATCHED)) {
-                Ok(()) => return true,
-                Err(other) => now = other,
-            }
+            false
+        });
+        if !armed {
+            self.unwatch(slot, watcher);
         }
+        armed
     }
 
     pub(crate) fn unwatch(&self, slot: u32, watcher: u64) {

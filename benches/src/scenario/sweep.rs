@@ -119,6 +119,36 @@ impl Drop for Wired {
     }
 }
 
+/// The sweep and the search, each right after every node was computed.
+fn search_as_swept(name: &str, plan: Plan, shape: &Shape, wired: &Wired, repeats: usize) -> Row {
+    let mut search = Search::default();
+    let mut theirs = || {
+        let total: f64 = (0..repeats)
+            .map(|_| {
+                wired.sweep();
+                wired.rearm();
+                let begun = Instant::now();
+                assert_eq!(search.run(&shape.dependants, shape.root), shape.nodes() as usize);
+                begun.elapsed().as_secs_f64() * 1e6
+            })
+            .sum();
+        total / repeats as f64
+    };
+    let mut ours = || {
+        let total: f64 = (0..repeats)
+            .map(|_| {
+                let millis = wired.sweep();
+                wired.rearm();
+                millis * 1e3
+            })
+            .sum();
+        total / repeats as f64
+    };
+    let [ours, theirs] = alternate_warm(plan.rounds(), plan.patience(), [&mut ours, &mut theirs]);
+    let name = format!("{name}/caches-alike");
+    Row::versus(&name, 1, Unit::MICROS, &ours, "BFS over Vec<Vec<u32>>, 1 thread", &theirs).note("both right after every node was computed")
+}
+
 fn sweep(name: &str, plan: Plan, shape: Shape, bar: Option<f64>, two_against_one: bool) -> Vec<Row> {
     // Small graphs sweep in microseconds: average enough of them that the clock's own cost disappears.
     let repeats = (200_000 / shape.nodes() as usize).clamp(1, 500);
@@ -154,6 +184,9 @@ fn sweep(name: &str, plan: Plan, shape: Shape, bar: Option<f64>, two_against_one
     };
     // The checks have swept both graphs once.
     plain();
+    // A search repeated at once finds its graph in the nearest caches; a sweep finds its own as the computation of every node
+    // left it. Where that matters a second row has the search begin as the sweep does.
+    let alike = (shape.nodes() < 100_000).then(|| search_as_swept(name, plan, &shape, &wired[0], repeats));
     let sides: [&mut dyn FnMut() -> f64; 3] = [&mut plain, &mut || average(&wired[0]), &mut || average(&wired[1])];
     let [plain, one, two] = alternate_warm(plan.rounds(), plan.patience(), sides);
     let scale = if shape.nodes() < 100_000 { 1e3 } else { 1.0 };
@@ -176,6 +209,7 @@ fn sweep(name: &str, plan: Plan, shape: Shape, bar: Option<f64>, two_against_one
         let name = format!("{name}/two-cores");
         rows.push(Row::versus(&name, 2, unit, &two, "our own sweep on 1 core", &one).bar(Bar::Ratio(1.2)));
     }
+    rows.extend(alike);
     if name.ends_with("/shop") {
         rows.iter_mut().for_each(|row| row.note.insert_str(0, "synthetic, with the real counts: "));
     }

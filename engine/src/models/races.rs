@@ -285,6 +285,29 @@ fn a_read_of_a_removed_key_never_shows_its_slots_next_value() {
     });
 }
 
+/// The store-load pair of sweeps and owners, alone: a chain of two, the lower one marked while the upper one is verified.
+#[test]
+fn a_verification_beside_a_sweep_is_marked_or_meets_the_mark() {
+    model(|| {
+        let (engine, source, double) = doubled();
+        let above = {
+            let double = double.clone();
+            engine.function("above", move |cx: &Cx, key: &u8| double.get(cx, key).expect("a value") + 1).expect("a free name")
+        };
+        above.get(&engine, &0).expect("a value");
+        // Touched without a change: `double` recomputes to an equal value, and `above` is maybe stale with its edge taken.
+        source.invalidate(&0);
+        double.get(&engine, &0).expect("a value");
+        let verifier = thread::spawn({
+            let (engine, above) = (engine.clone(), above.clone());
+            move || above.get(&engine, &0).expect("a value")
+        });
+        double.invalidate(&0);
+        verifier.join().expect("no panic");
+        engine.assert_consistent();
+    });
+}
+
 #[test]
 fn a_value_read_in_a_section_outlives_its_replacement_until_the_section_is_over() {
     model(|| {
