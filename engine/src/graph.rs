@@ -98,6 +98,7 @@ impl Graph {
     /// dependency and looks at the owner's node, one must see the other. The sweep's half is its fence at each level.
     #[inline(always)]
     pub(crate) fn head_after_mark(&self, slot: u32) -> Head {
+        crate::sync::in_total_order();
         // SeqCst: with the SeqCst swing before it, the one store-load order between two words in the engine (DESIGN.md §5).
         Head(self.row(slot).head.load(Ordering::SeqCst))
     }

@@ -46,10 +46,10 @@ pub struct NodeRef<V> {
     types: PhantomData<fn() -> V>,
 }
 
-// SAFETY: [page-stable] the row is shared atomics in a page that lives as long as `graph`; values cross threads as `V: Send + Sync`
+// SAFETY: [region-stable] the row is shared atomics in a region that lives as long as `graph`; values cross threads as `V: Send + Sync`
 // (every `Value` is).
 unsafe impl<V: Send + Sync> Send for NodeRef<V> {}
-// SAFETY: [page-stable] as above.
+// SAFETY: [region-stable] as above.
 unsafe impl<V: Send + Sync> Sync for NodeRef<V> {}
 
 impl<V> NodeRef<V> {
@@ -76,7 +76,7 @@ impl<V> NodeRef<V> {
     #[inline(always)]
     pub fn peek<'p>(&self, pin: &'p Pin<'_>) -> Option<Read<'p, V>> {
         pin.check(&self.graph);
-        // SAFETY: [page-stable] `graph` keeps the page.
+        // SAFETY: [region-stable] `graph` keeps the region.
         let row = unsafe { &*self.row };
         // Acquire: what was written before the node became consistent.
         let head = row.head.load(Ordering::Acquire);

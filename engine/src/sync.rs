@@ -56,6 +56,14 @@ pub(crate) fn get_mut<T>(mutex: &mut Mutex<T>) -> &mut T {
     }
 }
 
+/// Said between two SeqCst accesses whose place in the one total order matters. loom takes SeqCst accesses for AcqRel and
+/// knows the order of fences only; elsewhere the accesses themselves are enough.
+#[inline(always)]
+pub(crate) fn in_total_order() {
+    #[cfg(loom)]
+    loom::sync::atomic::fence(loom::sync::atomic::Ordering::SeqCst);
+}
+
 /// Waits a little longer at each turn: spins first, then gives the core away.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff(u32);
