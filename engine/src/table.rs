@@ -390,14 +390,16 @@ impl Table {
         let moves = self.moves.load(Ordering::Relaxed);
         self.moves.store(moves + 1, Ordering::Relaxed);
         let order = if fault!("relaxed_growth") { Ordering::Relaxed } else { Ordering::Release };
-        for at in old..old * 2 {
-            self.bucket(at * STRIDE).write(&wider[at], order);
-        }
+        let (lower, upper) = wider.split_at(old);
+        let rewrite = |from: usize, half: &[Plain]| {
+            for (at, plain) in (from..).zip(half) {
+                self.bucket(at * STRIDE).write(plain, order);
+            }
+        };
+        rewrite(old, upper);
         // Release: the upper half before the mask.
         self.mask.store(mask as u64, order);
-        for at in 0..old {
-            self.bucket(at * STRIDE).write(&wider[at], order);
-        }
+        rewrite(0, lower);
         // Release: the array before the number that says it is whole.
         self.moves.store(moves + 2, Ordering::Release);
         true
