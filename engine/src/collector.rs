@@ -121,11 +121,14 @@ impl Collector {
             }
             std::mem::take(&mut waiting.ready)
         };
-        let inside = (!ready.is_empty()).then(|| self.epochs.inside());
+        let inside = if ready.is_empty() { None } else { self.epochs.inside() };
         let mut free = Vec::new();
         {
             let mut waiting = lock(&self.waiting);
-            waiting.passing.extend(inside.map(|inside| (inside, ready)));
+            match inside {
+                Some(inside) => waiting.passing.push((inside, ready)),
+                None => waiting.ready.extend(ready),
+            }
             free.extend(waiting.passing.extract_if(.., |(inside, _)| inside.is_over()).flat_map(|(_, batches)| batches));
         }
         let mut dropped = 0;
@@ -278,8 +281,10 @@ mod epochs {
                 if registered.0.len() >= 16 {
                     registered.0.remove(0);
                 }
-                LAST.set((self.number, &raw const *local));
                 registered.0.push((self.number, local));
+                if let Some((number, local)) = registered.0.last() {
+                    LAST.set((*number, &raw const **local));
+                }
                 Some(result)
             });
             // The thread is being torn down: a registration for this once.
@@ -291,7 +296,7 @@ mod epochs {
         }
 
         /// Who may hold what was retired before now, other than pins.
-        pub(super) fn inside(&self) -> Inside {
+        pub(super) fn inside(&self) -> Option<Inside> {
             self.sections.inside()
         }
 
@@ -333,7 +338,7 @@ mod epochs {
         pub(super) fn section(&self) -> Section<'_> {
             Section(self.pin(), std::marker::PhantomData)
         }
-        pub(super) fn inside(&self) -> crate::section::Inside {
+        pub(super) fn inside(&self) -> Option<crate::section::Inside> {
             self.1.inside()
         }
         pub(super) fn pin(&self) -> Guard {

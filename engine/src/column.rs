@@ -5,7 +5,7 @@
 
 use std::ptr;
 
-use crate::node::{Row, Warm};
+use crate::node::{Head, Row, State, Warm};
 use crate::region::{Base, Region, prefetch};
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Mutex, lock};
@@ -31,14 +31,21 @@ struct Growth {
 
 impl Columns {
     /// Room for `max_nodes`, rounded up to chunks.
+    ///
+    /// # Panics
+    /// If the process has no addresses or no memory left, as any allocation would.
     pub(crate) fn new(max_nodes: u32) -> Columns {
         // Slot numbers start after chunk 0 so that no live slot is 0 and an edge word is never 0.
         let max_chunks = ((max_nodes as usize).div_ceil(CHUNK) + 1).min(u32::MAX as usize / CHUNK);
         let slots = max_chunks * CHUNK;
-        let (rows, warm, owners) = (Region::new(slots), Region::new(slots), Region::new(max_chunks));
+        let none = "the process has no addresses left for an engine";
+        let (rows, warm) = (Region::new(slots).expect(none), Region::new(slots).expect(none));
+        let owners = Region::new(max_chunks).expect(none);
         let columns = Columns { rows, warm, owners, growth: Mutex::new(Growth { chunks: 0, max_chunks }) };
         let reserved = columns.chunk(u32::MAX);
         assert_eq!(reserved, Some(0), "no memory for the first nodes");
+        // Relaxed: the columns are published by whoever shares them. Zeroes would say that slot 0 holds the key 0, consistent.
+        columns.row(0).head.store(Head::new(State::Empty, 0, 0).0, Ordering::Relaxed);
         columns
     }
 
@@ -114,5 +121,19 @@ impl Columns {
 impl std::fmt::Debug for Columns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Columns").field("chunks", &lock(&self.growth).chunks).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slot_that_is_nobodys_holds_no_key() {
+        let columns = Columns::new(64);
+        let head = Head(columns.row(0).head.load(Ordering::Relaxed));
+        assert!(!head.is_consistent() && !head.is_live(), "its key word is 0, which is a key");
+        assert!(columns.chunk(0).is_some());
+        assert!(columns.chunk(0).is_none(), "64 nodes are one chunk");
     }
 }

@@ -85,9 +85,7 @@ impl Cx {
             Repr::Inline(state) => {
                 let faulted = state.is_faulted();
                 let (recorded, elsewhere) = (state.at_home.get_mut(), get_mut(&mut state.recorded));
-                for &dep in elsewhere.as_slice() {
-                    recorded.record(dep);
-                }
+                recorded.merge(elsewhere);
                 with(recorded, faulted)
             }
             Repr::Shared(state) => {

@@ -142,6 +142,17 @@ impl Recorded {
         }
     }
 
+    /// Adds what another thread recorded meanwhile. Of two reads of one dependency the older epoch counts, whoever made it: a
+    /// change between them must show.
+    pub(crate) fn merge(&mut self, other: &Recorded) {
+        for &dep in other.as_slice() {
+            match self.deps.iter_mut().find(|seen| seen.slot == dep.slot) {
+                Some(seen) => seen.epoch = seen.epoch.min(dep.epoch),
+                None => self.record(dep),
+            }
+        }
+    }
+
     pub(crate) fn as_slice(&self) -> &[Dep] {
         &self.deps
     }

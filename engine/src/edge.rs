@@ -30,9 +30,11 @@ impl Edge {
     fn pack(self) -> u64 {
         (u64::from(self.slot) << 32) | u64::from(self.generation)
     }
-    fn unpack(word: u64) -> Edge {
-        Edge { slot: (word >> 32) as u32, generation: word as u32 }
-    }
+}
+
+#[inline(always)]
+pub(crate) fn unpack(word: u64) -> Edge {
+    Edge { slot: (word >> 32) as u32, generation: word as u32 }
 }
 
 /// This node's dependency generation: edges that carry an older one are stale.
@@ -72,12 +74,15 @@ pub(crate) struct Edges {
 }
 
 /// Words reserved: 32 GiB of addresses, four billion edges. Handles would reach four times as far.
+#[cfg(target_pointer_width = "64")]
 const MOST: usize = 1 << 32;
+#[cfg(not(target_pointer_width = "64"))]
+const MOST: usize = 1 << 26;
 
 impl Edges {
     pub(crate) fn new() -> Edges {
         Edges {
-            words: Region::new(MOST),
+            words: Region::new(MOST).expect("the process has no addresses left for an engine"),
             // Handle 0 means "no list", so the very first block is never given out.
             next: Mutex::new(words(0)),
             free: std::array::from_fn(|_| Mutex::new(Vec::new())),
@@ -238,7 +243,7 @@ impl Edges {
         let mut freed = Freed::default();
         self.free_chain(handle(rev), &mut freed);
         self.give_back(freed);
-        live.iter().fold(with_handle(rev, 0), |rev, &edge| self.put(rev, Edge::unpack(edge)))
+        live.iter().fold(with_handle(rev, 0), |rev, &edge| self.put(rev, unpack(edge)))
     }
 
     /// Takes the whole list, leaving it empty, if `mark` succeeds while the list is locked: the sweep's half of the
@@ -312,7 +317,7 @@ impl Edges {
     pub(crate) fn walk(&self, first: u32, mut each: impl FnMut(Edge)) {
         for block in self.blocks(first) {
             for word in block {
-                each(Edge::unpack(word.load(Ordering::Relaxed)));
+                each(unpack(word.load(Ordering::Relaxed)));
             }
         }
     }
@@ -382,12 +387,6 @@ impl<'e> Iterator for Blocks<'e> {
         }
         Some(words)
     }
-}
-
-#[inline(always)]
-pub(crate) fn edge(word: &AtomicU64) -> Edge {
-    // Relaxed: as in `Blocks`.
-    Edge::unpack(word.load(Ordering::Relaxed))
 }
 
 /// Blocks to return to the free lists, by class: one lock per class and sweep instead of one per block.

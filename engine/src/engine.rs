@@ -240,7 +240,10 @@ impl Engine {
         let Options { cut_off, inline, key_limit } = options;
         let traits = Traits { source, cut_off, inline, key_limit };
         let (hashing, rows, most) = (self.graph.hashing.clone(), self.graph.columns.rows(), self.graph.columns.max_nodes());
-        let data = Arc::new(FnData::new(id, name.clone(), traits, hashing, rows, most));
+        let Some(data) = FnData::new(id, name.clone(), traits, hashing, rows, most) else {
+            return Err(RegisterError::OutOfMemory { name });
+        };
+        let data = Arc::new(data);
         data.set_body(Arc::downgrade(&body));
         functions.push(data.clone());
         registered.insert(name, body);

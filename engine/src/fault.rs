@@ -79,6 +79,11 @@ pub enum RegisterError {
     },
     /// The engine holds as many functions as it can number.
     TooManyFunctions,
+    /// The system has no memory or no addresses left for the function's key table.
+    OutOfMemory {
+        /// The name.
+        name: String,
+    },
 }
 
 impl fmt::Display for RegisterError {
@@ -88,6 +93,9 @@ impl fmt::Display for RegisterError {
                 write!(f, "a function named `{name}` is registered already; choose another name (or `service_named` for a second instance)")
             }
             RegisterError::TooManyFunctions => f.write_str("the engine holds as many functions as it can number"),
+            RegisterError::OutOfMemory { name } => {
+                write!(f, "no memory for the key table of `{name}`; raise the limit on addresses (`ulimit -v`) or lower `max_nodes`")
+            }
         }
     }
 }

@@ -140,10 +140,11 @@ struct Slots {
 
 impl<K: Key, V: Value> FnData<K, V> {
     /// Room for `most` keys in the columns at `rows`.
-    pub(crate) fn new(id: u32, name: String, traits: Traits<K, V>, hashing: Hashing, rows: Base<Row>, most: usize) -> FnData<K, V> {
-        let (table, writer) = Table::new(most);
+    /// `None`: no memory for its key table.
+    pub(crate) fn new(id: u32, name: String, traits: Traits<K, V>, hashing: Hashing, rows: Base<Row>, most: usize) -> Option<FnData<K, V>> {
+        let (table, writer) = Table::new(most)?;
         let Traits { source, cut_off, inline, key_limit } = traits;
-        FnData {
+        Some(FnData {
             hashing,
             table,
             rows,
@@ -158,7 +159,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             inserted: AtomicU64::new(0),
             slots: Mutex::new(Slots { writer, next: 0, end: 0, free: Vec::new() }),
             types: PhantomData,
-        }
+        })
     }
 
     /// Called once, at registration.
@@ -227,9 +228,20 @@ impl<K: Key, V: Value> FnData<K, V> {
         self.table.find(hash, |slot| {
             let head = graph.head(slot);
             (head.is_live()
-                && holds::<K, Q>(graph.row(slot).key.load(Ordering::Relaxed), key)
+                && holds::<K, Q>(graph.row(slot).key.load(Ordering::Acquire), key)
                 && graph.head(slot).version() == head.version())
             .then(|| (slot, head.version()))
+        })
+    }
+
+    /// `find` for who tells of a change: a miss means that whoever makes the key's node later sees what was done before.
+    ///
+    /// Without the lock the miss could be older than a change still in this core's store buffer, and a body that runs at the
+    /// same time could read what was there before it, unmarked.
+    pub(crate) fn find_changed<Q: ?Sized + Lookup<K>>(&self, graph: &Graph, hash: u64, key: &Q) -> Option<(u32, u32)> {
+        self.find(graph, hash, key).or_else(|| {
+            drop(lock(&self.slots));
+            self.find(graph, hash, key)
         })
     }
 
@@ -276,18 +288,17 @@ impl<K: Key, V: Value> FnData<K, V> {
                 }
                 continue;
             }
+            let prefetch = |slot: u32| graph.columns.prefetch(slot);
+            if !self.table.make_room(&slots.writer, |slot| self.stored_hash(graph, slot), prefetch) {
+                return Err(Fault::Full);
+            }
             let slot = self.take_slot(graph, &mut slots).ok_or(Fault::Full)?;
             let word = match boxed {
                 Some(boxed) => Box::into_raw(boxed).expose_provenance() as u64,
                 None => key.word(),
             };
             let head = self.birth(graph, slot, word, state);
-            let prefetch = |slot: u32| graph.columns.prefetch(slot);
-            if self.table.insert(&mut slots.writer, hash, slot, |slot| self.stored_hash(graph, slot), prefetch).is_err() {
-                self.unbirth(graph, slot, head);
-                slots.free.push(slot);
-                return Err(Fault::Full);
-            }
+            self.table.insert(&mut slots.writer, hash, slot);
             // Release: the insert before its number.
             self.inserted.store(now + 1, Ordering::Release);
             return Ok(Place::Born(slot, head));
@@ -311,8 +322,9 @@ impl<K: Key, V: Value> FnData<K, V> {
         let (row, warm) = (graph.row(slot), graph.warm(slot));
         let free = graph.head(slot);
         let empty = Head::new(State::Empty, free.version() + 1, free.epoch() + 1);
-        // Relaxed (all): published by the head's Release store.
-        row.key.store(key, Ordering::Relaxed);
+        // Release: whoever meets the key meets its box, and the head that freed the slot.
+        row.key.store(key, Ordering::Release);
+        // Relaxed (both): published by the head's Release store.
         warm.flags.store(0, Ordering::Relaxed);
         // Every edge to the slot's former tenant is older than this epoch, and so shows a change.
         warm.changed.store(empty.epoch(), Ordering::Relaxed);
@@ -320,13 +332,6 @@ impl<K: Key, V: Value> FnData<K, V> {
         // Release: the columns before the head.
         row.head.store(head.0, Ordering::Release);
         head
-    }
-
-    /// Takes a birth back that the key table had no room for: nobody else has seen the slot.
-    fn unbirth(&self, graph: &Graph, slot: u32, head: Head) {
-        let free = Head::new(State::Empty, head.version().wrapping_add(1) & LAST_VERSION, head.epoch());
-        let _ = graph.swing(slot, head, free);
-        self.empty_columns(graph, slot, &mut |retired| graph.collector.retire(retired));
     }
 
     fn take_slot(&self, graph: &Graph, slots: &mut Slots) -> Option<u32> {
@@ -402,7 +407,8 @@ impl<K: Key, V: Value> FnData<K, V> {
         {
             retire(retired);
         }
-        let key = row.key.swap(0, Ordering::Relaxed);
+        // Release: whoever meets the 0, which is a key, meets the free head.
+        let key = row.key.swap(0, Ordering::Release);
         if !is_word::<K>() && key != 0 {
             // SAFETY: [retire] the word is out of the row and of the table; readers that saw it hold pins.
             retire(unsafe { Retired::boxed(pointer::<BoxedKey<K>>(key)) });
@@ -445,7 +451,7 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         self.table.slots()
     }
 
-    fn forget(&self, graph: &Graph, slot: u32) -> Option<u32> {
+    fn forget(&self, graph: &Graph, slot: u32) -> Option<(u32, u32)> {
         let mut slots = lock(&self.slots);
         let mut backoff = Backoff::default();
         let mut now = graph.head(slot);
@@ -475,7 +481,7 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         if now.version() < LAST_VERSION && freed.epoch() < crate::verify::LAST_EPOCH / 2 {
             slots.free.push(slot);
         }
-        Some(dependants)
+        Some((dependants, now.epoch()))
     }
 
     fn drop_nodes(&self, graph: &Graph) {
@@ -619,8 +625,8 @@ fn look<'g, K: Key, Q: ?Sized + Lookup<K>>(rows: &Base<Row>, slot: u32, key: &Q)
     let row = unsafe { rows.at(slot as usize) };
     // Acquire: what was written before the node became consistent. Before the key, so that a new tenant fails `take`.
     let head = Head(row.head.load(Ordering::Acquire));
-    // Relaxed: ordered by the head; a slot reused in between fails the re-check in `take`.
-    holds::<K, Q>(row.key.load(Ordering::Relaxed), key).then_some((row, slot, head))
+    // Acquire: the key's box, and the head that freed the slot before this tenant, which fails the re-check in `take`.
+    holds::<K, Q>(row.key.load(Ordering::Acquire), key).then_some((row, slot, head))
 }
 
 /// The second half of the seqlock: the value word, if the head said consistent and still says the same.

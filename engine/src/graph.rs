@@ -47,8 +47,8 @@ pub(crate) trait AnyFunction: Send + Sync + Any {
     /// Every slot that holds a key.
     fn slots(&self) -> Vec<u32>;
     /// Takes the node out of the key table; its slot is free afterwards, or retired for good. Returns the list of its
-    /// dependants, 0 for none.
-    fn forget(&self, graph: &Graph, slot: u32) -> Option<u32>;
+    /// dependants, 0 for none, and the last epoch it lived in.
+    fn forget(&self, graph: &Graph, slot: u32) -> Option<(u32, u32)>;
     /// Drops every key and value: the graph is going away.
     fn drop_nodes(&self, graph: &Graph);
     fn stats(&self, graph: &Graph) -> FunctionStats;

@@ -192,7 +192,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     }
 
     pub(crate) fn root<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Option<Root> {
-        let (slot, version) = self.data.find(&self.graph, self.hash(key), key)?;
+        let (slot, version) = self.data.find_changed(&self.graph, self.hash(key), key)?;
         Some(Root::Stale { slot, version })
     }
 

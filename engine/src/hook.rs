@@ -44,6 +44,7 @@ mod armed {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
+    use std::future::Future;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -111,6 +112,36 @@ mod tests {
         assert_eq!(above.get(&engine, &0), Ok(15), "read again: the first verification was doomed");
         assert_eq!(above.get(&engine, &0), Ok(15));
         assert_eq!(runs.load(SeqCst), 3);
+        engine.assert_consistent();
+    }
+
+    #[test]
+    fn a_key_recomputed_while_it_is_being_removed_tells_its_watcher() {
+        let (engine, source, double, _) = doubled();
+        double.get(&engine, &0).expect("a value");
+        source.set(&0, 5);
+        let woken = Arc::new(AtomicU64::new(0));
+        struct Count(Arc<AtomicU64>);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Count>) {
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+        let waker = std::task::Waker::from(Arc::new(Count(woken.clone())));
+        let kept = Arc::new(std::sync::Mutex::new(None));
+        double.graph.hooks.arm("sweep:forget", {
+            let (engine, double, waker, kept) = (engine.clone(), double.clone(), waker.clone(), kept.clone());
+            move |_| {
+                let computed = double.computed(&engine, &0).expect("a value");
+                let mut ended = Box::pin(async move { computed.invalidated().await });
+                assert!(ended.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+                *kept.lock().expect("unpoisoned") = Some(ended);
+            }
+        });
+        assert!(double.remove(&0));
+        assert_eq!(woken.load(SeqCst), 1, "the generation of the meantime has ended too");
+        let mut ended = kept.lock().expect("unpoisoned").take().expect("armed");
+        assert!(ended.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_ready());
         engine.assert_consistent();
     }
 }

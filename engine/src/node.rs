@@ -74,6 +74,12 @@ impl Head {
         self.0 & STATE_MASK == State::Consistent as u64
     }
 
+    /// `Verifying` or `Publishing`: somebody is about to make the node consistent.
+    #[inline(always)]
+    pub(crate) fn is_owned(self) -> bool {
+        self.0 & STATE_MASK >= State::Verifying as u64
+    }
+
     #[inline(always)]
     pub(crate) fn epoch(self) -> u32 {
         (self.0 >> EPOCH_SHIFT) as u32

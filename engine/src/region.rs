@@ -38,9 +38,9 @@ impl<T> Clone for Base<T> {
 }
 
 impl<T: Zeroed> Region<T> {
-    /// Reserves room for `capacity` items, or for as many as the system grants.
-    pub(crate) fn new(capacity: usize) -> Region<T> {
-        Region { memory: backing::Memory::reserve(capacity.max(1)) }
+    /// Reserves room for `capacity` items, or for as many as the system grants; `None` if it grants next to nothing.
+    pub(crate) fn new(capacity: usize) -> Option<Region<T>> {
+        backing::Memory::reserve(capacity.max(1)).map(|memory| Region { memory })
     }
 
     /// Makes the first `items` usable: they are zero until written. `false` if the range or the system's memory ends before.
@@ -114,8 +114,8 @@ mod backing {
 
     /// A huge page of x86-64 and of the usual AArch64 configuration.
     const HUGE: usize = 2 << 20;
-    /// Bytes made usable at a time while a range is small.
-    const STEP: usize = 32 << 10;
+    /// Bytes made usable at a time while a range is small: whole pages on every system.
+    const STEP: usize = 64 << 10;
 
     pub(super) struct Memory<T> {
         base: NonNull<T>,
@@ -143,16 +143,19 @@ mod backing {
     unsafe impl<T: Sync> Sync for Place<T> {}
 
     impl<T: Zeroed> Memory<T> {
-        pub(super) fn reserve(capacity: usize) -> Memory<T> {
-            let mut bytes = capacity.saturating_mul(size_of::<T>()).clamp(STEP, system::LARGEST).next_multiple_of(STEP);
-            loop {
-                if let Some(base) = system::reserve(bytes) {
-                    return Memory { base: base.cast(), reserved: bytes, usable: AtomicUsize::new(0), items: PhantomData };
-                }
-                // A limit on addresses (`ulimit -v`) leaves the engine a smaller id limit instead of none.
-                bytes = (bytes / 2).next_multiple_of(STEP);
-                assert!(bytes > STEP, "the process has no addresses left for an engine");
-            }
+        pub(super) fn reserve(capacity: usize) -> Option<Memory<T>> {
+            let wanted = capacity.saturating_mul(size_of::<T>()).clamp(STEP, system::LARGEST).next_multiple_of(STEP);
+            let range = |bytes| system::reserve(bytes).map(|base| (base, bytes));
+            let (base, reserved) = range(wanted).or_else(|| {
+                // A limit on addresses (`ulimit -v`) leaves the engine a lower id limit instead of none: an eighth of the most that
+                // is granted, so that the other ranges, the allocator and thread stacks find room too.
+                let halves = std::iter::successors(Some(wanted / 2), |bytes| Some(bytes / 2)).take_while(|&bytes| bytes >= STEP);
+                let granted = halves.map(|bytes| bytes.next_multiple_of(STEP)).find_map(range)?;
+                // SAFETY: [region-stable] reserved just now, used by nobody.
+                unsafe { system::release(granted.0, granted.1) };
+                range((granted.1 / 8).next_multiple_of(STEP))
+            })?;
+            Some(Memory { base: base.cast(), reserved, usable: AtomicUsize::new(0), items: PhantomData })
         }
 
         pub(super) fn grow(&self, items: usize) -> bool {
@@ -315,8 +318,8 @@ mod backing {
     }
 
     impl<T: Zeroed> Memory<T> {
-        pub(super) fn reserve(capacity: usize) -> Memory<T> {
-            Memory { items: (0..capacity.min(MOST)).map(|_| T::default()).collect(), zero: PhantomData }
+        pub(super) fn reserve(capacity: usize) -> Option<Memory<T>> {
+            Some(Memory { items: (0..capacity.min(MOST)).map(|_| T::default()).collect(), zero: PhantomData })
         }
         pub(super) fn grow(&self, items: usize) -> bool {
             items <= self.items.len()
@@ -349,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_region_grows_from_the_front_and_its_items_stay_where_they_are() {
-        let region = Region::<AtomicU64>::new(1 << 20);
+        let region = Region::<AtomicU64>::new(1 << 20).expect("addresses");
         let mut first: *const AtomicU64 = std::ptr::null();
         for items in [1, 1_000, 262_144, 262_145, 1 << 20] {
             assert!(region.grow(items));

@@ -47,30 +47,32 @@ impl Sections {
         Sections { entries: Mutex::new(Vec::new()), fenced: !barrier::is_offered() }
     }
 
-    /// An entry for the calling thread.
+    /// An entry for the calling thread. Entries that were left are dropped when their number has doubled since the last time.
     pub(crate) fn register(&self) -> Arc<Entry> {
         let entry = Arc::new(Entry { turn: AtomicU64::new(0), left: AtomicBool::new(false), fenced: self.fenced });
-        lock(&self.entries).push(entry.clone());
+        let mut entries = lock(&self.entries);
+        if entries.len() == entries.capacity() {
+            entries.retain(|entry| entry.is_used().is_some());
+        }
+        entries.push(entry.clone());
         entry
     }
 
-    /// Who is inside and may hold what was retired before the call.
-    pub(crate) fn inside(&self) -> Inside {
+    /// Who is inside and may hold what was retired before the call. `None`: the system would not say; nothing may be freed.
+    pub(crate) fn inside(&self) -> Option<Inside> {
         if fault!("sections_ignored") {
-            return Inside(Vec::new());
+            return Some(Inside(Vec::new()));
         }
-        barrier::heavy(self.fenced);
-        let mut entries = lock(&self.entries);
+        if !barrier::heavy(self.fenced) {
+            return None;
+        }
         let mut inside = Vec::new();
-        entries.retain(|entry| {
-            // Acquire (both): the reads of a section that has ended come before what follows here.
-            let turn = entry.turn.load(Ordering::Acquire);
-            if turn & 1 == 1 {
-                inside.push((entry.clone(), turn));
-            }
-            turn & 1 == 1 || !entry.left.load(Ordering::Acquire)
+        lock(&self.entries).retain(|entry| {
+            let used = entry.is_used();
+            inside.extend(used.filter(|turn| turn & 1 == 1).map(|turn| (entry.clone(), turn)));
+            used.is_some()
         });
-        Inside(inside)
+        Some(Inside(inside))
     }
 }
 
@@ -93,6 +95,15 @@ impl Entry {
         self.turn.store(turn | 1, Ordering::Relaxed);
         barrier::light(self.fenced);
         Section { entry: self, after: turn + ((!turn & 1) << 1) }
+    }
+
+    /// Its turn, unless its thread has left it and is outside.
+    fn is_used(&self) -> Option<u64> {
+        // Acquire (both): the reads of a section that has ended come before what follows here. `left` first: a thread that is seen
+        // to have left has entered for the last time before, so that a turn read after it shows whether that time is over.
+        let left = self.left.load(Ordering::Acquire);
+        let turn = self.turn.load(Ordering::Acquire);
+        (!left || turn & 1 == 1).then_some(turn)
     }
 
     /// The thread will not enter again.
@@ -124,15 +135,11 @@ mod barrier {
         }
     }
 
-    pub(super) fn heavy(fenced: bool) {
-        if fenced {
-            fence(Ordering::SeqCst);
-        } else {
-            // A full fence of our own, too: the call is not one for the caller by its documentation.
-            fence(Ordering::SeqCst);
-            let done = call(PRIVATE_EXPEDITED);
-            assert!(done, "membarrier was registered and then refused");
-        }
+    /// `false` if the system refuses what it has offered: a filter came later, or the process was restored elsewhere.
+    pub(super) fn heavy(fenced: bool) -> bool {
+        // A full fence of our own in any case: the call is not one for the caller by its documentation.
+        fence(Ordering::SeqCst);
+        fenced || call(PRIVATE_EXPEDITED) || (call(REGISTER_PRIVATE_EXPEDITED) && call(PRIVATE_EXPEDITED))
     }
 
     const PRIVATE_EXPEDITED: i32 = 1 << 3;
@@ -167,8 +174,9 @@ mod barrier {
     pub(super) fn light(_: bool) {
         fence(Ordering::SeqCst);
     }
-    pub(super) fn heavy(_: bool) {
+    pub(super) fn heavy(_: bool) -> bool {
         fence(Ordering::SeqCst);
+        true
     }
     pub(super) fn is_offered() -> bool {
         true
@@ -185,7 +193,7 @@ mod tests {
         let (one, two) = (sections.register(), sections.register());
         let section = one.enter();
         let nested = one.enter();
-        let mut inside = sections.inside();
+        let mut inside = sections.inside().expect("offered");
         assert!(!inside.is_over());
         drop(nested);
         assert!(!inside.is_over(), "the outermost section counts");
@@ -200,10 +208,19 @@ mod tests {
         let entry = sections.register();
         let section = entry.enter();
         entry.leave();
-        sections.inside();
+        sections.inside().expect("offered");
         assert_eq!(lock(&sections.entries).len(), 1, "still inside");
         drop(section);
-        sections.inside();
+        sections.inside().expect("offered");
         assert!(lock(&sections.entries).is_empty());
+    }
+
+    #[test]
+    fn entries_of_threads_that_ended_do_not_pile_up_where_nothing_is_retired() {
+        let sections = Sections::new();
+        for _ in 0..1_000 {
+            sections.register().leave();
+        }
+        assert!(lock(&sections.entries).len() < 16);
     }
 }

@@ -6,9 +6,10 @@
 
 use smallvec::SmallVec;
 
-use crate::edge::{Edge, edge, generation};
+use crate::edge::{generation, unpack};
 use crate::graph::Graph;
-use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS, WATCHED};
+use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, Row, State, WAITERS, WATCHED};
+use crate::region::{Base, prefetch};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Arc, Backoff, Condvar, Mutex, fault, lock};
 
@@ -49,6 +50,10 @@ struct Queue {
 
 /// Edges between a row's prefetch and its mark.
 const BUFFER: usize = 64;
+/// Lists between the prefetch of a list's first block and its turn.
+const AHEAD: usize = 16;
+/// Bytes of columns that are near enough to be marked without asking for rows first: an L2 cache.
+const NEAR: usize = 1 << 20;
 /// Lists in a level that is not worth an allocation of its own.
 const NARROW: usize = 256;
 
@@ -180,10 +185,12 @@ impl Graph {
                 let head = self.head(slot);
                 if head.is_live() && head.version() == version {
                     self.note(crate::log::What::Forgotten, slot);
-                    let dependants = self.function(slot).forget(self, slot);
-                    direct.lists.extend(dependants.filter(|&list| list != 0));
-                    found.notices.push((slot, head.epoch()));
-                    found.marked += 1;
+                    self.reach("sweep:forget", slot);
+                    if let Some((dependants, epoch)) = self.function(slot).forget(self, slot) {
+                        direct.lists.extend(Some(dependants).filter(|&list| list != 0));
+                        found.notices.push((slot, epoch));
+                        found.marked += 1;
+                    }
                 }
             }
             Root::Function { id } => {
@@ -217,7 +224,8 @@ impl Graph {
                 return;
             }
             let to = match now.state() {
-                State::Empty | State::Stale => return,
+                // Written as it is: a claim that comes later sees what was done before this invalidation.
+                State::Empty | State::Stale => now,
                 State::Consistent | State::Pending => now.in_state(State::Stale).without(WATCHED),
                 State::Computing | State::Verifying | State::Publishing if fault!("root_skips_flight") => return,
                 State::Computing | State::Verifying | State::Publishing if now.has(DOOMED) => return,
@@ -225,8 +233,10 @@ impl Graph {
             };
             match self.mark_from(slot, now, to, found) {
                 Ok(()) => {
-                    found.marked += 1;
-                    self.note(crate::log::What::Invalidated, slot);
+                    if to != now {
+                        found.marked += 1;
+                        self.note(crate::log::What::Invalidated, slot);
+                    }
                     return;
                 }
                 Err(other) => now = other,
@@ -336,21 +346,28 @@ impl Graph {
         if !fault!("no_fence") {
             fence(Ordering::SeqCst);
         }
-        let mut buffer = [Edge { slot: 0, generation: 0 }; BUFFER];
+        let rows = self.columns.rows();
+        let near = self.columns.bytes() <= NEAR;
+        let mut buffer = [0u64; BUFFER];
         let mut filled = 0;
         for (at, &list) in lists.iter().enumerate() {
-            if let Some(&ahead) = lists.get(at + 16) {
+            if let Some(&ahead) = lists.get(at + AHEAD) {
                 self.edges.prefetch_block(ahead);
             }
             for words in self.edges.blocks(list) {
-                for word in words {
-                    let edge = edge(word);
-                    self.columns.prefetch(edge.slot);
-                    buffer[filled] = edge;
-                    filled += 1;
-                    if filled == BUFFER {
-                        self.mark_edges(&buffer, color, found);
-                        filled = 0;
+                // Relaxed: the chain was taken with Acquire.
+                let words = words.iter().map(|word| word.load(Ordering::Relaxed));
+                if near {
+                    words.for_each(|word| self.mark_edge(&rows, word, color, found));
+                } else {
+                    for word in words {
+                        // SAFETY: [region-stable] a slot in an edge has its row.
+                        prefetch(std::ptr::from_ref(unsafe { rows.at(unpack(word).slot as usize) }));
+                        buffer[filled % BUFFER] = word;
+                        filled += 1;
+                        if filled % BUFFER == 0 {
+                            buffer.iter().for_each(|&word| self.mark_edge(&rows, word, color, found));
+                        }
                     }
                 }
                 if fault!("first_block_only") {
@@ -358,31 +375,38 @@ impl Graph {
                 }
             }
         }
-        self.mark_edges(&buffer[..filled], color, found);
+        buffer[..filled % BUFFER].iter().for_each(|&word| self.mark_edge(&rows, word, color, found));
     }
 
+    /// One edge. Most lead to nodes that are marked already, so the state is looked at before the generation.
     #[inline(always)]
-    fn mark_edges(&self, edges: &[Edge], color: State, found: &mut Found) {
-        for edge in edges {
+    fn mark_edge(&self, rows: &Base<Row>, word: u64, color: State, found: &mut Found) {
+        let edge = unpack(word);
+        // SAFETY: [region-stable] a slot in an edge has its row.
+        let row = unsafe { rows.at(edge.slot as usize) };
+        // Acquire: as `Graph::head`.
+        let head = Head(row.head.load(Ordering::Acquire));
+        if head.is_consistent() || head.is_owned() {
             // Relaxed: an edge whose generation changes right now is checked again by its dependant's registration.
-            let current = generation(self.row(edge.slot).rev.load(Ordering::Relaxed));
+            let current = generation(row.rev.load(Ordering::Relaxed));
             if current == edge.generation || fault!("generation_ignored") {
-                self.mark(edge.slot, color, found);
+                self.mark(edge.slot, head, color, found);
             }
         }
+        // A computing flight finds the mark when it registers; the rest are marked already.
     }
 
-    /// One dependant: the CAS that wins is the visited mark, and the winner owns the node's list.
+    /// One dependant: the mark that wins is the visited mark, and the winner owns the node's list.
     #[inline(always)]
-    fn mark(&self, slot: u32, color: State, found: &mut Found) {
-        let mut now = self.head(slot);
+    fn mark(&self, slot: u32, mut now: Head, color: State, found: &mut Found) {
         loop {
-            let to = match now.state() {
-                State::Consistent => now.in_state(color).without(WATCHED),
+            let to = if now.is_consistent() {
+                now.in_state(color).without(WATCHED)
+            } else if now.is_owned() && !now.has(DOOMED_MAYBE) {
                 // Its owner registered the edge already, or is about to look at what we marked.
-                State::Publishing | State::Verifying if !now.has(DOOMED_MAYBE) => now.with(DOOMED_MAYBE),
-                // A computing flight finds the mark when it registers; the rest are marked already.
-                _ => return,
+                now.with(DOOMED_MAYBE)
+            } else {
+                return;
             };
             match self.mark_from(slot, now, to, found) {
                 Ok(()) => {

@@ -122,10 +122,6 @@ pub(crate) struct Writer {
     len: usize,
 }
 
-/// The table is at its limit.
-#[derive(Debug)]
-pub(crate) struct Overfull;
-
 #[inline(always)]
 fn tag(hash: u64) -> u8 {
     (hash >> 57) as u8
@@ -247,17 +243,19 @@ impl Bucket {
 }
 
 impl Table {
-    /// A table with room for `most` entries.
-    pub(crate) fn new(most: usize) -> (Table, Writer) {
-        let region = Region::<Bucket>::new(most.div_ceil(FULL).next_power_of_two().max(FIRST));
+    /// A table with room for `most` entries, or for as many as the system has memory for; `None` if that is none.
+    pub(crate) fn new(most: usize) -> Option<(Table, Writer)> {
+        let region = Region::<Bucket>::new(most.div_ceil(FULL).next_power_of_two().max(FIRST))?;
         let table = Table { buckets: region.base(), mask: AtomicU64::new(0), moves: AtomicU32::new(0), region };
-        assert!(table.region.grow(FIRST), "no memory for a function's key table");
+        if !table.region.grow(FIRST) {
+            return None;
+        }
         for at in 0..FIRST {
             table.bucket(at * STRIDE).write(&EMPTY, Ordering::Relaxed);
         }
         // Relaxed: the table is published by whoever shares it.
         table.mask.store(((FIRST - 1) * STRIDE) as u64, Ordering::Relaxed);
-        (table, Writer { len: 0 })
+        Some((table, Writer { len: 0 }))
     }
 
     #[inline(always)]
@@ -323,25 +321,20 @@ impl Table {
         }
     }
 
-    /// Adds a slot whose node is complete. `rehash` names the hash of an older slot when the table grows;
-    /// it reads keys and their stored hashes only, never user code. `soon` is told which slots it will be asked for.
-    pub(crate) fn insert(
-        &self,
-        writer: &mut Writer,
-        hash: u64,
-        slot: u32,
-        rehash: impl Fn(u32) -> u64,
-        soon: impl Fn(u32),
-    ) -> Result<(), Overfull> {
+    /// Sees to it that there is room for one more; `false` if the table is at its limit. `rehash` names the hash of an older
+    /// slot when the table grows; it reads keys and their stored hashes only, never user code. `soon` is told which slots it
+    /// will be asked for.
+    pub(crate) fn make_room(&self, writer: &Writer, rehash: impl Fn(u32) -> u64, soon: impl Fn(u32)) -> bool {
         let buckets = self.buckets();
-        // At the limit of the range, or of the system's memory, buckets are filled to the brim.
         let full = if buckets < SMALL { FULL_SMALL } else { FULL };
-        if writer.len >= buckets * full && !self.grow(rehash, soon) && writer.len >= buckets * WIDTH {
-            return Err(Overfull);
-        }
+        // At the limit of the range, or of the system's memory, buckets are filled to the brim.
+        writer.len < buckets * full || self.grow(rehash, soon) || writer.len < buckets * WIDTH
+    }
+
+    /// Adds a slot whose node is complete, after `make_room`.
+    pub(crate) fn insert(&self, writer: &mut Writer, hash: u64, slot: u32) {
         self.place(hash, slot);
         writer.len += 1;
-        Ok(())
     }
 
     /// Into the first bucket with room; there is one.
@@ -374,6 +367,11 @@ impl Table {
         }
         let mask = (old * 2 - 1) * STRIDE;
         let mut wider = vec![EMPTY; old * 2];
+        for (at, plain) in wider[..old].iter_mut().enumerate() {
+            // An entry that becomes free keeps its slot number: a reader between its tag and its slot meets a node that was
+            // here, never slot 0, whose key word could be taken for a key.
+            plain.slots = self.bucket(at * STRIDE).plain().slots;
+        }
         for at in 0..old {
             if at + AHEAD < old {
                 self.bucket((at + AHEAD) * STRIDE).plain().each(&soon);
@@ -477,11 +475,12 @@ mod tests {
 
     #[test]
     fn a_table_agrees_with_a_hash_map_through_inserts_removes_and_growth() {
-        let (table, mut writer) = Table::new(1 << 20);
+        let (table, mut writer) = Table::new(1 << 20).expect("memory");
         let mut model = HashMap::new();
         for step in 0..20_000u32 {
             let slot = step + 1;
-            table.insert(&mut writer, mix(u64::from(slot)), slot, |slot| mix(u64::from(slot)), |_| ()).expect("room");
+            assert!(table.make_room(&writer, |slot| mix(u64::from(slot)), |_| ()));
+            table.insert(&mut writer, mix(u64::from(slot)), slot);
             model.insert(slot, ());
             if step % 3 == 0 {
                 let gone = mix(u64::from(step)) as u32 % slot + 1;
@@ -504,10 +503,13 @@ mod tests {
 
     #[test]
     fn a_table_at_its_limit_fills_to_the_brim_and_then_refuses() {
-        let (table, mut writer) = Table::new(1_000);
-        let room =
-            (1..).take_while(|&slot| table.insert(&mut writer, mix(u64::from(slot)), slot, |slot| mix(u64::from(slot)), |_| ()).is_ok());
-        assert_eq!(room.count(), table.buckets() * WIDTH);
+        let (table, mut writer) = Table::new(1_000).expect("memory");
+        let mut room = 0;
+        while table.make_room(&writer, |slot| mix(u64::from(slot)), |_| ()) {
+            room += 1;
+            table.insert(&mut writer, mix(u64::from(room)), room);
+        }
+        assert_eq!(room as usize, table.buckets() * WIDTH);
         for slot in 1..=(table.buckets() * WIDTH) as u32 {
             assert!(table.find(mix(u64::from(slot)), |seen| (seen == slot).then_some(())).is_some(), "slot {slot}");
         }

@@ -195,3 +195,26 @@ fn a_branch_that_is_no_longer_taken_marks_nothing() {
     assert!(chosen.existing(&()).is_some());
     engine.assert_consistent();
 }
+
+/// Found in review: what a lent context recorded was merged behind the body's own reads, and an older epoch was lost.
+#[test]
+fn two_reads_of_one_source_around_a_change_are_never_stored_as_one() {
+    let engine = Engine::new();
+    let source = engine.source("source", |_: &u8| 1_u64).expect("a free name");
+    let change = std::sync::Mutex::new(Some(source.clone()));
+    let sum = {
+        let source = source.clone();
+        let body = move |cx: &Cx, key: &u8| {
+            let elsewhere = std::thread::scope(|scope| scope.spawn(|| source.get(cx, key).expect("a value")).join().expect("no panic"));
+            if let Some(source) = change.lock().expect("unpoisoned").take() {
+                source.set(key, 5);
+            }
+            elsewhere + source.get(cx, key).expect("a value")
+        };
+        engine.function("sum", body).expect("a free name")
+    };
+    assert_eq!(sum.get(&engine, &0), Ok(6), "the starter's read began before the change");
+    assert!(sum.existing(&0).is_none(), "I5: a value that saw two commits");
+    assert_eq!(sum.get(&engine, &0), Ok(10));
+    engine.assert_consistent();
+}
