@@ -353,6 +353,17 @@ impl Edges {
         self.words.bytes()
     }
 
+    /// Starts loading the second block of a taken list, whose first was asked for before.
+    #[inline(always)]
+    pub(crate) fn prefetch_second(&self, handle: u32) {
+        // SAFETY: [region-stable] a handle names a block.
+        // Relaxed: the chain was taken with Acquire.
+        let next = unsafe { (*self.address(handle)).load(Ordering::Relaxed) >> 32 } as u32;
+        if next != 0 {
+            self.prefetch_block(next);
+        }
+    }
+
     /// Starts loading a block.
     #[inline(always)]
     pub(crate) fn prefetch_block(&self, handle: u32) {

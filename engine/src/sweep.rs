@@ -354,6 +354,9 @@ impl Graph {
             if let Some(&ahead) = lists.get(at + AHEAD) {
                 self.edges.prefetch_block(ahead);
             }
+            if !near && let Some(&ahead) = lists.get(at + AHEAD / 2) {
+                self.edges.prefetch_second(ahead);
+            }
             for words in self.edges.blocks(list) {
                 // Relaxed: the chain was taken with Acquire.
                 let words = words.iter().map(|word| word.load(Ordering::Relaxed));

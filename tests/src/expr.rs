@@ -139,7 +139,7 @@ impl Dialect {
     /// None in practice: at the end of the bytes everything is a constant.
     pub fn expr(self, bytes: &mut Unstructured<'_>, depth: u32) -> arbitrary::Result<Expr> {
         let leaf = depth == 0;
-        let tag = u8::arbitrary(bytes)? % if leaf { 3 } else { 12 };
+        let tag = u8::arbitrary(bytes)? % if leaf { 3 } else { 14 };
         let part = |bytes: &mut Unstructured<'_>| self.expr(bytes, depth - 1).map(Box::new);
         Ok(match tag {
             0 => Expr::Source(u8::arbitrary(bytes)?),
@@ -155,6 +155,11 @@ impl Dialect {
             10 if self != Dialect::Monotone => Expr::Fail(part(bytes)?),
             11 if self == Dialect::Exact => Expr::Untracked(part(bytes)?),
             11 if self == Dialect::Faulty => Expr::Panic(part(bytes)?),
+            // A branch in four bytes: dependencies that change with one set.
+            12 | 13 if self != Dialect::Monotone => {
+                let mut source = || Ok::<_, arbitrary::Error>(Box::new(Expr::Source(u8::arbitrary(bytes)?)));
+                Expr::If(source()?, source()?, source()?)
+            }
             _ => Expr::Sum(part(bytes)?, part(bytes)?),
         })
     }

@@ -37,6 +37,8 @@ pub enum Op {
     Everything,
     /// Forgets a place.
     Remove(u8),
+    /// Reads a node, keeps its handle, forgets it and reads it again: the slot's next tenant is the same key.
+    Reborn(u8),
     /// Collects garbage.
     Collect,
 }
@@ -55,7 +57,7 @@ impl Op {
             // A byte for the kind instead of the derive's four: denser inputs, more operations per input.
             let tag = u8::arbitrary(bytes)?;
             let number = |bytes: &mut Unstructured<'_>| u8::arbitrary(bytes);
-            ops.push(match tag % 24 {
+            ops.push(match tag % 25 {
                 0..=5 => Op::Get(number(bytes)?),
                 6..=9 => Op::Set(number(bytes)?, number(bytes)?),
                 10 => Op::SetSame(number(bytes)?),
@@ -76,6 +78,7 @@ impl Op {
                 21 => Op::InvalidateAll(number(bytes)?),
                 22 if tag > 200 => Op::Everything,
                 22 => Op::Remove(number(bytes)?),
+                23 => Op::Reborn(number(bytes)?),
                 _ => Op::Collect,
             });
         }

@@ -56,6 +56,8 @@ pub struct Rule {
 pub struct Program {
     /// Synchronous functions first, so that asynchronous ones never stand below them.
     pub rules: Vec<Rule>,
+    /// How many of the sources bodies read: with few, one source has many dependants.
+    pub read: usize,
 }
 
 /// Source or node, resolved.
@@ -71,7 +73,7 @@ impl Program {
     /// A program from parts; sync rules are moved in front of async ones.
     pub fn new(mut rules: Vec<Rule>) -> Program {
         rules.sort_by_key(|rule| rule.kind.is_async());
-        Program { rules }
+        Program { rules, read: SOURCES }
     }
 
     /// A program of the dialect from bytes.
@@ -81,7 +83,9 @@ impl Program {
     pub fn from_bytes(dialect: Dialect, bytes: &mut Unstructured<'_>) -> arbitrary::Result<Program> {
         // What meets a fault is not cached, so a faulty program costs what an uncached one does: keep it small.
         let (most, depth) = if dialect == Dialect::Faulty { (2, 2) } else { (5, 3) };
-        let count = 1 + u8::arbitrary(bytes)? as usize % most;
+        let head = u8::arbitrary(bytes)? as usize;
+        // One program in four is as wide as programs are, over two sources.
+        let (count, read) = if head >> 6 == 3 { (most, 2) } else { (1 + head % most, SOURCES) };
         let mut rules = Vec::new();
         for _ in 0..count {
             let shape = u8::arbitrary(bytes)?;
@@ -89,7 +93,7 @@ impl Program {
             let bodies = [dialect.expr(bytes, depth)?, dialect.expr(bytes, depth)?, dialect.expr(bytes, 2)?];
             rules.push(Rule { kind, cut_off: shape & 128 != 0, bodies });
         }
-        Ok(Program::new(rules))
+        Ok(Program { read, ..Program::new(rules) })
     }
 
     /// How many nodes there are.
@@ -110,7 +114,7 @@ impl Program {
     /// What a read in `node`'s body means; `None` if there is no node it could read.
     pub fn resolve(&self, node: usize, read: Read) -> Option<Place> {
         match read {
-            Read::Source(source) => Some(Place::Source(source as usize % SOURCES)),
+            Read::Source(source) => Some(Place::Source(source as usize % self.read)),
             Read::Node(other) => {
                 // All synchronous nodes come first: what a synchronous body may read is what is below it anyway.
                 (node > 0).then(|| Place::Node(other as usize % node))

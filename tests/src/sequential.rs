@@ -176,6 +176,13 @@ impl Run<'_> {
                 let place = self.program.place(*number);
                 assert_eq!(self.world.remove(place), self.oracle.remove(place), "remove says whether there was a node");
             }
+            Op::Reborn(number) => {
+                let node = *number as usize % self.program.nodes();
+                let place = (self.program.nodes() - 1 - node) as u8;
+                for op in [Op::Get(place), Op::Resolve(node as u8), Op::Remove(place), Op::Get(place)] {
+                    self.step(&op);
+                }
+            }
             Op::Collect => {
                 self.world.engine.collect();
                 assert_eq!(self.world.engine.stats().retired, 0, "I31: nothing waits after `collect` without pins");
@@ -316,7 +323,7 @@ pub fn run_faulty(program: &Program, ops: &[Op], parallel: bool) {
             other => {
                 let number = match other {
                     Op::Get(n) | Op::SetSame(n) | Op::ThereAndBack(n) | Op::GetMany(n) | Op::Resolve(n) | Op::Hold(n) => *n,
-                    Op::Watch(n) | Op::Update(n) | Op::Release(n) => *n,
+                    Op::Watch(n) | Op::Update(n) | Op::Release(n) | Op::Reborn(n) => *n,
                     _ => 0,
                 };
                 let node = number as usize % program.nodes();

@@ -6,7 +6,7 @@ use wellspring::Engine;
 use wellspring_tests::concurrent::{self, Act};
 use wellspring_tests::expr::{Dialect, Expr};
 use wellspring_tests::op::Op;
-use wellspring_tests::program::{Kind, Program, Rule};
+use wellspring_tests::program::{Kind, Program, Rule, SOURCES};
 use wellspring_tests::sequential::{run_exact, run_faulty};
 
 fn config(cases: u32) -> Config {
@@ -52,7 +52,9 @@ fn program(dialect: Dialect, most: usize, depth: u32) -> impl Strategy<Value = P
     let kind = prop_oneof![Just(Kind::Word), Just(Kind::Boxed), Just(Kind::Text), Just(Kind::AsyncWord), Just(Kind::AsyncBoxed)];
     let bodies = [expr(dialect, depth), expr(dialect, depth), expr(dialect, depth)];
     let rule = (kind, any::<bool>(), bodies).prop_map(|(kind, cut_off, bodies)| Rule { kind, cut_off, bodies });
-    proptest::collection::vec(rule, 1..=most).prop_map(Program::new)
+    // Few sources: long lists of dependants.
+    let read = prop_oneof![3 => Just(SOURCES), 1 => Just(2)];
+    (proptest::collection::vec(rule, 1..=most), read).prop_map(|(rules, read)| Program { read, ..Program::new(rules) })
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -74,6 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => number().prop_map(Op::InvalidateAll),
         1 => Just(Op::Everything),
         1 => number().prop_map(Op::Remove),
+        1 => number().prop_map(Op::Reborn),
         1 => Just(Op::Collect),
     ]
 }
