@@ -116,13 +116,20 @@ const LINEAR: usize = 16;
 impl Recorded {
     /// Records a read; a second read of one dependency keeps the first epoch, so that a change in between shows.
     pub(crate) fn record(&mut self, dep: Dep) {
+        if !self.add(dep) {
+            self.unstored(dep);
+        }
+    }
+
+    /// `false`: the dependency is recorded already, and stays as it is.
+    fn add(&mut self, dep: Dep) -> bool {
         if let Some(index) = &mut self.index {
             if !index.insert(dep.slot) {
-                return self.unstored(dep);
+                return false;
             }
         } else {
             if self.deps.iter().any(|seen| seen.slot == dep.slot) {
-                return self.unstored(dep);
+                return false;
             }
             if self.deps.len() == LINEAR {
                 let mut index: std::collections::HashSet<_, _> = self.deps.iter().map(|seen| seen.slot).collect();
@@ -131,6 +138,7 @@ impl Recorded {
             }
         }
         self.deps.push(dep);
+        true
     }
 
     /// A repeated read of a value that was never stored poisons the first record of it.
@@ -146,9 +154,10 @@ impl Recorded {
     /// change between them must show.
     pub(crate) fn merge(&mut self, other: &Recorded) {
         for &dep in other.as_slice() {
-            match self.deps.iter_mut().find(|seen| seen.slot == dep.slot) {
-                Some(seen) => seen.epoch = seen.epoch.min(dep.epoch),
-                None => self.record(dep),
+            if !self.add(dep)
+                && let Some(seen) = self.deps.iter_mut().find(|seen| seen.slot == dep.slot)
+            {
+                seen.epoch = seen.epoch.min(dep.epoch);
             }
         }
     }

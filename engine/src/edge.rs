@@ -99,7 +99,7 @@ impl Edges {
     #[inline(always)]
     fn block(&self, handle: u32) -> &[AtomicU64] {
         let base = self.address(handle);
-        // SAFETY: [region-stable] as in `address`; a block never crosses its segment's end and holds at least 4 words.
+        // SAFETY: [region-stable] as in `address`; a block holds at least 4 words.
         unsafe {
             let class = ((*base).load(Ordering::Relaxed) >> 24) as usize & 0xff;
             std::slice::from_raw_parts(base, words(class))

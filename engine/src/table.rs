@@ -83,15 +83,7 @@ impl Homes {
     /// The first `Some` that `look` returns for a slot whose tag matches.
     #[inline(always)]
     pub(crate) fn find<T>(&self, hash: u64, mut look: impl FnMut(u32) -> Option<T>) -> Option<T> {
-        let bucket = self.bucket(hash);
-        let mut found = bucket.matching(tag(hash));
-        while found != 0 {
-            if let Some(hit) = look(bucket.slot(found)) {
-                return Some(hit);
-            }
-            found &= found - 1;
-        }
-        None
+        self.bucket(hash).find(tag(hash), &mut look)
     }
 
     /// More than half a megabyte of buckets.
@@ -220,6 +212,19 @@ impl Bucket {
         unsafe { self.slots.get_unchecked(found.trailing_zeros() as usize) }.load(Ordering::Acquire)
     }
 
+    /// The first `Some` that `look` returns for a slot whose tag matches.
+    #[inline(always)]
+    fn find<T>(&self, tag: u8, look: &mut impl FnMut(u32) -> Option<T>) -> Option<T> {
+        let mut found = self.matching(tag);
+        while found != 0 {
+            if let Some(hit) = look(self.slot(found)) {
+                return Some(hit);
+            }
+            found &= found - 1;
+        }
+        None
+    }
+
     #[inline(always)]
     fn is_overflowed(&self) -> bool {
         // Acquire: one rule for tag words.
@@ -304,12 +309,8 @@ impl Table {
         let mut at = home;
         loop {
             let bucket = self.bucket(at);
-            let mut found = bucket.matching(tag(hash));
-            while found != 0 {
-                if let Some(hit) = look(bucket.slot(found)) {
-                    return Some(hit);
-                }
-                found &= found - 1;
+            if let Some(hit) = bucket.find(tag(hash), look) {
+                return Some(hit);
             }
             if !bucket.is_overflowed() {
                 return None;
