@@ -40,6 +40,7 @@ mod flight;
 mod function;
 mod graph;
 mod handle;
+mod hit;
 mod hook;
 mod key;
 mod log;
