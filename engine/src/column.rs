@@ -2,12 +2,15 @@
 //!
 //! Struct of arrays: hot rows, warm rows, and the owner of each chunk of 64 slots. Nothing of it moves or is freed before the
 //! engine is, which is what lets a read follow a slot number without a pin.
+//!
+//! Three more columns are for those who asked for them: when a node is due, whether it was read since the evicting hand came by,
+//! and what it weighs. They are made usable with the others, and cost memory only where they are written.
 
 use std::ptr;
 
-use crate::node::{Head, Row, State, Warm};
+use crate::node::{Head, Row, State, Times, Warm};
 use crate::region::{Base, Region, prefetch};
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::sync::{Mutex, lock};
 
 /// Slots are given to functions by the chunk, so one owner per chunk tells a slot's function.
@@ -21,6 +24,9 @@ pub(crate) struct Columns {
     rows: Region<Row>,
     warm: Region<Warm>,
     owners: Region<AtomicU32>,
+    times: Region<Times>,
+    stamps: Region<AtomicU8>,
+    weights: Region<AtomicU32>,
     growth: Mutex<Growth>,
 }
 
@@ -41,7 +47,9 @@ impl Columns {
         let none = "the process has no addresses left for an engine";
         let (rows, warm) = (Region::new(slots).expect(none), Region::new(slots).expect(none));
         let owners = Region::new(max_chunks).expect(none);
-        let columns = Columns { rows, warm, owners, growth: Mutex::new(Growth { chunks: 0, max_chunks }) };
+        let (times, stamps, weights) = (Region::new(slots).expect(none), Region::new(slots).expect(none), Region::new(slots).expect(none));
+        let growth = Mutex::new(Growth { chunks: 0, max_chunks });
+        let columns = Columns { rows, warm, owners, times, stamps, weights, growth };
         let reserved = columns.chunk(u32::MAX);
         assert_eq!(reserved, Some(0), "no memory for the first nodes");
         // Relaxed: the columns are published by whoever shares them. Zeroes would say that slot 0 holds the key 0, consistent.
@@ -53,8 +61,15 @@ impl Columns {
     pub(crate) fn chunk(&self, owner: u32) -> Option<u32> {
         let mut growth = lock(&self.growth);
         let next = growth.chunks + 1;
-        let room = next <= growth.max_chunks;
-        if !room || !self.rows.grow(next * CHUNK) || !self.warm.grow(next * CHUNK) || !self.owners.grow(next) {
+        let slots = next * CHUNK;
+        let grown = next <= growth.max_chunks
+            && self.rows.grow(slots)
+            && self.warm.grow(slots)
+            && self.owners.grow(next)
+            && self.times.grow(slots)
+            && self.stamps.grow(slots)
+            && self.weights.grow(slots);
+        if !grown {
             return None;
         }
         let chunk = growth.chunks;
@@ -86,6 +101,30 @@ impl Columns {
     pub(crate) fn warm(&self, slot: u32) -> &Warm {
         // SAFETY: [region-stable] as in `row`.
         unsafe { self.warm.at(slot as usize) }
+    }
+
+    /// When the node is due. Written only for functions with a rule about time, and by delayed invalidations.
+    #[inline(always)]
+    pub(crate) fn times(&self, slot: u32) -> &Times {
+        // SAFETY: [region-stable] as in `row`.
+        unsafe { self.times.at(slot as usize) }
+    }
+
+    /// Where the stamps are, for who touches one on every hit.
+    pub(crate) fn stamps(&self) -> Base<AtomicU8> {
+        self.stamps.base()
+    }
+
+    #[inline(always)]
+    pub(crate) fn stamp(&self, slot: u32) -> &AtomicU8 {
+        // SAFETY: [region-stable] as in `row`.
+        unsafe { self.stamps.at(slot as usize) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn weight(&self, slot: u32) -> &AtomicU32 {
+        // SAFETY: [region-stable] as in `row`.
+        unsafe { self.weights.at(slot as usize) }
     }
 
     /// Whether the slot belongs to a chunk that was ever handed out.

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::cx::{Asker, Cx};
 use crate::deps::{Dep, Recorded, UNSTORED};
+use crate::expire::Term;
 use crate::fault::Fault;
 use crate::flight::{Flight, Joined, Outcome, Running, panic_message};
 use crate::function::{Body, FnData, Lease, Place, flight_key};
@@ -23,6 +24,14 @@ pub(crate) struct Ran<V> {
     pub(crate) ended: Ended,
     /// In the node under the flight's epoch.
     pub(crate) stored: bool,
+}
+
+/// A result on its way into the node.
+struct Prepared<V> {
+    result: Outcoming,
+    term: Option<Term>,
+    /// The last good value, which goes to readers in place of an error.
+    served: Option<V>,
 }
 
 /// A value and the epoch to record for it.
@@ -84,24 +93,14 @@ impl<K: Key, V: Value> FnData<K, V> {
         start: u64,
     ) -> Result<Ran<V>, Fault> {
         let key = flight_key(slot, flight);
-        // User code (`Eq`, `Clone`) runs before the node is owned. A word that nobody compares needs none.
-        let prepared = if !faulted && self.is_inline() && !self.cut_off.compares() {
-            Ok(Some(Outcoming::Changed(to_word(&value))))
+        // User code (`Eq`, `Clone`, rules) runs before the node is owned. A word that nobody compares needs none.
+        let prepared = if !faulted && self.is_plain() {
+            Ok(Some(Prepared { result: Outcoming::Changed(to_word(&value)), term: None, served: None }))
         } else {
-            catch_unwind(AssertUnwindSafe(|| {
-                if faulted {
-                    None
-                } else if self.is_unchanged(graph, slot, flight, &value) {
-                    Some(Outcoming::Equal)
-                } else if self.is_inline() {
-                    Some(Outcoming::Changed(to_word(&value)))
-                } else {
-                    Some(Outcoming::Changed(expose(value.clone())))
-                }
-            }))
+            catch_unwind(AssertUnwindSafe(|| (!faulted).then(|| self.prepare(graph, slot, flight, &value))))
         };
-        let result = match prepared {
-            Ok(Some(result)) => result,
+        let (result, term, value) = match prepared {
+            Ok(Some(Prepared { result, term, served })) => (result, term, served.unwrap_or(value)),
             Ok(None) => {
                 graph.abandon(slot, flight);
                 self.hand_over(graph, key, &value, start, Ended::Hopeless);
@@ -117,7 +116,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             Outcoming::Equal => (true, None),
             Outcoming::Changed(word) => (false, Some(word)),
         };
-        let published = graph.publish(slot, flight, recorded.as_slice(), result, |old| {
+        let published = graph.publish(slot, flight, recorded.as_slice(), result, term, |old| {
             if let Some(retired) = self.retired_value(old) {
                 graph.collector.retire(retired);
             }
@@ -128,6 +127,9 @@ impl<K: Key, V: Value> FnData<K, V> {
                     crate::stats::add(&graph.counters.mine().cut_offs, 1);
                 }
                 graph.note(if equal { What::CutOff } else { What::Computed }, slot);
+                if let Some(term) = term {
+                    graph.arm_term(slot, term);
+                }
                 let unverifiable = recorded.as_slice().iter().any(|dep| dep.epoch == UNSTORED);
                 if waiters {
                     graph.end_flight(
@@ -147,6 +149,25 @@ impl<K: Key, V: Value> FnData<K, V> {
         }
     }
 
+    /// Everything user code has to say about a result, before the node is owned.
+    fn prepare(&self, graph: &Graph, slot: u32, flight: Head, value: &V) -> Prepared<V> {
+        let kind = self.life.errors.as_ref().and_then(|rule| rule.kind(value));
+        let term = self.life.is_limited().then(|| self.life.term(graph, kind));
+        let served = match &self.life.errors {
+            Some(rule) if rule.serve_stale && kind.is_some() => {
+                self.with_old(graph, slot, flight, |old| rule.kind(old).is_none().then(|| old.clone())).flatten()
+            }
+            _ => None,
+        };
+        let equal = served.is_some() || self.is_unchanged(graph, slot, flight, value);
+        let result = match equal {
+            true => Outcoming::Equal,
+            false if self.is_inline() => Outcoming::Changed(to_word(value)),
+            false => Outcoming::Changed(expose(value.clone())),
+        };
+        Prepared { result, term, served }
+    }
+
     /// A result that stays out of the node goes to those who waited from the start.
     fn hand_over(&self, graph: &Graph, key: crate::flight::FlightKey, value: &V, start: u64, ended: Ended) {
         if graph.is_waited_for(key) {
@@ -163,21 +184,24 @@ impl<K: Key, V: Value> FnData<K, V> {
 
     /// Whether the new value equals the old one by the function's rule.
     fn is_unchanged(&self, graph: &Graph, slot: u32, flight: Head, value: &V) -> bool {
+        self.cut_off.compares()
+            && self.with_old(graph, slot, flight, |old| fault!("equal_always") || self.cut_off.same(old, value)).unwrap_or(false)
+    }
+
+    /// Shows the value that a flight is about to replace; `None` if there is none.
+    fn with_old<R>(&self, graph: &Graph, slot: u32, flight: Head, see: impl FnOnce(&V) -> R) -> Option<R> {
         // Relaxed: written by owners of `Publishing` before this flight claimed the node.
-        if !self.cut_off.compares() || graph.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE == 0 {
-            return false;
+        if graph.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE == 0 {
+            return None;
         }
         let _pin = (!self.is_inline()).then(|| graph.collector.section());
         let word = graph.row(slot).value.load(Ordering::Acquire);
         if !graph.head(slot).same_flight(flight) {
-            return false;
-        }
-        if fault!("equal_always") {
-            return true;
+            return None;
         }
         // SAFETY: [pinned-value] the flight still owned the node after the load, so the word was its value; the pin keeps it.
         let old = unsafe { Read::<V>::new(word, self.is_inline()) };
-        self.cut_off.same(&old, value)
+        Some(see(&old))
     }
 
     /// Starts an async body for a node.

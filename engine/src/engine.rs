@@ -3,20 +3,21 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin as StdPin;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::async_handle::AsyncFunction;
 use crate::batch::Batch;
+use crate::clock::{Clock, SystemClock};
 use crate::collector::Collector;
 use crate::column::Columns;
 use crate::cx::{Ask, Asker, Cx, sealed};
+use crate::define::{Define, Options};
 use crate::edge::Edges;
 use crate::fault::RegisterError;
 use crate::flight::Flights;
-use crate::function::{Body, CutOff, FnData, KeyLimit, Traits};
+use crate::function::{Body, FnData, Traits};
 use crate::graph::Graph;
 use crate::handle::{CommitId, Function, Handle, Source};
 use crate::key::{Hashing, Key};
@@ -26,7 +27,8 @@ use crate::stats::{Counters, Stats};
 use crate::sweep::{Root, Sweeper};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, lock};
-use crate::value::{Inline, Value};
+use crate::timer::{Sleep, Timers};
+use crate::value::Value;
 use crate::watch::Watchers;
 
 /// Runs futures for the engine: an executor's `spawn`.
@@ -89,13 +91,19 @@ impl Engine {
 
     /// Options first.
     pub fn builder() -> EngineBuilder {
-        EngineBuilder { sweep_threads: None, threshold: DEFAULT_THRESHOLD, max_nodes: DEFAULT_MAX_NODES, spawner: None, event_log: false }
+        EngineBuilder {
+            sweep_threads: None,
+            threshold: DEFAULT_THRESHOLD,
+            max_nodes: DEFAULT_MAX_NODES,
+            spawner: None,
+            event_log: false,
+            clock: None,
+        }
     }
 
     /// Names a function and its options; finish with [`Define::function`], [`Define::async_function`] or [`Define::source`].
     pub fn define<K: Key, V: Value>(&self, name: impl Into<String>) -> Define<K, V> {
-        let options = Options { cut_off: CutOff::Never, inline: false, key_limit: default_key_limit::<K>() };
-        Define { engine: self.clone(), name: name.into(), options, types: PhantomData }
+        Define::new(self.clone(), name.into())
     }
 
     /// Registers a synchronous function without a cut-off rule. See [`Define`] for options.
@@ -177,6 +185,11 @@ impl Engine {
         CommitId(self.graph.finished_commit())
     }
 
+    /// Completes when the engine's clock has moved on by `delay`: never early, late by at most a millisecond of that clock.
+    pub fn sleep(&self, delay: Duration) -> Sleep {
+        Sleep::new(self.graph.clone(), delay)
+    }
+
     /// Drops retired values whose readers are gone, on this thread, each under `catch_unwind`; how many.
     pub fn collect(&self) -> usize {
         self.graph.collector.collect()
@@ -223,7 +236,7 @@ impl Engine {
         self.graph.log.as_ref().map(EventLog::take).unwrap_or_default()
     }
 
-    fn register<K: Key, V: Value>(
+    pub(crate) fn register<K: Key, V: Value>(
         &self,
         name: String,
         source: bool,
@@ -237,8 +250,14 @@ impl Engine {
         }
         let mut functions = self.graph.functions.write().unwrap_or_else(PoisonError::into_inner);
         let id = u32::try_from(functions.len()).ok().filter(|&id| id < u32::MAX).ok_or(RegisterError::TooManyFunctions)?;
-        let Options { cut_off, inline, key_limit } = options;
-        let traits = Traits { source, cut_off, inline, key_limit };
+        let Options { cut_off, inline, key_limit, life } = options;
+        if source && let Some(option) = life.option() {
+            return Err(RegisterError::NotForSources { name, option });
+        }
+        if life.refresh_ahead.is_some() && self.graph.spawner.is_none() {
+            return Err(RegisterError::NeedsSpawner { name, option: "refresh_ahead" });
+        }
+        let traits = Traits { source, cut_off, inline, key_limit, life };
         let (hashing, rows, most) = (self.graph.hashing.clone(), self.graph.columns.rows(), self.graph.columns.max_nodes());
         let Some(data) = FnData::new(id, name.clone(), traits, hashing, rows, most) else {
             return Err(RegisterError::OutOfMemory { name });
@@ -280,6 +299,7 @@ pub struct EngineBuilder {
     max_nodes: u32,
     spawner: Option<Arc<dyn Spawner>>,
     event_log: bool,
+    clock: Option<Arc<dyn Clock>>,
 }
 
 impl EngineBuilder {
@@ -311,6 +331,12 @@ impl EngineBuilder {
         self
     }
 
+    /// Where the engine gets its time from, in place of the system's monotonic clock: see [`ManualClock`](crate::ManualClock).
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> EngineBuilder {
+        self.clock = Some(clock);
+        self
+    }
+
     /// Keeps an event log (see [`Engine::take_events`]): for tests, unbounded.
     pub fn event_log(mut self) -> EngineBuilder {
         self.event_log = true;
@@ -330,6 +356,7 @@ impl EngineBuilder {
             flights: Flights::new(),
             watchers: Watchers::new(),
             sweeper: Sweeper::new(threads, self.threshold),
+            timers: Timers::new(self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()))),
             commit: AtomicU64::new(0),
             functions: RwLock::new(Vec::new()),
             spawner: self.spawner,
@@ -338,7 +365,9 @@ impl EngineBuilder {
             hooks: crate::hook::Hooks::default(),
             collector: Collector::new(id),
         };
-        Engine { graph: Arc::new(graph), bodies: Arc::new(Bodies::default()) }
+        let graph = Arc::new(graph);
+        graph.timers.attach(&graph);
+        Engine { graph, bodies: Arc::new(Bodies::default()) }
     }
 }
 
@@ -356,119 +385,4 @@ fn next_engine() -> u64 {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     // Relaxed: only uniqueness matters.
     NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-}
-
-struct Options<K, V> {
-    cut_off: CutOff<V>,
-    inline: bool,
-    key_limit: Option<KeyLimit<K>>,
-}
-
-/// `String` and `Vec<u8>` keys may have 1 MiB unless said otherwise: a key that large is a mistake.
-fn default_key_limit<K: Key>() -> Option<KeyLimit<K>> {
-    fn text<K: Key>(key: &K) -> usize {
-        (key as &dyn Any).downcast_ref::<String>().map_or(0, String::len)
-    }
-    fn bytes<K: Key>(key: &K) -> usize {
-        (key as &dyn Any).downcast_ref::<Vec<u8>>().map_or(0, Vec::len)
-    }
-    let id = std::any::TypeId::of::<K>();
-    let measure: fn(&K) -> usize = if id == std::any::TypeId::of::<String>() {
-        text::<K>
-    } else if id == std::any::TypeId::of::<Vec<u8>>() {
-        bytes::<K>
-    } else {
-        return None;
-    };
-    Some(KeyLimit { bytes: 1 << 20, measure })
-}
-
-/// A function being defined: its options, then its body.
-///
-/// ```
-/// # use wellspring::{Cx, Engine};
-/// let engine = Engine::new();
-/// let parity = engine.define("parity").cut_off_eq().function(|_: &Cx, n: &u64| n % 2)?;
-/// assert_eq!(parity.get(&engine, &7)?, 1);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[must_use = "nothing is registered before the body is given"]
-pub struct Define<K, V> {
-    engine: Engine,
-    name: String,
-    options: Options<K, V>,
-    types: PhantomData<fn(K) -> V>,
-}
-
-impl<K, V> std::fmt::Debug for Define<K, V> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Define").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-impl<K: Key, V: Value> Define<K, V> {
-    /// A recomputed value equal (`==`) to the old one changes nothing downstream.
-    pub fn cut_off_eq(mut self) -> Self
-    where
-        V: PartialEq,
-    {
-        self.options.cut_off = CutOff::Eq(|old, new| old == new);
-        self
-    }
-
-    /// A recomputed value that `same` accepts beside the old one changes nothing downstream.
-    pub fn cut_off_by(mut self, same: impl Fn(&V, &V) -> bool + Send + Sync + 'static) -> Self {
-        self.options.cut_off = CutOff::By(Box::new(same));
-        self
-    }
-
-    /// Every recomputed value counts as changed. The default of the closure API.
-    pub fn cut_off_never(mut self) -> Self {
-        self.options.cut_off = CutOff::Never;
-        self
-    }
-
-    /// Keeps values in the node itself: reads take no pin and follow no pointer. Primitives are inline without asking.
-    pub fn inline(mut self) -> Self
-    where
-        V: Inline,
-    {
-        self.options.inline = true;
-        self
-    }
-
-    /// Keys that `measure` finds larger than `bytes` are [`Fault::KeyTooLarge`](crate::Fault::KeyTooLarge).
-    pub fn key_limit(mut self, bytes: usize, measure: fn(&K) -> usize) -> Self {
-        self.options.key_limit = Some(KeyLimit { bytes, measure });
-        self
-    }
-
-    /// Registers a synchronous body.
-    ///
-    /// # Errors
-    /// [`RegisterError::Duplicate`] if the name is taken.
-    pub fn function(self, body: impl Fn(&Cx, &K) -> V + Send + Sync + 'static) -> Result<Function<K, V>, RegisterError> {
-        self.engine.register(self.name, false, self.options, Body::Sync(Box::new(body))).map(Function)
-    }
-
-    /// Registers an asynchronous body.
-    ///
-    /// # Errors
-    /// [`RegisterError::Duplicate`] if the name is taken.
-    pub fn async_function<F: Future<Output = V> + Send + 'static>(
-        self,
-        body: impl Fn(Cx, K) -> F + Send + Sync + 'static,
-    ) -> Result<AsyncFunction<K, V>, RegisterError> {
-        let boxed = Box::new(move |cx: Cx, key: K| Box::pin(body(cx, key)) as crate::function::ValueFuture<V>);
-        self.engine.register(self.name, false, self.options, Body::Async(boxed)).map(AsyncFunction)
-    }
-
-    /// Registers a source: `initial` gives a key's value until it is set.
-    ///
-    /// # Errors
-    /// [`RegisterError::Duplicate`] if the name is taken.
-    pub fn source(self, initial: impl Fn(&K) -> V + Send + Sync + 'static) -> Result<Source<K, V>, RegisterError> {
-        let body = Body::Sync(Box::new(move |_: &Cx, key: &K| initial(key)));
-        self.engine.register(self.name, true, self.options, body).map(|handle| Source(Function(handle)))
-    }
 }

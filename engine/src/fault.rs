@@ -77,6 +77,20 @@ pub enum RegisterError {
         /// The name.
         name: String,
     },
+    /// The option is about values that a body makes; a source's are set.
+    NotForSources {
+        /// The name.
+        name: String,
+        /// The option.
+        option: &'static str,
+    },
+    /// The option needs work in the background.
+    NeedsSpawner {
+        /// The name.
+        name: String,
+        /// The option.
+        option: &'static str,
+    },
     /// The engine holds as many functions as it can number.
     TooManyFunctions,
     /// The system has no memory or no addresses left for the function's key table.
@@ -91,6 +105,12 @@ impl fmt::Display for RegisterError {
         match self {
             RegisterError::Duplicate { name } => {
                 write!(f, "a function named `{name}` is registered already; choose another name (or `service_named` for a second instance)")
+            }
+            RegisterError::NotForSources { name, option } => {
+                write!(f, "`{name}` is a source, whose values are set: `{option}` is for functions")
+            }
+            RegisterError::NeedsSpawner { name, option } => {
+                write!(f, "`{option}` of `{name}` works in the background: give the engine a `spawner`, or leave the option out")
             }
             RegisterError::TooManyFunctions => f.write_str("the engine holds as many functions as it can number"),
             RegisterError::OutOfMemory { name } => {

@@ -7,6 +7,7 @@ use crate::collector::Retired;
 use crate::column::CHUNK;
 use crate::cx::Cx;
 use crate::deps::DepList;
+use crate::expire::Life;
 use crate::fault::Fault;
 use crate::flight::FlightKey;
 use crate::graph::{AnyFunction, Ended, Graph, Refresh};
@@ -109,6 +110,7 @@ pub(crate) struct Traits<K, V> {
     pub(crate) cut_off: CutOff<V>,
     pub(crate) inline: bool,
     pub(crate) key_limit: Option<KeyLimit<K>>,
+    pub(crate) life: Life<V>,
 }
 
 /// A function's part of the graph. What a hit needs is here, the graph's own parts copied, so that it follows one pointer.
@@ -123,6 +125,7 @@ pub(crate) struct FnData<K, V> {
     pub(crate) cut_off: CutOff<V>,
     pub(crate) inline: bool,
     pub(crate) key_limit: Option<KeyLimit<K>>,
+    pub(crate) life: Life<V>,
     body: OnceLock<Weak<Body<K, V>>>,
     pub(crate) computes: Tally,
     /// How many inserts there have ever been: unchanged means that a search made before is still right.
@@ -144,7 +147,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// `None`: no memory for its key table.
     pub(crate) fn new(id: u32, name: String, traits: Traits<K, V>, hashing: Hashing, rows: Base<Row>, most: usize) -> Option<FnData<K, V>> {
         let (table, writer) = Table::new(most)?;
-        let Traits { source, cut_off, inline, key_limit } = traits;
+        let Traits { source, cut_off, inline, key_limit, life } = traits;
         Some(FnData {
             hashing,
             table,
@@ -155,6 +158,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             cut_off,
             inline: inline || is_primitive::<V>(),
             key_limit,
+            life,
             body: OnceLock::new(),
             computes: Tally::new(),
             inserted: AtomicU64::new(0),
@@ -189,6 +193,12 @@ impl<K: Key, V: Value> FnData<K, V> {
     #[inline(always)]
     pub(crate) fn is_inline(&self) -> bool {
         is_primitive::<V>() || self.inline
+    }
+
+    /// Whether a result is a word about which no user code has anything to say.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_inline() && !self.cut_off.compares() && !self.life.is_limited()
     }
 
     /// Whether a hit needs no pin at all: nothing it touches is ever freed before the engine.
@@ -476,6 +486,7 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         graph.edges.next_generation(&graph.row(slot).rev);
         // Before the slot is free: its next tenant's edges are not ours to take.
         let dependants = graph.edges.take(&graph.row(slot).rev);
+        graph.clear_times(slot);
         let collector = &graph.collector;
         self.empty_columns(graph, slot, &mut |retired| collector.retire(retired));
         // A slot out of versions or epochs stays empty for good: a handle must never meet a second tenant under its id.
@@ -520,6 +531,10 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
             computes: self.computes.sum(),
         }
     }
+
+    fn move_stamp(&self, _: &Graph) {}
+
+    fn refresh_ahead(self: Arc<Self>, _: &Arc<Graph>, _: u32, _: u32) {}
 
     fn retired_value(&self, word: u64) -> Option<Retired> {
         if self.is_inline() {

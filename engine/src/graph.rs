@@ -15,6 +15,7 @@ use crate::stats::{Counters, FunctionStats};
 use crate::sweep::Sweeper;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, fault};
+use crate::timer::Timers;
 use crate::watch::Watchers;
 
 /// What one engine is made of. Handles hold it strongly; function bodies are held by `Engine` alone, so that a body which
@@ -28,6 +29,7 @@ pub(crate) struct Graph {
     pub(crate) flights: Flights,
     pub(crate) watchers: Watchers,
     pub(crate) sweeper: Sweeper,
+    pub(crate) timers: Timers,
     /// The last finished commit. A flight notes it at its start and a waiter when it joins.
     pub(crate) commit: AtomicU64,
     pub(crate) functions: RwLock<Vec<Arc<dyn AnyFunction>>>,
@@ -52,6 +54,10 @@ pub(crate) trait AnyFunction: Send + Sync + Any {
     /// Drops every key and value: the graph is going away.
     fn drop_nodes(&self, graph: &Graph);
     fn stats(&self, graph: &Graph) -> FunctionStats;
+    /// A quantum of the function's `keep_at_least` is over.
+    fn move_stamp(&self, graph: &Graph);
+    /// Computes the node's value anew while the old one is served, if it was read since the last time.
+    fn refresh_ahead(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, version: u32);
     /// A value of this function, to be dropped when no pin can see it.
     fn retired_value(&self, word: u64) -> Option<crate::collector::Retired>;
 }

@@ -1,6 +1,7 @@
 //! The typed handle of a synchronous function, and what it shares with the other two kinds.
 
 use std::ops::Deref;
+use std::time::Duration;
 
 use crate::compute::record;
 use crate::computed::Computed;
@@ -185,10 +186,24 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// Makes the key's value stale and everything made from it maybe stale. When this returns, no read that starts later
     /// gets a value made from older sources. A key without a value costs a commit number.
     ///
-    /// Marks only; bodies run when somebody asks.
+    /// Marks only; bodies run when somebody asks. A function with [`debounce`](crate::Define::debounce) does it so much later.
     pub fn invalidate<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> CommitId {
+        if let Some(delay) = self.data.life.debounce {
+            self.invalidate_after(key, delay);
+            return CommitId(self.graph.finished_commit());
+        }
         let root = self.root(key);
         CommitId(self.graph.commit(root.into_iter().collect()))
+    }
+
+    /// [`invalidate`](Handle::invalidate) so much later, by the engine's clock; `false` if the key has no node. Of several such
+    /// wishes the earliest counts, and a later one never postpones it.
+    ///
+    /// A source's key: everything made from it is stale then.
+    pub fn invalidate_after<Q: ?Sized + Lookup<K>>(&self, key: &Q, delay: Duration) -> bool {
+        let Some((slot, _)) = self.data.find_changed(&self.graph, self.hash(key), key) else { return false };
+        self.graph.invalidate_at(slot, self.graph.timers.after(delay).max(1));
+        true
     }
 
     pub(crate) fn root<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Option<Root> {

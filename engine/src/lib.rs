@@ -32,9 +32,11 @@ mod column;
 mod compute;
 mod computed;
 mod cx;
+mod define;
 mod deps;
 mod edge;
 mod engine;
+mod expire;
 mod fault;
 mod flight;
 mod function;
@@ -57,9 +59,11 @@ mod stats;
 mod sweep;
 mod sync;
 mod table;
+mod timer;
 mod value;
 mod verify;
 mod watch;
+mod wheel;
 
 #[doc(hidden)]
 #[path = "private.rs"]
@@ -67,9 +71,12 @@ pub mod __private;
 
 pub use crate::async_handle::{AsyncFunction, GetFuture};
 pub use crate::batch::Batch;
+pub use crate::clock::{Alarm, Clock, ManualClock};
 pub use crate::computed::{Computed, Invalidated};
 pub use crate::cx::{Ask, Asker, Cx};
-pub use crate::engine::{Define, Engine, EngineBuilder, Service, Spawner};
+pub use crate::define::Define;
+pub use crate::engine::{Engine, EngineBuilder, Service, Spawner};
+pub use crate::expire::ErrorKind;
 pub use crate::fault::{Fault, RegisterError};
 pub use crate::function::FunctionId;
 pub use crate::handle::{CommitId, Function, Handle, Source};
@@ -78,6 +85,7 @@ pub use crate::log::{Event, What};
 pub use crate::pin::Pin;
 pub use crate::read::{NodeId, NodeRef};
 pub use crate::stats::{FunctionStats, Stats};
+pub use crate::timer::Sleep;
 pub use crate::value::{Inline, Read, Value};
 #[cfg(feature = "macros")]
 pub use wellspring_macros::{Inline, compute};

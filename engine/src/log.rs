@@ -15,6 +15,12 @@ pub enum What {
     Verified,
     /// It was invalidated by name.
     Invalidated,
+    /// Its time was over.
+    Expired,
+    /// It was replaced while the old value was served.
+    Refreshed,
+    /// Its value was evicted.
+    Evicted,
     /// A sweep marked it.
     Marked,
     /// A source got a value.

@@ -167,6 +167,20 @@ pub(crate) struct Warm {
     pub(crate) flags: AtomicU32,
 }
 
+/// When something about a node is due, in ticks of the engine's clock; 0 is never.
+#[derive(Debug, Default)]
+#[repr(C, align(32))]
+pub(crate) struct Times {
+    /// Its value ends. Written while `Publishing`: it belongs to the generation.
+    pub(crate) expires: AtomicU64,
+    /// Somebody asked for its invalidation then. Belongs to the key, and the earliest wish counts.
+    pub(crate) asked: AtomicU64,
+    /// Its value is to be refreshed, if it is in use. Written with `expires`.
+    pub(crate) refresh: AtomicU64,
+    /// The earliest entry the wheel holds for it. Under the wheel's lock.
+    pub(crate) armed: AtomicU64,
+}
+
 /// The value word holds a value (needed because every bit pattern is a value when it is inline).
 pub(crate) const HAS_VALUE: u32 = 1;
 
@@ -176,6 +190,8 @@ const _: () = {
     assert!(std::mem::size_of::<Warm>() == 16);
 };
 
+// SAFETY: [zeroed] atomics only, and it needs no drop.
+unsafe impl crate::region::Zeroed for Times {}
 // SAFETY: [zeroed] atomics only, and a row needs no drop.
 unsafe impl crate::region::Zeroed for Row {}
 // SAFETY: [zeroed] atomics only (a null pointer is a valid one), and it needs no drop: its owner retires the list.

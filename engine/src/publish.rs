@@ -2,6 +2,7 @@
 
 use crate::deps::{Dep, DepList, UNSTORED};
 use crate::edge::{Edge, generation};
+use crate::expire::Term;
 use crate::graph::Graph;
 use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS};
 use crate::sync::atomic::Ordering;
@@ -37,7 +38,15 @@ pub(crate) enum Standing {
 
 impl Graph {
     /// Publishes a flight's result. `retire` gets the old value word if it is replaced.
-    pub(crate) fn publish(&self, slot: u32, flight: Head, deps: &[Dep], result: Outcoming, retire: impl FnOnce(u64)) -> Published {
+    pub(crate) fn publish(
+        &self,
+        slot: u32,
+        flight: Head,
+        deps: &[Dep],
+        result: Outcoming,
+        term: Option<Term>,
+        retire: impl FnOnce(u64),
+    ) -> Published {
         let Some(mut now) = self.own(slot, flight) else { return Published::Superseded };
         self.reach("publish:owned", slot);
         let standing = self.relink(slot, deps);
@@ -55,6 +64,9 @@ impl Graph {
             if had {
                 retire(old);
             }
+        }
+        if let Some(term) = term {
+            self.set_term(slot, term);
         }
         loop {
             let state = if now.has(DOOMED) && !fault!("missed_doom") || standing == Standing::Changed {

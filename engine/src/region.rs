@@ -10,7 +10,7 @@
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use crate::sync::atomic::{AtomicU32, AtomicU64};
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// Types for which memory full of zeroes is a valid value.
 ///
@@ -22,6 +22,8 @@ pub(crate) unsafe trait Zeroed: Default + Send + Sync {}
 unsafe impl Zeroed for AtomicU64 {}
 // SAFETY: [zeroed] as above.
 unsafe impl Zeroed for AtomicU32 {}
+// SAFETY: [zeroed] as above.
+unsafe impl Zeroed for AtomicU8 {}
 
 /// A growing array whose items never move.
 pub(crate) struct Region<T> {

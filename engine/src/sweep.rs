@@ -19,6 +19,8 @@ pub(crate) enum Root {
     Stale { slot: u32, version: u32 },
     /// A source gets this value word. The old one goes to the collector.
     Set { slot: u32, version: u32, word: u64 },
+    /// The node's value ends if it was to end by the tick `now`.
+    Expired { slot: u32, version: u32, now: u64 },
     /// The node is forgotten.
     Forget { slot: u32, version: u32 },
     /// Every node of the function with this number.
@@ -62,12 +64,12 @@ type Notice = (u32, u32);
 
 /// What one level found: the lists of the nodes it marked.
 #[derive(Default)]
-struct Found {
+pub(crate) struct Found {
     lists: Vec<u32>,
     notices: Vec<Notice>,
     /// Flights on sources that a set put an end to.
     ended: Vec<crate::flight::FlightKey>,
-    marked: u64,
+    pub(crate) marked: u64,
 }
 
 /// Whom to wake once the sweep is over.
@@ -181,6 +183,7 @@ impl Graph {
                 }
             }
             Root::Set { slot, version, word } => self.touch(slot, version, Some(word), direct),
+            Root::Expired { slot, version, now } => self.mark_expired(slot, version, now, found),
             Root::Forget { slot, version } => {
                 let head = self.head(slot);
                 if head.is_live() && head.version() == version {
@@ -250,7 +253,7 @@ impl Graph {
     /// a consistent head is changed only under it (other marks, a watcher's flag) or by the sweeper before its levels (a source
     /// that is set, a node that is forgotten). Readers claim other states only.
     #[inline(always)]
-    fn mark_from(&self, slot: u32, from: Head, to: Head, found: &mut Found) -> Result<(), Head> {
+    pub(crate) fn mark_from(&self, slot: u32, from: Head, to: Head, found: &mut Found) -> Result<(), Head> {
         if !from.is_consistent() {
             return self.swing(slot, from, to);
         }

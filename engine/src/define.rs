@@ -1,0 +1,209 @@
+//! A function being defined: its options, then its body.
+
+use std::any::Any;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use crate::async_handle::AsyncFunction;
+use crate::cx::Cx;
+use crate::engine::Engine;
+use crate::expire::{ErrorKind, ErrorRule, Life};
+use crate::fault::RegisterError;
+use crate::function::{Body, CutOff, KeyLimit};
+use crate::handle::{Function, Source};
+use crate::key::Key;
+use crate::value::{Inline, Value};
+
+/// What a function is registered with.
+pub(crate) struct Options<K, V> {
+    pub(crate) cut_off: CutOff<V>,
+    pub(crate) inline: bool,
+    pub(crate) key_limit: Option<KeyLimit<K>>,
+    pub(crate) life: Life<V>,
+}
+
+/// `String` and `Vec<u8>` keys may have 1 MiB unless said otherwise: a key that large is a mistake.
+fn default_key_limit<K: Key>() -> Option<KeyLimit<K>> {
+    fn text<K: Key>(key: &K) -> usize {
+        (key as &dyn Any).downcast_ref::<String>().map_or(0, String::len)
+    }
+    fn bytes<K: Key>(key: &K) -> usize {
+        (key as &dyn Any).downcast_ref::<Vec<u8>>().map_or(0, Vec::len)
+    }
+    let id = std::any::TypeId::of::<K>();
+    let measure: fn(&K) -> usize = if id == std::any::TypeId::of::<String>() {
+        text::<K>
+    } else if id == std::any::TypeId::of::<Vec<u8>>() {
+        bytes::<K>
+    } else {
+        return None;
+    };
+    Some(KeyLimit { bytes: 1 << 20, measure })
+}
+
+/// A function being defined: its options, then its body.
+///
+/// ```
+/// # use wellspring::{Cx, Engine};
+/// let engine = Engine::new();
+/// let parity = engine.define("parity").cut_off_eq().function(|_: &Cx, n: &u64| n % 2)?;
+/// assert_eq!(parity.get(&engine, &7)?, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "nothing is registered before the body is given"]
+pub struct Define<K, V> {
+    engine: Engine,
+    name: String,
+    options: Options<K, V>,
+    types: PhantomData<fn(K) -> V>,
+}
+
+impl<K, V> std::fmt::Debug for Define<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Define").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<K: Key, V: Value> Define<K, V> {
+    pub(crate) fn new(engine: Engine, name: String) -> Define<K, V> {
+        let options = Options { cut_off: CutOff::Never, inline: false, key_limit: default_key_limit::<K>(), life: Life::default() };
+        Define { engine, name, options, types: PhantomData }
+    }
+
+    /// A recomputed value equal (`==`) to the old one changes nothing downstream.
+    pub fn cut_off_eq(mut self) -> Self
+    where
+        V: PartialEq,
+    {
+        self.options.cut_off = CutOff::Eq(|old, new| old == new);
+        self
+    }
+
+    /// A recomputed value that `same` accepts beside the old one changes nothing downstream.
+    pub fn cut_off_by(mut self, same: impl Fn(&V, &V) -> bool + Send + Sync + 'static) -> Self {
+        self.options.cut_off = CutOff::By(Box::new(same));
+        self
+    }
+
+    /// Every recomputed value counts as changed. The default of the closure API.
+    pub fn cut_off_never(mut self) -> Self {
+        self.options.cut_off = CutOff::Never;
+        self
+    }
+
+    /// Keeps values in the node itself: reads take no pin and follow no pointer. Primitives are inline without asking.
+    pub fn inline(mut self) -> Self
+    where
+        V: Inline,
+    {
+        self.options.inline = true;
+        self
+    }
+
+    /// Keys that `measure` finds larger than `bytes` are [`Fault::KeyTooLarge`](crate::Fault::KeyTooLarge).
+    pub fn key_limit(mut self, bytes: usize, measure: fn(&K) -> usize) -> Self {
+        self.options.key_limit = Some(KeyLimit { bytes, measure });
+        self
+    }
+
+    /// A value is stale this long after it was stored, whether it was used or not.
+    pub fn expire_after(mut self, span: Duration) -> Self {
+        self.options.life.expire_after = Some(span);
+        self
+    }
+
+    /// So long before it would expire, a value that was read since it was stored is computed anew while the old one is still served.
+    /// Needs [`expire_after`](Define::expire_after) and the engine's [`Spawner`](crate::Spawner).
+    pub fn refresh_ahead(mut self, span: Duration) -> Self {
+        self.options.life.refresh_ahead = Some(span);
+        self
+    }
+
+    /// An invalidation of a key takes effect so much later; more of them meanwhile are the same one.
+    ///
+    /// For keys whose changes come in bursts. Nothing is promised to readers until then: the value is served as if nothing had
+    /// happened. Marks that come from dependencies are not delayed, and neither is [`invalidate_all`](crate::Handle::invalidate_all).
+    pub fn debounce(mut self, delay: Duration) -> Self {
+        self.options.life.debounce = Some(delay);
+        self
+    }
+
+    /// Values that are errors, and how soon they are tried again: [`Define::retry_errors`] for values that are no `Result`.
+    pub fn classify(mut self, kind: impl Fn(&V) -> Option<ErrorKind> + Send + Sync + 'static) -> Self {
+        self.options.life.errors = Some(ErrorRule::new(Box::new(kind)));
+        self
+    }
+
+    /// How long errors are kept: transient ones 1 s and others 30 s unless said here. After [`classify`](Define::classify) or
+    /// [`retry_errors`](Define::retry_errors).
+    pub fn error_delays(mut self, transient: Duration, non_transient: Duration) -> Self {
+        if let Some(rule) = &mut self.options.life.errors {
+            (rule.transient, rule.non_transient) = (transient, non_transient);
+        }
+        self
+    }
+
+    /// While a body ends in errors, readers get the last value that was none, which is tried again as soon as the error would be. After
+    /// [`classify`](Define::classify) or [`retry_errors`](Define::retry_errors).
+    pub fn serve_stale_on_error(mut self) -> Self {
+        if let Some(rule) = &mut self.options.life.errors {
+            rule.serve_stale = true;
+        }
+        self
+    }
+
+    /// Registers a synchronous body.
+    ///
+    /// # Errors
+    /// [`RegisterError::Duplicate`] if the name is taken.
+    pub fn function(self, body: impl Fn(&Cx, &K) -> V + Send + Sync + 'static) -> Result<Function<K, V>, RegisterError> {
+        self.engine.register(self.name, false, self.options, Body::Sync(Box::new(body))).map(Function)
+    }
+
+    /// Registers an asynchronous body.
+    ///
+    /// # Errors
+    /// [`RegisterError::Duplicate`] if the name is taken.
+    pub fn async_function<F: Future<Output = V> + Send + 'static>(
+        self,
+        body: impl Fn(Cx, K) -> F + Send + Sync + 'static,
+    ) -> Result<AsyncFunction<K, V>, RegisterError> {
+        let boxed = Box::new(move |cx: Cx, key: K| Box::pin(body(cx, key)) as crate::function::ValueFuture<V>);
+        self.engine.register(self.name, false, self.options, Body::Async(boxed)).map(AsyncFunction)
+    }
+
+    /// Registers a source: `initial` gives a key's value until it is set.
+    ///
+    /// # Errors
+    /// [`RegisterError::Duplicate`] if the name is taken.
+    pub fn source(self, initial: impl Fn(&K) -> V + Send + Sync + 'static) -> Result<Source<K, V>, RegisterError> {
+        let body = Body::Sync(Box::new(move |_: &Cx, key: &K| initial(key)));
+        self.engine.register(self.name, true, self.options, body).map(|handle| Source(Function(handle)))
+    }
+}
+
+impl<K: Key, T, E> Define<K, Result<T, E>>
+where
+    Result<T, E>: Value,
+{
+    /// An `Err` is kept for a while only, by its kind, then the next read tries again: one flight, however many ask.
+    ///
+    /// ```
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use wellspring::{Cx, Engine, ErrorKind, ManualClock};
+    /// # let clock = Arc::new(ManualClock::new());
+    /// # let engine = Engine::builder().clock(clock.clone()).build();
+    /// let parsed = engine
+    ///     .define("parsed")
+    ///     .retry_errors(|_: &std::num::ParseIntError| ErrorKind::NonTransient)
+    ///     .function(|_: &Cx, text: &String| text.parse::<u64>())?;
+    /// assert!(parsed.get(&engine, "x")?.is_err());
+    /// clock.advance(Duration::from_secs(30));
+    /// assert!(parsed.existing("x").is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn retry_errors(self, kind: impl Fn(&E) -> ErrorKind + Send + Sync + 'static) -> Self {
+        self.classify(move |value| value.as_ref().err().map(&kind))
+    }
+}
