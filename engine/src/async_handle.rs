@@ -73,6 +73,12 @@ impl<V> Future for GetFuture<V> {
     }
 }
 
+impl<V> GetFuture<V> {
+    pub(crate) fn cold(read: impl Future<Output = Result<V, Fault>> + Send + 'static) -> GetFuture<V> {
+        GetFuture(Reading::Cold(Box::pin(read)))
+    }
+}
+
 impl<V> std::fmt::Debug for GetFuture<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match &self.0 {
@@ -107,18 +113,17 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
         match self.prepare(asker) {
             Ok(cx) => {
                 let (handle, key) = (self.0.clone(), key.to_key());
-                GetFuture(Reading::Cold(Box::pin(async move {
+                GetFuture::cold(async move {
                     let (slot, _, got) = handle.obtain_async(cx.as_ref(), &key).await?;
-                    let graph = handle.graph.id;
-                    record(Asker { graph, cx: cx.as_ref(), held: false }, slot, got)
-                })))
+                    record(handle.owned_asker(cx.as_ref()), slot, got)
+                })
             }
             Err(fault) => GetFuture(Reading::Ready(Some(Err(fault)))),
         }
     }
 
     /// An owned asker for a read that goes on after this call.
-    fn prepare(&self, asker: Asker<'_>) -> Result<Option<Cx>, Fault> {
+    pub(crate) fn prepare(&self, asker: Asker<'_>) -> Result<Option<Cx>, Fault> {
         self.admit(asker)?;
         self.count_miss();
         match asker.cx {
@@ -134,12 +139,12 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
     pub fn computed<Q: ?Sized + Lookup<K>>(&self, by: impl Ask, key: &Q) -> GetFuture<Computed<V>> {
         let prepared = self.prepare(by.asker());
         let (handle, key) = (self.0.clone(), key.to_key());
-        GetFuture(Reading::Cold(Box::pin(async move {
+        GetFuture::cold(async move {
             let cx = prepared?;
             let (slot, version, (value, epoch)) = handle.obtain_async(cx.as_ref(), &key).await?;
-            Asker { graph: handle.graph.id, cx: cx.as_ref(), held: false }.record(Dep { slot, epoch })?;
+            handle.owned_asker(cx.as_ref()).record(Dep { slot, epoch })?;
             Ok(handle.generation(slot, version, epoch, value, key))
-        })))
+        })
     }
 
     /// [`get`](AsyncFunction::get) for threads: blocks this one until the value is there, driving the body meanwhile.
@@ -159,8 +164,13 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
 }
 
 impl<K: Key, V: Value> Handle<K, V> {
-    async fn obtain_async(&self, cx: Option<&Cx>, key: &K) -> Result<(u32, u32, (V, u32)), Fault> {
-        let asker = |fault| Asker { graph: self.graph.id, cx, held: false }.fault(fault);
+    /// The asker of a read that goes on after its call.
+    pub(crate) fn owned_asker<'a>(&self, cx: Option<&'a Cx>) -> Asker<'a> {
+        Asker { graph: self.graph.id, cx, held: false }
+    }
+
+    pub(crate) async fn obtain_async(&self, cx: Option<&Cx>, key: &K) -> Result<(u32, u32, (V, u32)), Fault> {
+        let asker = |fault| self.owned_asker(cx).fault(fault);
         loop {
             let (slot, version) = self.data.find_or_insert(&self.graph, self.hash(key), key).map_err(asker)?;
             match self.data.obtain_async(&self.graph, slot, version, cx).await {

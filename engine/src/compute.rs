@@ -322,7 +322,7 @@ impl<K: Key, V: Value> FnData<K, V> {
 
     /// `obtain` for an asynchronous function: waits without blocking.
     pub(crate) async fn obtain_async(&self, graph: &Arc<Graph>, slot: u32, version: u32, cx: Option<&Cx>) -> Result<Got<V>, Miss> {
-        let blocked = |cx: Option<&Cx>| cx.map(|cx| cx.state().flight).into_iter().collect::<Vec<_>>();
+        let blocked = |cx: Option<&Cx>| cx.and_then(|cx| cx.state().blocked()).into_iter().collect::<Vec<_>>();
         let mut settle = Settle::new(slot, version);
         loop {
             let (at, head, joined) = match settle.next(graph) {

@@ -43,6 +43,9 @@ pub(crate) struct CxState {
 // itself; the rest is `Sync`.
 unsafe impl Sync for CxState {}
 
+/// The flight of a context that belongs to none: slot 0 is nobody's.
+const NO_FLIGHT: FlightKey = (0, 0);
+
 /// No thread's number. A checker's threads share one, so there every context is at home nowhere.
 const NOWHERE: usize = usize::MAX;
 
@@ -66,6 +69,16 @@ impl Cx {
     pub(crate) fn inline(graph: u64, flight: FlightKey, held: bool) -> Cx {
         let home = if cfg!(any(loom, shuttle)) { NOWHERE } else { crate::sync::thread_number() };
         Cx(Repr::Inline(CxState { home, ..CxState::new(graph, flight, true, held, None) }))
+    }
+
+    /// A context of no function's, which records for whoever asks from outside.
+    pub(crate) fn outside(graph: u64, held: bool) -> Cx {
+        Cx::inline(graph, NO_FLIGHT, held)
+    }
+
+    /// [`outside`](Cx::outside) for asynchronous reads.
+    pub(crate) fn outside_shared(graph: u64) -> Cx {
+        Cx::shared(graph, NO_FLIGHT)
     }
 
     pub(crate) fn shared(graph: u64, flight: FlightKey) -> Cx {
@@ -151,6 +164,11 @@ impl Clone for Cx {
 }
 
 impl CxState {
+    /// The flight that a wait of this context blocks.
+    pub(crate) fn blocked(&self) -> Option<FlightKey> {
+        Some(self.flight).filter(|&flight| flight != NO_FLIGHT)
+    }
+
     /// Whether reads may still be made.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         // Relaxed: the flag is re-checked under the lock when a dependency is recorded.

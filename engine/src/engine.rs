@@ -84,6 +84,10 @@ impl Ask for Engine {
 }
 
 impl Engine {
+    pub(crate) fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
     /// An engine with the defaults of [`EngineBuilder`].
     pub fn new() -> Engine {
         Engine::builder().build()

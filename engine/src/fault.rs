@@ -36,6 +36,20 @@ pub enum Fault {
         /// The id.
         id: crate::NodeId,
     },
+    /// A read with a promise was given up: commits overtook the value at each try.
+    Contended {
+        /// The function.
+        function: String,
+        /// How often it was computed or verified.
+        tries: u32,
+    },
+    /// The engine has not given out this commit number.
+    UnknownCommit {
+        /// The number asked for.
+        asked: crate::CommitId,
+        /// The last one given out.
+        last: crate::CommitId,
+    },
     /// The engine that owns the function was dropped.
     Gone,
     /// The read went through a context whose computation has ended: keep reads inside the function's own future.
@@ -57,6 +71,16 @@ impl fmt::Display for Fault {
             }
             Fault::UnknownNode { function, id } => {
                 write!(f, "`{function}` has no node {id:?}: it was never its own, or its key was removed; look the key up again")
+            }
+            Fault::Contended { function, tries } => {
+                write!(f, "`{function}` was overtaken by commits at each of {tries} tries; use `get`, or change its sources less often")
+            }
+            Fault::UnknownCommit { asked, last } => {
+                write!(
+                    f,
+                    "commit {} is not this engine's: its last is {}; use a number that a commit of this engine returned",
+                    asked.0, last.0
+                )
             }
             Fault::Gone => f.write_str("the engine was dropped; keep an `Engine` handle while its functions are in use"),
             Fault::Escaped => f.write_str("a context was used after its computation ended; read inside the function's own body"),

@@ -74,6 +74,12 @@ impl Head {
         self.0 & STATE_MASK == State::Consistent as u64
     }
 
+    /// Nothing above it has changed: `Consistent`, or that with its value evicted.
+    #[inline(always)]
+    pub(crate) fn is_settled(self) -> bool {
+        self.is_consistent()
+    }
+
     /// `Verifying` or `Publishing`: somebody is about to make the node consistent.
     #[inline(always)]
     pub(crate) fn is_owned(self) -> bool {

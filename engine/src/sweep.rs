@@ -32,8 +32,10 @@ pub(crate) enum Root {
 pub(crate) type Roots = SmallVec<[Root; 2]>;
 
 pub(crate) struct Sweeper {
-    queue: Mutex<Queue>,
-    done: Condvar,
+    pub(crate) queue: Mutex<Queue>,
+    pub(crate) done: Condvar,
+    /// Odd while a sweep is open. Written by the sweeper alone.
+    pub(crate) phase: AtomicU64,
     workers: Workers,
     pub(crate) threshold: usize,
     pub(crate) sweeps: AtomicU64,
@@ -41,13 +43,13 @@ pub(crate) struct Sweeper {
 }
 
 #[derive(Default)]
-struct Queue {
+pub(crate) struct Queue {
     waiting: Vec<Roots>,
-    sweeping: bool,
+    pub(crate) sweeping: bool,
     /// Commit number of the last request queued; requests finish in this order.
-    tickets: u64,
-    finished: u64,
-    asleep: usize,
+    pub(crate) tickets: u64,
+    pub(crate) finished: u64,
+    pub(crate) asleep: usize,
 }
 
 /// Edges between a row's prefetch and its mark.
@@ -83,6 +85,7 @@ impl Sweeper {
         Sweeper {
             queue: Mutex::new(Queue::default()),
             done: Condvar::new(),
+            phase: AtomicU64::new(0),
             workers: Workers::new(threads),
             threshold,
             sweeps: AtomicU64::new(0),
@@ -117,7 +120,7 @@ impl Graph {
             let requests = std::mem::take(&mut queue.waiting);
             drop(queue);
             let count = requests.len() as u64;
-            let told = self.sweep(requests);
+            let told = self.while_open(|| self.sweep(requests));
             // Release: whoever sees the number sees the marks. Only the one sweeper writes it.
             self.commit.fetch_add(count, Ordering::Release);
             queue = lock(&sweeper.queue);
@@ -134,6 +137,19 @@ impl Graph {
         }
         self.collector.reap();
         ticket
+    }
+
+    /// Runs the sweep with the phase odd.
+    fn while_open<T>(&self, sweep: impl FnOnce() -> T) -> T {
+        let phase = &self.sweeper.phase;
+        // Relaxed (load): the sweeper's own. Release: not needed by what follows (every mark is a Release store or a CAS, and so
+        // carries the odd phase with it), but kept as the rule for this word.
+        let quiet = phase.load(Ordering::Relaxed);
+        phase.store(quiet + 1, Ordering::Release);
+        let result = sweep();
+        // Release: the marks before the end of the sweep.
+        phase.store(quiet + 2, Ordering::Release);
+        result
     }
 
     fn sweep(self: &Arc<Graph>, requests: Vec<Roots>) -> Told {

@@ -258,20 +258,6 @@ fn a_sleeper_on_the_systems_clock_wakes_no_earlier_than_it_said() {
     let (function, _) = counting(engine.define("f").expire_after(20 * MS));
     let woken = engine.sleep(30 * MS);
     function.get(&engine, &1).expect("a value");
-    pollster(woken);
+    wellspring_tests::waking::block_on(woken);
     assert!(function.existing(&1).is_none(), "its entry came before the sleeper's");
-}
-
-fn pollster(future: impl Future<Output = ()>) {
-    struct Thread(std::thread::Thread);
-    impl std::task::Wake for Thread {
-        fn wake(self: Arc<Thread>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Arc::new(Thread(std::thread::current())).into();
-    let mut future = std::pin::pin!(future);
-    while future.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending() {
-        std::thread::park();
-    }
 }
