@@ -66,7 +66,7 @@ impl Graph {
                 wrong.push(format!("I16: {} changed at epoch {changed}, later than its own", named(slot)));
             }
             let list = self.edges.list(&self.row(slot).rev);
-            if !head.is_consistent() && !list.is_empty() {
+            if !head.is_settled() && !list.is_empty() {
                 wrong.push(format!("I11: {} is marked but has {} reverse edges", named(slot), list.len()));
             }
             for edge in &list {
@@ -84,9 +84,10 @@ impl Graph {
             if deps.iter().map(|dep| dep.slot).collect::<HashSet<_>>().len() != deps.len() {
                 wrong.push(format!("I14: {} has a dependency twice", named(slot)));
             }
-            if head.is_consistent() {
-                if self.warm(slot).flags.load(Ordering::Acquire) & HAS_VALUE == 0 {
-                    wrong.push(format!("{} is consistent without a value", named(slot)));
+            if head.is_settled() {
+                let has_value = self.warm(slot).flags.load(Ordering::Acquire) & HAS_VALUE != 0;
+                if has_value != head.is_consistent() {
+                    wrong.push(format!("{} {} a value", named(slot), if has_value { "has" } else { "is without" }));
                 }
                 self.audit_deps(slot, &deps, &linked, &mut wrong);
             }
@@ -117,7 +118,7 @@ impl Graph {
     fn audit_deps(&self, slot: u32, deps: &[Dep], linked: &HashMap<(u32, u32), usize>, wrong: &mut Vec<String>) {
         for dep in deps {
             let head = self.head(dep.slot);
-            if !head.is_consistent() || head.epoch() != dep.epoch {
+            if !head.is_settled() || head.epoch() != dep.epoch {
                 wrong.push(format!(
                     "I8: node {slot} is consistent, but its dependency {} is {head:?} (read at epoch {})",
                     dep.slot, dep.epoch

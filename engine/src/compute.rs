@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::cx::{Asker, Cx};
 use crate::deps::{Dep, Recorded, UNSTORED};
+use crate::evict::Bounds;
 use crate::expire::Term;
 use crate::fault::Fault;
 use crate::flight::{Flight, Joined, Outcome, Running, panic_message};
@@ -27,9 +28,10 @@ pub(crate) struct Ran<V> {
 }
 
 /// A result on its way into the node.
-struct Prepared<V> {
-    result: Outcoming,
-    term: Option<Term>,
+pub(crate) struct Prepared<V> {
+    pub(crate) result: Outcoming,
+    pub(crate) term: Option<Term>,
+    pub(crate) weight: Option<u32>,
     /// The last good value, which goes to readers in place of an error.
     served: Option<V>,
 }
@@ -84,7 +86,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     #[allow(clippy::too_many_arguments, reason = "the flight's whole state, once")]
     fn store(
         &self,
-        graph: &Graph,
+        graph: &Arc<Graph>,
         slot: u32,
         flight: Head,
         faulted: bool,
@@ -95,12 +97,12 @@ impl<K: Key, V: Value> FnData<K, V> {
         let key = flight_key(slot, flight);
         // User code (`Eq`, `Clone`, rules) runs before the node is owned. A word that nobody compares needs none.
         let prepared = if !faulted && self.is_plain() {
-            Ok(Some(Prepared { result: Outcoming::Changed(to_word(&value)), term: None, served: None }))
+            Ok(Some(Prepared { result: Outcoming::Changed(to_word(&value)), term: None, weight: None, served: None }))
         } else {
             catch_unwind(AssertUnwindSafe(|| (!faulted).then(|| self.prepare(graph, slot, flight, &value))))
         };
-        let (result, term, value) = match prepared {
-            Ok(Some(Prepared { result, term, served })) => (result, term, served.unwrap_or(value)),
+        let (result, term, weight, value) = match prepared {
+            Ok(Some(Prepared { result, term, weight, served })) => (result, term, weight, served.unwrap_or(value)),
             Ok(None) => {
                 graph.abandon(slot, flight);
                 self.hand_over(graph, key, &value, start, Ended::Hopeless);
@@ -116,9 +118,15 @@ impl<K: Key, V: Value> FnData<K, V> {
             Outcoming::Equal => (true, None),
             Outcoming::Changed(word) => (false, Some(word)),
         };
-        let published = graph.publish(slot, flight, recorded.as_slice(), result, term, |old| {
-            if let Some(retired) = self.retired_value(old) {
+        let published = graph.publish(slot, flight, recorded.as_slice(), result, |old| {
+            if let Some(retired) = old.and_then(|old| self.retired_value(old)) {
                 graph.collector.retire(retired);
+            }
+            if let Some(term) = term {
+                graph.set_term(slot, term);
+            }
+            if let (Some(bounds), Some(weight)) = (&self.bounds, weight) {
+                bounds.set_weight(graph, slot, weight);
             }
         });
         match published {
@@ -129,6 +137,9 @@ impl<K: Key, V: Value> FnData<K, V> {
                 graph.note(if equal { What::CutOff } else { What::Computed }, slot);
                 if let Some(term) = term {
                     graph.arm_term(slot, term);
+                }
+                if let Some(bounds) = &self.bounds {
+                    bounds.keep_within(graph);
                 }
                 let unverifiable = recorded.as_slice().iter().any(|dep| dep.epoch == UNSTORED);
                 if waiters {
@@ -150,7 +161,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     }
 
     /// Everything user code has to say about a result, before the node is owned.
-    fn prepare(&self, graph: &Graph, slot: u32, flight: Head, value: &V) -> Prepared<V> {
+    pub(crate) fn prepare(&self, graph: &Graph, slot: u32, flight: Head, value: &V) -> Prepared<V> {
         let kind = self.life.errors.as_ref().and_then(|rule| rule.kind(value));
         let term = self.life.is_limited().then(|| self.life.term(graph, kind));
         let served = match &self.life.errors {
@@ -165,7 +176,11 @@ impl<K: Key, V: Value> FnData<K, V> {
             false if self.is_inline() => Outcoming::Changed(to_word(value)),
             false => Outcoming::Changed(expose(value.clone())),
         };
-        Prepared { result, term, served }
+        let key = || self.key(graph, slot, flight.version());
+        // A value that stays keeps its weight.
+        let weigh = |bounds: &Bounds<K, V>| bounds.weight_of(key, value, self.is_inline());
+        let weight = if equal { None } else { self.bounds.as_ref().map(weigh) };
+        Prepared { result, term, weight, served }
     }
 
     /// A result that stays out of the node goes to those who waited from the start.
@@ -274,6 +289,7 @@ impl<K: Key, V: Value> FnData<K, V> {
                         return Ok((value, head.epoch()));
                     }
                 }
+                Next::Unsettle(at, head) => unsettle(graph, at, head),
                 Next::Run(at, head) if head.epoch() >= LAST_EPOCH => forget_worn(graph, at, head),
                 Next::Run(at, head) if at == slot => {
                     let Some(body) = self.body(held) else { return Err(Fault::Gone.into()) };
@@ -334,6 +350,10 @@ impl<K: Key, V: Value> FnData<K, V> {
                     }
                     continue;
                 }
+                Next::Unsettle(at, head) => {
+                    unsettle(graph, at, head);
+                    continue;
+                }
                 Next::Run(at, head) if head.epoch() >= LAST_EPOCH => {
                     forget_worn(graph, at, head);
                     continue;
@@ -368,6 +388,11 @@ impl<K: Key, V: Value> FnData<K, V> {
             }
         }
     }
+}
+
+/// Whatever was made from an evicted value may be stale once the value is made again: it might come out differently.
+fn unsettle(graph: &Arc<Graph>, slot: u32, head: Head) {
+    graph.commit(smallvec::smallvec![crate::sweep::Root::Unsettle { slot, version: head.version(), forget_deps: false }]);
 }
 
 /// A node whose epochs are used up leaves its slot, which is never used again; the key gets a new one.

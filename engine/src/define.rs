@@ -6,8 +6,10 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::async_handle::AsyncFunction;
+use crate::capacity::Capacity;
 use crate::cx::Cx;
 use crate::engine::Engine;
+use crate::evict::Weigh;
 use crate::expire::{ErrorKind, ErrorRule, Life};
 use crate::fault::RegisterError;
 use crate::function::{Body, CutOff, KeyLimit};
@@ -21,6 +23,9 @@ pub(crate) struct Options<K, V> {
     pub(crate) inline: bool,
     pub(crate) key_limit: Option<KeyLimit<K>>,
     pub(crate) life: Life<V>,
+    pub(crate) capacity: Option<Capacity>,
+    pub(crate) weigh: Option<Box<Weigh<K, V>>>,
+    pub(crate) keep: Option<Duration>,
 }
 
 /// `String` and `Vec<u8>` keys may have 1 MiB unless said otherwise: a key that large is a mistake.
@@ -67,7 +72,15 @@ impl<K, V> std::fmt::Debug for Define<K, V> {
 
 impl<K: Key, V: Value> Define<K, V> {
     pub(crate) fn new(engine: Engine, name: String) -> Define<K, V> {
-        let options = Options { cut_off: CutOff::Never, inline: false, key_limit: default_key_limit::<K>(), life: Life::default() };
+        let options = Options {
+            cut_off: CutOff::Never,
+            inline: false,
+            key_limit: default_key_limit::<K>(),
+            life: Life::default(),
+            capacity: None,
+            weigh: None,
+            keep: None,
+        };
         Define { engine, name, options, types: PhantomData }
     }
 
@@ -150,6 +163,29 @@ impl<K: Key, V: Value> Define<K, V> {
         if let Some(rule) = &mut self.options.life.errors {
             rule.serve_stale = true;
         }
+        self
+    }
+
+    /// How much the function may hold; what was read least lately leaves first, by SIEVE.
+    ///
+    /// Whether anything is evicted changes no result, only its cost. A value that others were made from leaves alone at first: the node stays as
+    /// the path along which changes reach them, and leaves last. What is being computed or watched stays. A capacity smaller than
+    /// what one body reads has that body's values recomputed at every read.
+    pub fn capacity(mut self, capacity: Capacity) -> Self {
+        self.options.capacity = Some(capacity);
+        self
+    }
+
+    /// What a value weighs, for a [`Capacity`] in weight or bytes; in bytes, it is what the value takes apart from its node and key. Called once
+    /// for every value that is stored.
+    pub fn weigh(mut self, weigh: impl Fn(&K, &V) -> u32 + Send + Sync + 'static) -> Self {
+        self.options.weigh = Some(Box::new(weigh));
+        self
+    }
+
+    /// Keys that were read within the span are not evicted, whatever the capacity. Reads are timed to a sixteenth of it.
+    pub fn keep_at_least(mut self, span: Duration) -> Self {
+        self.options.keep = Some(span);
         self
     }
 

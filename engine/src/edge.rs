@@ -283,6 +283,27 @@ impl Edges {
         result
     }
 
+    /// Lets `decide` see whether anything live is in a node's list, while that is locked; drops the list if it says so.
+    pub(crate) fn judge<T>(&self, columns: &Columns, slot: u32, decide: impl FnOnce(bool) -> (T, bool)) -> T {
+        let rev = &columns.row(slot).rev;
+        let held = self.hold(rev);
+        // Relaxed (both): as in `compact`; the chain was locked with Acquire.
+        let is_live = |word: &AtomicU64| {
+            let edge = unpack(word.load(Ordering::Relaxed));
+            generation(columns.row(edge.slot).rev.load(Ordering::Relaxed)) == edge.generation
+        };
+        let has_live = self.blocks(handle(held)).any(|words| words.iter().any(is_live));
+        let (verdict, drop_list) = decide(has_live);
+        if drop_list {
+            let mut freed = Freed::default();
+            self.free_chain(handle(held), &mut freed);
+            self.give_back(freed);
+        }
+        // Release: the next holder sees what was done under the lock.
+        rev.store(if drop_list { with_handle(held, 0) } else { held }, Ordering::Release);
+        verdict
+    }
+
     /// Takes the list of a node that nobody can register with: its owner is publishing, or it is free.
     pub(crate) fn take(&self, rev: &AtomicU64) -> u32 {
         let taken: Result<u32, std::convert::Infallible> = self.take_if(rev, || Ok(()));

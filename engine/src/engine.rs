@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use crate::async_handle::AsyncFunction;
 use crate::batch::Batch;
+use crate::capacity::{Budget, Capacity};
 use crate::clock::{Clock, SystemClock};
 use crate::collector::Collector;
 use crate::column::Columns;
 use crate::cx::{Ask, Asker, Cx, sealed};
 use crate::define::{Define, Options};
 use crate::edge::Edges;
+use crate::evict::Bounds;
 use crate::fault::RegisterError;
 use crate::flight::Flights;
 use crate::function::{Body, FnData, Traits};
@@ -27,7 +29,7 @@ use crate::stats::{Counters, Stats};
 use crate::sweep::{Root, Sweeper};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, lock};
-use crate::timer::{Sleep, Timers};
+use crate::timer::{Due, Sleep, Timers};
 use crate::value::Value;
 use crate::watch::Watchers;
 
@@ -102,6 +104,7 @@ impl Engine {
             spawner: None,
             event_log: false,
             clock: None,
+            capacity: None,
         }
     }
 
@@ -254,14 +257,21 @@ impl Engine {
         }
         let mut functions = self.graph.functions.write().unwrap_or_else(PoisonError::into_inner);
         let id = u32::try_from(functions.len()).ok().filter(|&id| id < u32::MAX).ok_or(RegisterError::TooManyFunctions)?;
-        let Options { cut_off, inline, key_limit, life } = options;
-        if source && let Some(option) = life.option() {
+        let Options { cut_off, inline, key_limit, life, capacity, weigh, keep } = options;
+        let set = [(capacity.is_some(), "capacity"), (weigh.is_some(), "weigh"), (keep.is_some(), "keep_at_least")];
+        let set = life.option().or_else(|| set.iter().find(|(set, _)| *set).map(|(_, name)| *name));
+        if source && let Some(option) = set {
             return Err(RegisterError::NotForSources { name, option });
         }
         if life.refresh_ahead.is_some() && self.graph.spawner.is_none() {
             return Err(RegisterError::NeedsSpawner { name, option: "refresh_ahead" });
         }
-        let traits = Traits { source, cut_off, inline, key_limit, life };
+        // A source's values were set: nothing could make them again.
+        let shared = self.graph.budget.clone().filter(|_| !source);
+        let keep = keep.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        let bounds = Bounds::new(self.graph.columns.stamps(), capacity.map(Budget::new), shared, weigh, keep, life.refresh_ahead.is_some());
+        let quantum = bounds.as_ref().map_or(0, Bounds::quantum);
+        let traits = Traits { source, cut_off, inline, key_limit, life, bounds };
         let (hashing, rows, most) = (self.graph.hashing.clone(), self.graph.columns.rows(), self.graph.columns.max_nodes());
         let Some(data) = FnData::new(id, name.clone(), traits, hashing, rows, most) else {
             return Err(RegisterError::OutOfMemory { name });
@@ -270,6 +280,9 @@ impl Engine {
         data.set_body(Arc::downgrade(&body));
         functions.push(data.clone());
         registered.insert(name, body);
+        if quantum > 0 {
+            self.graph.timers.arm(self.graph.timers.now() + quantum, Due::Stamp { function: id });
+        }
         Ok(Handle { graph: self.graph.clone(), data })
     }
 }
@@ -304,6 +317,7 @@ pub struct EngineBuilder {
     spawner: Option<Arc<dyn Spawner>>,
     event_log: bool,
     clock: Option<Arc<dyn Clock>>,
+    capacity: Option<Capacity>,
 }
 
 impl EngineBuilder {
@@ -335,6 +349,12 @@ impl EngineBuilder {
         self
     }
 
+    /// How much all functions may hold together; sources, whose values nothing could make again, are not counted.
+    pub fn capacity(mut self, capacity: Capacity) -> EngineBuilder {
+        self.capacity = Some(capacity);
+        self
+    }
+
     /// Where the engine gets its time from, in place of the system's monotonic clock: see [`ManualClock`](crate::ManualClock).
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> EngineBuilder {
         self.clock = Some(clock);
@@ -361,6 +381,7 @@ impl EngineBuilder {
             watchers: Watchers::new(),
             sweeper: Sweeper::new(threads, self.threshold),
             timers: Timers::new(self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()))),
+            budget: self.capacity.map(|capacity| Arc::new(Budget::new(capacity))),
             commit: AtomicU64::new(0),
             functions: RwLock::new(Vec::new()),
             spawner: self.spawner,

@@ -246,7 +246,13 @@ impl Graph {
     pub(crate) fn mark_expired(&self, slot: u32, version: u32, now: u64, found: &mut Found) {
         let mut head = self.head(slot);
         loop {
-            if head.version() != version || !matches!(head.state(), State::Consistent | State::Pending) {
+            let to = match head.state() {
+                State::Consistent | State::Pending => head.in_state(State::Stale).without(WATCHED),
+                // What was made from it lives as long as it would have.
+                State::Evicted => head.in_state(State::Empty),
+                _ => return,
+            };
+            if head.version() != version {
                 return;
             }
             // Relaxed: written before the head that was loaded with Acquire; a newer one belongs to a head that is not this one.
@@ -254,7 +260,7 @@ impl Graph {
             if (expires == 0 || expires > now) && !fault!("expiry_unchecked") {
                 return;
             }
-            match self.mark_from(slot, head, head.in_state(State::Stale).without(WATCHED), found) {
+            match self.mark_from(slot, head, to, found) {
                 Ok(()) => {
                     found.marked += 1;
                     self.note(crate::log::What::Expired, slot);

@@ -3,22 +3,26 @@
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
+use crate::capacity::Budget;
 use crate::collector::Retired;
 use crate::column::CHUNK;
 use crate::cx::Cx;
 use crate::deps::DepList;
+use crate::evict::{Bounds, Verdict};
 use crate::expire::Life;
 use crate::fault::Fault;
 use crate::flight::FlightKey;
 use crate::graph::{AnyFunction, Ended, Graph, Refresh};
 use crate::hit::{Reader, holds, look, take};
 use crate::key::{BoxedKey, Hashing, Key, Lookup, is_word, key_from_word};
+use crate::memory::FunctionMemory;
 use crate::node::{HAS_VALUE, Head, LAST_VERSION, Row, State};
 use crate::region::Base;
 use crate::stats::{FunctionStats, Tally};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Backoff, Mutex, Weak, lock};
 use crate::table::{Table, Writer};
+use crate::timer::Due;
 use crate::value::{Value, is_primitive, pointer};
 
 /// Dense number of a registered function.
@@ -111,14 +115,17 @@ pub(crate) struct Traits<K, V> {
     pub(crate) inline: bool,
     pub(crate) key_limit: Option<KeyLimit<K>>,
     pub(crate) life: Life<V>,
+    pub(crate) bounds: Option<Bounds<K, V>>,
 }
 
 /// A function's part of the graph. What a hit needs is here, the graph's own parts copied, so that it follows one pointer.
 pub(crate) struct FnData<K, V> {
     hashing: Hashing,
-    table: Table,
+    pub(crate) table: Table,
     /// The graph's hot rows.
     rows: Base<Row>,
+    /// Limits that concern it: a hit leaves its trace for the evicting hand.
+    pub(crate) bounds: Option<Bounds<K, V>>,
     pub(crate) id: u32,
     pub(crate) name: String,
     pub(crate) source: bool,
@@ -130,16 +137,16 @@ pub(crate) struct FnData<K, V> {
     pub(crate) computes: Tally,
     /// How many inserts there have ever been: unchanged means that a search made before is still right.
     inserted: AtomicU64,
-    slots: Mutex<Slots>,
+    pub(crate) slots: Mutex<Slots>,
     types: PhantomData<fn(K) -> V>,
 }
 
 /// The writer's side of the key table and the slots of the function. User code never runs under this lock.
-struct Slots {
-    writer: Writer,
+pub(crate) struct Slots {
+    pub(crate) writer: Writer,
     next: u32,
     end: u32,
-    free: Vec<u32>,
+    pub(crate) free: Vec<u32>,
 }
 
 impl<K: Key, V: Value> FnData<K, V> {
@@ -147,11 +154,12 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// `None`: no memory for its key table.
     pub(crate) fn new(id: u32, name: String, traits: Traits<K, V>, hashing: Hashing, rows: Base<Row>, most: usize) -> Option<FnData<K, V>> {
         let (table, writer) = Table::new(most)?;
-        let Traits { source, cut_off, inline, key_limit, life } = traits;
+        let Traits { source, cut_off, inline, key_limit, life, bounds } = traits;
         Some(FnData {
             hashing,
             table,
             rows,
+            bounds,
             id,
             name,
             source,
@@ -198,7 +206,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// Whether a result is a word about which no user code has anything to say.
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
-        self.is_inline() && !self.cut_off.compares() && !self.life.is_limited()
+        self.is_inline() && !self.cut_off.compares() && !self.life.is_limited() && self.bounds.is_none()
     }
 
     /// Whether a hit needs no pin at all: nothing it touches is ever freed before the engine.
@@ -222,7 +230,17 @@ impl<K: Key, V: Value> FnData<K, V> {
     pub(crate) fn hit<Q: ?Sized + Lookup<K>>(&self, graph: &Graph, hash: u64, key: &Q) -> Option<(u64, u32, u32)> {
         let reader = self.reader(graph);
         let (row, slot, head) = reader.find(hash, key)?;
-        take(row, head).map(|word| (word, slot, head.epoch()))
+        let word = take(row, head)?;
+        self.touch(slot);
+        Some((word, slot, head.epoch()))
+    }
+
+    /// The node was read.
+    #[inline(always)]
+    pub(crate) fn touch(&self, slot: u32) {
+        if let Some(bounds) = &self.bounds {
+            bounds.touch(slot);
+        }
     }
 
     /// The slot of a key that is not in its home bucket, or 0. A number comes back in a register: nothing of the hit path is
@@ -300,7 +318,7 @@ impl<K: Key, V: Value> FnData<K, V> {
                 continue;
             }
             let prefetch = |slot: u32| graph.columns.prefetch(slot);
-            if !self.table.make_room(&slots.writer, |slot| self.stored_hash(graph, slot), prefetch) {
+            if !self.table.make_room(&mut slots.writer, |slot| self.stored_hash(graph, slot), prefetch) {
                 return Err(Fault::Full);
             }
             let slot = self.take_slot(graph, &mut slots).ok_or(Fault::Full)?;
@@ -312,6 +330,9 @@ impl<K: Key, V: Value> FnData<K, V> {
             self.table.insert(&mut slots.writer, hash, slot);
             // Release: the insert before its number.
             self.inserted.store(now + 1, Ordering::Release);
+            if let Some(bounds) = &self.bounds {
+                bounds.admit(graph, slot, head.version());
+            }
             return Ok(Place::Born(slot, head));
         }
     }
@@ -358,7 +379,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     }
 
     /// The hash of a key in the table, without user code.
-    fn stored_hash(&self, graph: &Graph, slot: u32) -> u64 {
+    pub(crate) fn stored_hash(&self, graph: &Graph, slot: u32) -> u64 {
         let word = graph.row(slot).key.load(Ordering::Relaxed);
         if is_word::<K>() {
             self.hashing.words().of(word)
@@ -410,7 +431,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     }
 
     /// Forgets what is in the value, key and dependency columns of a slot that has left the table.
-    fn empty_columns(&self, graph: &Graph, slot: u32, retire: &mut dyn FnMut(Retired)) {
+    pub(crate) fn empty_columns(&self, graph: &Graph, slot: u32, retire: &mut dyn FnMut(Retired)) {
         let (row, warm) = (graph.row(slot), graph.warm(slot));
         if warm.flags.swap(0, Ordering::Relaxed) & HAS_VALUE != 0
             // Release: a reader that meets the 0 meets the free head too, and its re-check fails (found by loom).
@@ -482,17 +503,9 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
                 Err(other) => now = other,
             }
         };
-        self.table.remove(&mut slots.writer, self.stored_hash(graph, slot), slot);
-        graph.edges.next_generation(&graph.row(slot).rev);
         // Before the slot is free: its next tenant's edges are not ours to take.
         let dependants = graph.edges.take(&graph.row(slot).rev);
-        graph.clear_times(slot);
-        let collector = &graph.collector;
-        self.empty_columns(graph, slot, &mut |retired| collector.retire(retired));
-        // A slot out of versions or epochs stays empty for good: a handle must never meet a second tenant under its id.
-        if now.version() < LAST_VERSION && freed.epoch() < crate::verify::LAST_EPOCH / 2 {
-            slots.free.push(slot);
-        }
+        self.free_slot(graph, &mut slots, slot, freed);
         Some((dependants, now.epoch()))
     }
 
@@ -532,9 +545,43 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         }
     }
 
-    fn move_stamp(&self, _: &Graph) {}
+    fn move_stamp(&self, graph: &Graph) {
+        if let Some(bounds) = &self.bounds {
+            bounds.move_stamp();
+            graph.timers.arm(graph.timers.now() + bounds.quantum(), Due::Stamp { function: self.id });
+        }
+    }
 
-    fn refresh_ahead(self: Arc<Self>, _: &Arc<Graph>, _: u32, _: u32) {}
+    fn evict(&self, graph: &Graph, slot: u32, version: u32) -> Verdict {
+        self.evict_node(graph, slot, version)
+    }
+
+    fn refresh_ahead(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, version: u32) {
+        self.start_refresh(graph, slot, version);
+    }
+
+    fn set_weight(&self, graph: &Graph, slot: u32, weight: u32) {
+        if let Some(bounds) = &self.bounds {
+            bounds.set_weight(graph, slot, weight);
+        }
+    }
+
+    fn memory(&self, graph: &Graph) -> FunctionMemory {
+        let stats = self.stats(graph);
+        // Relaxed (all): statistics.
+        let has_value = |&slot: &u32| graph.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
+        let own = self.bounds.as_ref().and_then(Bounds::own).filter(|budget| budget.high != u64::MAX);
+        FunctionMemory {
+            values: self.slots().iter().filter(|slot| has_value(slot)).count(),
+            nodes: stats.nodes,
+            bytes: stats.bytes + own.map_or(0, Budget::bytes),
+            name: stats.name,
+            used: own.map_or(0, Budget::used),
+            capacity: own.map(|budget| budget.high),
+            evicted: own.map_or(0, |budget| budget.evicted.load(Ordering::Relaxed)),
+            stuck: own.map_or(0, |budget| budget.stuck.load(Ordering::Relaxed)),
+        }
+    }
 
     fn retired_value(&self, word: u64) -> Option<Retired> {
         if self.is_inline() {

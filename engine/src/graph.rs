@@ -3,12 +3,15 @@
 use std::any::Any;
 use std::sync::RwLock;
 
+use crate::capacity::Budget;
 use crate::collector::Collector;
 use crate::column::Columns;
 use crate::edge::Edges;
+use crate::evict::Verdict;
 use crate::fault::Fault;
 use crate::flight::{Flight, Flights};
 use crate::key::Hashing;
+use crate::memory::FunctionMemory;
 use crate::node::{Head, Row, Warm};
 
 use crate::stats::{Counters, FunctionStats};
@@ -30,6 +33,8 @@ pub(crate) struct Graph {
     pub(crate) watchers: Watchers,
     pub(crate) sweeper: Sweeper,
     pub(crate) timers: Timers,
+    /// The engine's own limit, shared with every function but sources.
+    pub(crate) budget: Option<Arc<Budget>>,
     /// The last finished commit. A flight notes it at its start and a waiter when it joins.
     pub(crate) commit: AtomicU64,
     pub(crate) functions: RwLock<Vec<Arc<dyn AnyFunction>>>,
@@ -56,6 +61,12 @@ pub(crate) trait AnyFunction: Send + Sync + Any {
     fn stats(&self, graph: &Graph) -> FunctionStats;
     /// A quantum of the function's `keep_at_least` is over.
     fn move_stamp(&self, graph: &Graph);
+    /// The evicting hand is over one of its nodes.
+    fn evict(&self, graph: &Graph, slot: u32, version: u32) -> Verdict;
+    /// The node's value weighs so much now: for the node's owner.
+    fn set_weight(&self, graph: &Graph, slot: u32, weight: u32);
+    /// What it holds.
+    fn memory(&self, graph: &Graph) -> FunctionMemory;
     /// Computes the node's value anew while the old one is served, if it was read since the last time.
     fn refresh_ahead(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, version: u32);
     /// A value of this function, to be dropped when no pin can see it.

@@ -7,6 +7,7 @@ use crate::compute::record;
 use crate::computed::Computed;
 use crate::cx::{Ask, Asker};
 use crate::deps::Dep;
+use crate::evict::Bounds;
 use crate::fault::Fault;
 use crate::function::{FnData, FunctionId};
 use crate::graph::Graph;
@@ -155,7 +156,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// The key's node resolved, to skip the table from now on. `None` if the key has no node.
     pub fn node<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Option<NodeRef<V>> {
         let (slot, version) = self.data.find(&self.graph, self.hash(key), key)?;
-        Some(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline()))
+        Some(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline(), self.data.bounds.is_some()))
     }
 
     /// The node behind an id that was kept, as [`node`](Handle::node) gives it for a key.
@@ -167,7 +168,7 @@ impl<K: Key, V: Value> Handle<K, V> {
         let ours = self.graph.columns.contains(slot) && self.graph.columns.owner(slot) == self.data.id;
         let head = if ours { Some(self.graph.head(slot)) } else { None };
         match head.filter(|head| head.is_live() && head.version() == version) {
-            Some(_) => Ok(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline())),
+            Some(_) => Ok(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline(), self.data.bounds.is_some())),
             None => Err(Fault::UnknownNode { function: self.data.name.clone(), id }),
         }
     }
@@ -223,6 +224,16 @@ impl<K: Key, V: Value> Handle<K, V> {
             self.graph.commit(smallvec::smallvec![Root::Forget { slot, version }]);
         }
         found.is_some()
+    }
+
+    /// Evicts keys, least lately read first, until no more than `entries` are left or everything left is in use; how many left.
+    /// For functions with a capacity or [`keep_at_least`](crate::Define::keep_at_least); others keep everything: 0.
+    pub fn shrink_to(&self, entries: usize) -> usize {
+        let Some(own) = self.data.bounds.as_ref().and_then(Bounds::own) else { return 0 };
+        // In the budget's own unit: as much of what is used as the entries are of all.
+        let (len, used) = (self.len().max(1) as u64, own.used());
+        let low = u64::try_from(u128::from(used) * u128::from(entries as u64) / u128::from(len)).unwrap_or(u64::MAX);
+        self.graph.shrink(own, low.min(used))
     }
 
     pub(crate) fn generation(&self, slot: u32, version: u32, epoch: u32, value: V, key: K) -> Computed<V> {
@@ -316,7 +327,13 @@ impl<K: Key, V: Value> Function<K, V> {
         self.admit(asker)?;
         self.count_miss();
         match self.data.obtain_key(&self.graph, hash, key, asker.held) {
-            Ok((slot, _, got)) => record(asker, slot, got),
+            Ok((slot, _, got)) => {
+                // What a body has just read is about to be depended on.
+                if asker.cx.is_some() {
+                    self.data.touch(slot);
+                }
+                record(asker, slot, got)
+            }
             Err(fault) => Err(asker.fault(fault)),
         }
     }

@@ -45,8 +45,15 @@ impl<'g, K: Key, V: Value> Reader<'g, K, V> {
     /// The value word of a consistent node.
     #[inline(always)]
     pub(crate) fn word<Q: ?Sized + Lookup<K>>(&self, hash: u64, key: &Q) -> Option<u64> {
-        let (row, _, head) = self.find(hash, key)?;
-        take(row, head)
+        let (row, slot, head) = self.find(hash, key)?;
+        self.taken(row, slot, head)
+    }
+
+    #[inline(always)]
+    fn taken(&self, row: &Row, slot: u32, head: Head) -> Option<u64> {
+        let word = take(row, head)?;
+        self.function.touch(slot);
+        Some(word)
     }
 
     /// [`word`](Self::word) with a guess where the key may be.
@@ -54,11 +61,11 @@ impl<'g, K: Key, V: Value> Reader<'g, K, V> {
     pub(crate) fn word_at<Q: ?Sized + Lookup<K>>(&self, slot: u32, key: &Q) -> Option<u64> {
         // Slot 0 is never live, and a chunk belongs to one function.
         let guessed = if slot == 0 { None } else { look::<K, Q>(&self.rows, slot, key) };
-        let (row, _, head) = match guessed {
+        let (row, slot, head) = match guessed {
             Some(found) => found,
             None => self.find_beyond(self.hash(key), key)?,
         };
-        take(row, head)
+        self.taken(row, slot, head)
     }
 
     /// Whether the key table is larger than a core's second-level cache, so that loads are worth asking for early.

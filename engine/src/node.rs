@@ -27,6 +27,8 @@ pub(crate) enum State {
     Verifying = 5,
     /// The flight's owner alone may write the node's columns; short, runs no user code.
     Publishing = 6,
+    /// Consistent, with its value evicted: what was made from it still stands. The next read of it unsettles that first.
+    Evicted = 7,
 }
 
 /// A snapshot of the head word.
@@ -34,6 +36,9 @@ pub(crate) enum State {
 pub(crate) struct Head(pub(crate) u64);
 
 pub(crate) const STATE_MASK: u64 = 0b111;
+const VERIFYING: u64 = State::Verifying as u64;
+const PUBLISHING: u64 = State::Publishing as u64;
+const EVICTED: u64 = State::Evicted as u64;
 /// The flight's result must not be stored as consistent nor joined by new readers.
 pub(crate) const DOOMED: u64 = 1 << 3;
 /// A maybe mark met the flight: its result is stored as maybe stale.
@@ -65,7 +70,8 @@ impl Head {
             3 => State::Pending,
             4 => State::Computing,
             5 => State::Verifying,
-            _ => State::Publishing,
+            6 => State::Publishing,
+            _ => State::Evicted,
         }
     }
 
@@ -77,13 +83,13 @@ impl Head {
     /// Nothing above it has changed: `Consistent`, or that with its value evicted.
     #[inline(always)]
     pub(crate) fn is_settled(self) -> bool {
-        self.is_consistent()
+        matches!(self.0 & STATE_MASK, 0 | EVICTED)
     }
 
     /// `Verifying` or `Publishing`: somebody is about to make the node consistent.
     #[inline(always)]
     pub(crate) fn is_owned(self) -> bool {
-        self.0 & STATE_MASK >= State::Verifying as u64
+        matches!(self.0 & STATE_MASK, VERIFYING | PUBLISHING)
     }
 
     #[inline(always)]
@@ -221,8 +227,16 @@ mod tests {
 
     #[test]
     fn a_head_packs_and_unpacks_state_version_and_epoch() {
-        for state in [State::Empty, State::Consistent, State::Stale, State::Pending, State::Computing, State::Verifying, State::Publishing]
-        {
+        for state in [
+            State::Empty,
+            State::Consistent,
+            State::Stale,
+            State::Pending,
+            State::Computing,
+            State::Verifying,
+            State::Publishing,
+            State::Evicted,
+        ] {
             let head = Head::new(state, LAST_VERSION, u32::MAX - 1);
             assert_eq!((head.state(), head.version(), head.epoch()), (state, LAST_VERSION, u32::MAX - 1));
             assert!(head.with(FLAGS).same_flight(head));

@@ -2,7 +2,6 @@
 
 use crate::deps::{Dep, DepList, UNSTORED};
 use crate::edge::{Edge, generation};
-use crate::expire::Term;
 use crate::graph::Graph;
 use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS};
 use crate::sync::atomic::Ordering;
@@ -37,21 +36,14 @@ pub(crate) enum Standing {
 }
 
 impl Graph {
-    /// Publishes a flight's result. `retire` gets the old value word if it is replaced.
-    pub(crate) fn publish(
-        &self,
-        slot: u32,
-        flight: Head,
-        deps: &[Dep],
-        result: Outcoming,
-        term: Option<Term>,
-        retire: impl FnOnce(u64),
-    ) -> Published {
+    /// Publishes a flight's result. `owned` may write other columns of the node; it gets the old value word if that is replaced.
+    pub(crate) fn publish(&self, slot: u32, flight: Head, deps: &[Dep], result: Outcoming, owned: impl FnOnce(Option<u64>)) -> Published {
         let Some(mut now) = self.own(slot, flight) else { return Published::Superseded };
         self.reach("publish:owned", slot);
         let standing = self.relink(slot, deps);
         self.reach("publish:linked", slot);
         let (row, warm) = (self.row(slot), self.warm(slot));
+        let mut replaced = None;
         if let Outcoming::Changed(word) = result {
             // Relaxed (flags): this owner's predecessor released them with the head.
             let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
@@ -61,13 +53,9 @@ impl Graph {
             // Release: `changed` is read beside a head loaded earlier.
             warm.changed.store(flight.epoch(), Ordering::Release);
             warm.flags.store(HAS_VALUE, Ordering::Relaxed);
-            if had {
-                retire(old);
-            }
+            replaced = had.then_some(old);
         }
-        if let Some(term) = term {
-            self.set_term(slot, term);
-        }
+        owned(replaced);
         loop {
             let state = if now.has(DOOMED) && !fault!("missed_doom") || standing == Standing::Changed {
                 State::Stale
@@ -101,7 +89,7 @@ impl Graph {
     ///
     /// An unchanged prefix writes nothing: as long as a dependency's head shows the epoch our list has for it, the edge is
     /// where it was, because every mark that takes a list is followed by a new epoch.
-    fn relink(&self, slot: u32, deps: &[Dep]) -> Standing {
+    pub(crate) fn relink(&self, slot: u32, deps: &[Dep]) -> Standing {
         let warm = self.warm(slot);
         let old = warm.deps.load(Ordering::Acquire);
         if old.is_null() && deps.is_empty() {
@@ -151,7 +139,7 @@ impl Graph {
     pub(crate) fn link(&self, slot: u32, generation: u32, dep: Dep, known: Option<u32>) -> Standing {
         if let Some(known) = known {
             let head = self.head_after_mark(dep.slot);
-            if head.is_consistent() && (head.epoch() == known || fault!("prefix_trusted")) && self.unchanged(dep) {
+            if head.is_settled() && (head.epoch() == known || fault!("prefix_trusted")) && self.unchanged(dep) {
                 // A mark from here on finds the edge in the list and meets this node `Publishing` or `Verifying`.
                 return Standing::Linked(known);
             }
@@ -161,7 +149,7 @@ impl Graph {
             if !head.is_live() || !self.unchanged(dep) {
                 return Err(Standing::Changed);
             }
-            if head.is_consistent() || fault!("skipped_closed_check") { Ok(Standing::Linked(head.epoch())) } else { Err(Standing::Maybe) }
+            if head.is_settled() || fault!("skipped_closed_check") { Ok(Standing::Linked(head.epoch())) } else { Err(Standing::Maybe) }
         })
     }
 

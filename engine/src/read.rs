@@ -43,6 +43,8 @@ pub struct NodeRef<V> {
     expected: u64,
     slot: u32,
     inline: bool,
+    /// Reads leave a trace for the evicting hand.
+    traced: bool,
     types: PhantomData<fn() -> V>,
 }
 
@@ -53,10 +55,10 @@ unsafe impl<V: Send + Sync> Send for NodeRef<V> {}
 unsafe impl<V: Send + Sync> Sync for NodeRef<V> {}
 
 impl<V> NodeRef<V> {
-    pub(crate) fn new(graph: Arc<Graph>, slot: u32, version: u32, inline: bool) -> NodeRef<V> {
+    pub(crate) fn new(graph: Arc<Graph>, slot: u32, version: u32, inline: bool, traced: bool) -> NodeRef<V> {
         let row = std::ptr::from_ref(graph.row(slot));
         let expected = Head::new(State::Consistent, version, 0).handle_bits();
-        NodeRef { graph, row, expected, slot, inline, types: PhantomData }
+        NodeRef { graph, row, expected, slot, inline, traced, types: PhantomData }
     }
 
     /// The node's id.
@@ -90,6 +92,13 @@ impl<V> NodeRef<V> {
             return None;
         }
         pin.count_hit();
+        if self.traced {
+            // Relaxed (both): a hint.
+            let stamp = self.graph.columns.stamp(self.slot);
+            if stamp.load(Ordering::Relaxed) != crate::evict::SOME_TIME {
+                stamp.store(crate::evict::SOME_TIME, Ordering::Relaxed);
+            }
+        }
         // SAFETY: [pinned-value] re-checked after the load, under a pin of the same engine.
         Some(unsafe { Read::new(word, self.inline) })
     }

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::edge::{generation, unpack};
 use crate::graph::Graph;
 use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, Row, State, WAITERS, WATCHED};
+use crate::refresh::Renewal;
 use crate::region::{Base, prefetch};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Arc, Backoff, Condvar, Mutex, fault, lock};
@@ -21,6 +22,10 @@ pub(crate) enum Root {
     Set { slot: u32, version: u32, word: u64 },
     /// The node's value ends if it was to end by the tick `now`.
     Expired { slot: u32, version: u32, now: u64 },
+    /// A value that was computed while the old one was served.
+    Refresh { slot: u32, version: u32, renewal: Box<Renewal> },
+    /// What was made from this node, whose value was evicted, may be stale. It may lose its dependencies too.
+    Unsettle { slot: u32, version: u32, forget_deps: bool },
     /// The node is forgotten.
     Forget { slot: u32, version: u32 },
     /// Every node of the function with this number.
@@ -200,6 +205,8 @@ impl Graph {
             }
             Root::Set { slot, version, word } => self.touch(slot, version, Some(word), direct),
             Root::Expired { slot, version, now } => self.mark_expired(slot, version, now, found),
+            Root::Refresh { slot, version, renewal } => self.bring_in(slot, version, *renewal, found, direct),
+            Root::Unsettle { slot, version, forget_deps } => self.unsettle(slot, version, forget_deps, found),
             Root::Forget { slot, version } => {
                 let head = self.head(slot);
                 if head.is_live() && head.version() == version {
@@ -246,6 +253,7 @@ impl Graph {
                 // Written as it is: a claim that comes later sees what was done before this invalidation.
                 State::Empty | State::Stale => now,
                 State::Consistent | State::Pending => now.in_state(State::Stale).without(WATCHED),
+                State::Evicted => now.in_state(State::Empty),
                 State::Computing | State::Verifying | State::Publishing if fault!("root_skips_flight") => return,
                 State::Computing | State::Verifying | State::Publishing if now.has(DOOMED) => return,
                 State::Computing | State::Verifying | State::Publishing => now.with(DOOMED),
@@ -270,7 +278,7 @@ impl Graph {
     /// that is set, a node that is forgotten). Readers claim other states only.
     #[inline(always)]
     pub(crate) fn mark_from(&self, slot: u32, from: Head, to: Head, found: &mut Found) -> Result<(), Head> {
-        if !from.is_consistent() {
+        if !from.is_settled() {
             return self.swing(slot, from, to);
         }
         let row = self.row(slot);
@@ -330,7 +338,7 @@ impl Graph {
 
     fn store_source(&self, slot: u32, owned: Head, was: Head, word: Option<u64>, direct: &mut Found) {
         let (row, warm) = (self.row(slot), self.warm(slot));
-        if was.is_consistent() {
+        if was.is_settled() {
             direct.lists.extend(Some(self.edges.take(&row.rev)).filter(|&list| list != 0));
             direct.notices.extend(was.has(WATCHED).then(|| (slot, was.epoch())));
         }
@@ -408,7 +416,7 @@ impl Graph {
         let row = unsafe { rows.at(edge.slot as usize) };
         // Acquire: as `Graph::head`.
         let head = Head(row.head.load(Ordering::Acquire));
-        if head.is_consistent() || head.is_owned() {
+        if head.is_settled() || head.is_owned() {
             // Relaxed: an edge whose generation changes right now is checked again by its dependant's registration.
             let current = generation(row.rev.load(Ordering::Relaxed));
             if current == edge.generation || fault!("generation_ignored") {
@@ -424,6 +432,9 @@ impl Graph {
         loop {
             let to = if now.is_consistent() {
                 now.in_state(color).without(WATCHED)
+            } else if now.is_settled() {
+                // There is no value to verify for.
+                now.in_state(State::Empty)
             } else if now.is_owned() && !now.has(DOOMED_MAYBE) {
                 // Its owner registered the edge already, or is about to look at what we marked.
                 now.with(DOOMED_MAYBE)
@@ -432,12 +443,14 @@ impl Graph {
             };
             match self.mark_from(slot, now, to, found) {
                 Ok(()) => {
-                    if now.is_consistent() {
+                    if now.is_settled() {
                         found.marked += 1;
                         self.note(crate::log::What::Marked, slot);
                     }
                     return;
                 }
+                // A slot that was freed and taken meanwhile is none of this edge's.
+                Err(other) if other.version() != now.version() => return,
                 Err(other) => now = other,
             }
         }
@@ -457,6 +470,11 @@ impl Graph {
 }
 
 impl Found {
+    /// A flight that waits for this node's owner has ended.
+    pub(crate) fn ended(&mut self, flight: crate::flight::FlightKey) {
+        self.ended.push(flight);
+    }
+
     fn merge(&mut self, other: Found) {
         self.lists.extend(other.lists);
         self.notices.extend(other.notices);

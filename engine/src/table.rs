@@ -112,6 +112,9 @@ impl Homes {
 /// The writer's side, behind the function's lock.
 pub(crate) struct Writer {
     len: usize,
+    /// Buckets that say they turned an entry away, and how many such there may be before the array is written anew.
+    flagged: usize,
+    most_flagged: usize,
 }
 
 #[inline(always)]
@@ -260,7 +263,7 @@ impl Table {
         }
         // Relaxed: the table is published by whoever shares it.
         table.mask.store(((FIRST - 1) * STRIDE) as u64, Ordering::Relaxed);
-        Some((table, Writer { len: 0 }))
+        Some((table, Writer { len: 0, flagged: 0, most_flagged: FIRST }))
     }
 
     #[inline(always)]
@@ -325,22 +328,31 @@ impl Table {
     /// Sees to it that there is room for one more; `false` if the table is at its limit. `rehash` names the hash of an older
     /// slot when the table grows; it reads keys and their stored hashes only, never user code. `soon` is told which slots it
     /// will be asked for.
-    pub(crate) fn make_room(&self, writer: &Writer, rehash: impl Fn(u32) -> u64, soon: impl Fn(u32)) -> bool {
+    pub(crate) fn make_room(&self, writer: &mut Writer, rehash: impl Fn(u32) -> u64, soon: impl Fn(u32)) -> bool {
         let buckets = self.buckets();
         let full = if buckets < SMALL { FULL_SMALL } else { FULL };
+        if writer.len < buckets * full {
+            // Keys that come and go leave flags behind, and a probe goes on at each: where they are many more than the entries
+            // account for, the array is written anew. Paid for by the inserts that set them.
+            if writer.flagged > writer.most_flagged && !fault!("flags_stay") {
+                self.rewrite(writer, buckets, rehash, soon);
+            }
+            return true;
+        }
         // At the limit of the range, or of the system's memory, buckets are filled to the brim.
-        writer.len < buckets * full || self.grow(rehash, soon) || writer.len < buckets * WIDTH
+        self.grow(writer, rehash, soon) || writer.len < buckets * WIDTH
     }
 
     /// Adds a slot whose node is complete, after `make_room`.
     pub(crate) fn insert(&self, writer: &mut Writer, hash: u64, slot: u32) {
-        self.place(hash, slot);
+        writer.flagged += self.place(hash, slot);
         writer.len += 1;
     }
 
-    /// Into the first bucket with room; there is one.
-    fn place(&self, hash: u64, slot: u32) {
+    /// Into the first bucket with room; there is one. How many more buckets say that they turned an entry away.
+    fn place(&self, hash: u64, slot: u32) -> usize {
         let mask = self.mask();
+        let mut flagged = 0;
         let mut at = hash as usize & mask;
         loop {
             let bucket = self.bucket(at);
@@ -352,8 +364,9 @@ impl Table {
                 // Release: see `Bucket::slot`; published by the tag's store.
                 bucket.slots[entry].store(slot, Ordering::Release);
                 bucket.set_tag((low, high), entry, tag(hash));
-                return;
+                return flagged;
             }
+            flagged += usize::from(high & OVERFLOWED == 0);
             // Release: one rule for tag words. A reader that misses the flag looks again under the writer's lock.
             bucket.high.store(high | OVERFLOWED, Ordering::Release);
             at = (at + STRIDE) & mask;
@@ -361,13 +374,20 @@ impl Table {
     }
 
     /// Doubles the array. `false`: there is no more room.
-    fn grow(&self, rehash: impl Fn(u32) -> u64, soon: impl Fn(u32)) -> bool {
-        let old = self.buckets();
-        if !self.region.grow(old * 2) {
+    fn grow(&self, writer: &mut Writer, rehash: impl Fn(u32) -> u64, soon: impl Fn(u32)) -> bool {
+        let wanted = self.buckets() * 2;
+        if !self.region.grow(wanted) {
             return false;
         }
-        let mask = (old * 2 - 1) * STRIDE;
-        let mut wider = vec![EMPTY; old * 2];
+        self.rewrite(writer, wanted, rehash, soon);
+        true
+    }
+
+    /// Puts every entry where it would go into a new array of so many buckets: as many as now, or twice that.
+    fn rewrite(&self, writer: &mut Writer, wanted: usize, rehash: impl Fn(u32) -> u64, soon: impl Fn(u32)) {
+        let old = self.buckets();
+        let mask = (wanted - 1) * STRIDE;
+        let mut wider = vec![EMPTY; wanted];
         for (at, plain) in wider[..old].iter_mut().enumerate() {
             // An entry that becomes free keeps its slot number: a reader between its tag and its slot meets a node that was
             // here, never slot 0, whose key word could be taken for a key.
@@ -401,9 +421,9 @@ impl Table {
         rewrite(0, lower);
         // Release: the array before the number that says it is whole.
         self.moves.store(moves + 2, Ordering::Release);
-        true
+        writer.flagged = wider.iter().filter(|plain| plain.high & OVERFLOWED != 0).count();
+        writer.most_flagged = writer.flagged * 2 + wanted / 4;
     }
-
     pub(crate) fn remove(&self, writer: &mut Writer, hash: u64, slot: u32) {
         let mask = self.mask();
         let home = hash as usize & mask;
@@ -414,7 +434,7 @@ impl Table {
             let mut found = matches(low, high, tag(hash));
             while found != 0 {
                 if bucket.slot(found) == slot {
-                    // The flags of buckets passed on the way stay: the next growth clears them.
+                    // The flags of buckets passed on the way stay: the next rewriting clears them.
                     bucket.set_tag((low, high), found.trailing_zeros() as usize, FREE);
                     writer.len -= 1;
                     return;
@@ -480,7 +500,7 @@ mod tests {
         let mut model = HashMap::new();
         for step in 0..20_000u32 {
             let slot = step + 1;
-            assert!(table.make_room(&writer, |slot| mix(u64::from(slot)), |_| ()));
+            assert!(table.make_room(&mut writer, |slot| mix(u64::from(slot)), |_| ()));
             table.insert(&mut writer, mix(u64::from(slot)), slot);
             model.insert(slot, ());
             if step % 3 == 0 {
@@ -503,10 +523,26 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_come_and_go_do_not_make_misses_longer() {
+        let (table, mut writer) = Table::new(1 << 20).expect("memory");
+        for slot in 1..=100_000u32 {
+            assert!(table.make_room(&mut writer, |slot| mix(u64::from(slot)), |_| ()));
+            table.insert(&mut writer, mix(u64::from(slot)), slot);
+            if slot > 1_000 {
+                table.remove(&mut writer, mix(u64::from(slot - 1_000)), slot - 1_000);
+            }
+        }
+        let flagged = (0..table.buckets()).filter(|at| table.bucket(at * STRIDE).is_overflowed()).count();
+        assert_eq!(flagged, writer.flagged);
+        assert!(flagged <= table.buckets() / 2, "{flagged} of {} buckets send a probe on", table.buckets());
+        assert_eq!((writer.len(), table.slots().len()), (1_000, 1_000));
+    }
+
+    #[test]
     fn a_table_at_its_limit_fills_to_the_brim_and_then_refuses() {
         let (table, mut writer) = Table::new(1_000).expect("memory");
         let mut room = 0;
-        while table.make_room(&writer, |slot| mix(u64::from(slot)), |_| ()) {
+        while table.make_room(&mut writer, |slot| mix(u64::from(slot)), |_| ()) {
             room += 1;
             table.insert(&mut writer, mix(u64::from(room)), room);
         }

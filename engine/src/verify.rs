@@ -23,6 +23,8 @@ pub(crate) enum Next {
     Run(u32, Head),
     /// Wait for the flight on this node.
     Join(u32, Head),
+    /// The node's value was evicted: what was made from it must be marked before it is computed again.
+    Unsettle(u32, Head),
     /// The key has no node any more.
     Gone,
 }
@@ -109,7 +111,8 @@ impl Settle {
         }
         match head.state() {
             State::Consistent if depth == 1 => Some(Next::Ready),
-            State::Consistent => {
+            State::Evicted if depth == 1 => Some(Next::Unsettle(slot, head)),
+            State::Consistent | State::Evicted => {
                 self.stack.pop();
                 None
             }
@@ -152,7 +155,7 @@ impl Graph {
                 return Look::Changed;
             }
             let head = self.head(dep.slot);
-            if !head.is_consistent() {
+            if !head.is_settled() {
                 let gone = !head.is_live() || head.state() == State::Empty;
                 return if gone { Look::Changed } else { Look::Descend(dep.slot) };
             }

@@ -163,14 +163,14 @@ fn a_lookup_finds_what_was_inserted_before_the_table_grew() {
         let table = Arc::new(table);
         // Both growths move key 1 to the upper half.
         let hash = |slot: u32| !u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        assert!(table.make_room(&writer, hash, |_| ()));
+        assert!(table.make_room(&mut writer, hash, |_| ()));
         table.insert(&mut writer, hash(1), 1);
         let reader = thread::spawn({
             let table = table.clone();
             move || table.find(hash(1), |slot| (slot == 1).then_some(()))
         });
         for slot in 2..4 {
-            assert!(table.make_room(&writer, hash, |_| ()));
+            assert!(table.make_room(&mut writer, hash, |_| ()));
             table.insert(&mut writer, hash(slot), slot);
         }
         assert!(reader.join().expect("no panic").is_some(), "growth hid an older key");
