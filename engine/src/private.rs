@@ -152,6 +152,33 @@ impl<T> CompareDemanded<T> for Probe<T> {
     }
 }
 
+/// Errors of a `Result` are tried again, unless said otherwise: transient.
+pub trait RetryErrors<T> {
+    /// Sets the rule.
+    fn errors<K: Key>(&self, define: Define<K, T>) -> Define<K, T>;
+}
+
+impl<V, E> RetryErrors<Result<V, E>> for &Probe<Result<V, E>>
+where
+    Result<V, E>: Value,
+{
+    fn errors<K: Key>(&self, define: Define<K, Result<V, E>>) -> Define<K, Result<V, E>> {
+        define.retry_errors(|_| crate::ErrorKind::Transient)
+    }
+}
+
+/// A type that is no `Result` has no errors.
+pub trait KeepValues<T> {
+    /// Sets the rule.
+    fn errors<K: Key>(&self, define: Define<K, T>) -> Define<K, T>;
+}
+
+impl<T> KeepValues<T> for Probe<T> {
+    fn errors<K: Key>(&self, define: Define<K, T>) -> Define<K, T> {
+        define
+    }
+}
+
 /// Storage for a type that fits the value column.
 pub trait StoreInline<T> {
     /// Sets the storage.

@@ -11,6 +11,17 @@ pub(crate) enum CutOff {
     Never,
 }
 
+/// What is done about errors.
+pub(crate) enum Errors {
+    /// Kept like any other value.
+    Keep,
+    /// Tried again by the kind that the expression, a function of the error, gives.
+    Kind(syn::Expr),
+}
+
+/// Options that are methods of `Define` with one argument.
+const CALLS: [&str; 7] = ["expire_after", "refresh_ahead", "keep_at_least", "debounce", "capacity", "weigh", "error_delays"];
+
 /// `#[compute(handle = Name, name = "..")]` on the impl block.
 #[derive(Default)]
 pub(crate) struct BlockOptions {
@@ -24,6 +35,9 @@ pub(crate) struct MethodOptions {
     pub(crate) cut_off: Option<CutOff>,
     pub(crate) name: Option<LitStr>,
     pub(crate) result: bool,
+    pub(crate) errors: Option<Errors>,
+    /// Methods of `Define` that are called with the expression given.
+    pub(crate) calls: Vec<(Ident, Option<syn::Expr>)>,
     /// Where the attribute stands, if there is one.
     pub(crate) span: Option<Span>,
 }
@@ -106,12 +120,29 @@ impl MethodOptions {
                     once(&key, !self.result, &place)?;
                     self.result = true;
                 }
+                "errors" => {
+                    once(&key, self.errors.is_none(), &place)?;
+                    input.parse::<Token![=]>()?;
+                    let kind: syn::Expr = input.parse()?;
+                    let keep = matches!(&kind, syn::Expr::Path(path) if path.path.is_ident("keep"));
+                    self.errors = Some(if keep { Errors::Keep } else { Errors::Kind(kind) });
+                }
+                "serve_stale_on_error" => {
+                    once(&key, !self.calls.iter().any(|(name, _)| *name == key), &place)?;
+                    self.calls.push((key, None));
+                }
+                name if CALLS.contains(&name) => {
+                    once(&key, !self.calls.iter().any(|(name, _)| *name == key), &place)?;
+                    input.parse::<Token![=]>()?;
+                    self.calls.push((key, Some(input.parse()?)));
+                }
                 _ => {
                     return Err(syn::Error::new(
                         key.span(),
                         format!(
-                            "unknown option `{key}` on `{method}`; write `cut_off = eq`, `cut_off = never`, \
-                             `name = \"..\"` or `result`"
+                            "unknown option `{key}` on `{method}`; write `cut_off = eq`, `cut_off = never`, `name = \"..\"`, `result`, \
+                             `errors = ..`, `serve_stale_on_error`, or one of `{}` with its value",
+                            CALLS.join("`, `")
                         ),
                     ));
                 }
