@@ -8,7 +8,7 @@ use crate::collector::Retired;
 use crate::column::CHUNK;
 use crate::cx::Cx;
 use crate::deps::DepList;
-use crate::evict::{Bounds, Verdict};
+use crate::evict::{Bounds, Verdict, is_traced};
 use crate::expire::Life;
 use crate::fault::Fault;
 use crate::flight::FlightKey;
@@ -19,7 +19,7 @@ use crate::memory::FunctionMemory;
 use crate::node::{HAS_VALUE, Head, LAST_VERSION, Row, State};
 use crate::region::Base;
 use crate::stats::{FunctionStats, Tally};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Arc, Backoff, Mutex, Weak, lock};
 use crate::table::{Table, Writer};
 use crate::timer::Due;
@@ -124,7 +124,9 @@ pub(crate) struct FnData<K, V> {
     pub(crate) table: Table,
     /// The graph's hot rows.
     rows: Base<Row>,
-    /// Limits that concern it: a hit leaves its trace for the evicting hand.
+    /// Limits that concern it. Hits leave traces for the evicting hand then.
+    /// Where they are, if there are any.
+    traces: Option<Base<AtomicU8>>,
     pub(crate) bounds: Option<Bounds<K, V>>,
     pub(crate) id: u32,
     pub(crate) name: String,
@@ -159,6 +161,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             hashing,
             table,
             rows,
+            traces: bounds.as_ref().map(Bounds::stamps),
             bounds,
             id,
             name,
@@ -238,6 +241,24 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// The node was read.
     #[inline(always)]
     pub(crate) fn touch(&self, slot: u32) {
+        if let Some(stamps) = &self.traces {
+            // SAFETY: [region-stable] a slot of a node has its stamp.
+            // Relaxed: a hint to the hand.
+            let stamp = unsafe { stamps.at(slot as usize) }.load(Ordering::Relaxed);
+            if !is_traced(stamp) {
+                self.leave_trace(slot);
+            }
+        }
+    }
+
+    /// What a resolved node writes when it is read; 0 for nothing.
+    pub(crate) fn trace(&self) -> u8 {
+        self.bounds.as_ref().map_or(0, Bounds::trace)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_trace(&self, slot: u32) {
         if let Some(bounds) = &self.bounds {
             bounds.touch(slot);
         }

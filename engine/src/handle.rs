@@ -156,7 +156,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// The key's node resolved, to skip the table from now on. `None` if the key has no node.
     pub fn node<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Option<NodeRef<V>> {
         let (slot, version) = self.data.find(&self.graph, self.hash(key), key)?;
-        Some(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline(), self.data.bounds.is_some()))
+        Some(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline(), self.data.trace()))
     }
 
     /// The node behind an id that was kept, as [`node`](Handle::node) gives it for a key.
@@ -168,7 +168,7 @@ impl<K: Key, V: Value> Handle<K, V> {
         let ours = self.graph.columns.contains(slot) && self.graph.columns.owner(slot) == self.data.id;
         let head = if ours { Some(self.graph.head(slot)) } else { None };
         match head.filter(|head| head.is_live() && head.version() == version) {
-            Some(_) => Ok(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline(), self.data.bounds.is_some())),
+            Some(_) => Ok(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline(), self.data.trace())),
             None => Err(Fault::UnknownNode { function: self.data.name.clone(), id }),
         }
     }
