@@ -25,7 +25,6 @@ pub(crate) struct Options<K, V> {
     pub(crate) life: Life<V>,
     pub(crate) capacity: Option<Capacity>,
     pub(crate) weigh: Option<Box<Weigh<K, V>>>,
-    pub(crate) keep: Option<Duration>,
 }
 
 /// `String` and `Vec<u8>` keys may have 1 MiB unless said otherwise: a key that large is a mistake.
@@ -79,7 +78,6 @@ impl<K: Key, V: Value> Define<K, V> {
             life: Life::default(),
             capacity: None,
             weigh: None,
-            keep: None,
         };
         Define { engine, name, options, types: PhantomData }
     }
@@ -185,7 +183,7 @@ impl<K: Key, V: Value> Define<K, V> {
 
     /// Keys that were read within the span are not evicted, whatever the capacity. Reads are timed to a sixteenth of it.
     pub fn keep_at_least(mut self, span: Duration) -> Self {
-        self.options.keep = Some(span);
+        self.options.life.keep_at_least = Some(span);
         self
     }
 

@@ -257,8 +257,8 @@ impl Engine {
         }
         let mut functions = self.graph.functions.write().unwrap_or_else(PoisonError::into_inner);
         let id = u32::try_from(functions.len()).ok().filter(|&id| id < u32::MAX).ok_or(RegisterError::TooManyFunctions)?;
-        let Options { cut_off, inline, key_limit, life, capacity, weigh, keep } = options;
-        let set = [(capacity.is_some(), "capacity"), (weigh.is_some(), "weigh"), (keep.is_some(), "keep_at_least")];
+        let Options { cut_off, inline, key_limit, life, capacity, weigh } = options;
+        let set = [(capacity.is_some(), "capacity"), (weigh.is_some(), "weigh")];
         let set = life.option().or_else(|| set.iter().find(|(set, _)| *set).map(|(_, name)| *name));
         if source && let Some(option) = set {
             return Err(RegisterError::NotForSources { name, option });
@@ -268,7 +268,7 @@ impl Engine {
         }
         // A source's values were set: nothing could make them again.
         let shared = self.graph.budget.clone().filter(|_| !source);
-        let keep = keep.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        let keep = life.keep_at_least.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
         let bounds = Bounds::new(self.graph.columns.stamps(), capacity.map(Budget::new), shared, weigh, keep, life.refresh_ahead.is_some());
         let quantum = bounds.as_ref().map_or(0, Bounds::quantum);
         let traits = Traits { source, cut_off, inline, key_limit, life, bounds };

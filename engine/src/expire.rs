@@ -57,12 +57,13 @@ pub(crate) struct Life<V> {
     pub(crate) expire_after: Option<Duration>,
     pub(crate) refresh_ahead: Option<Duration>,
     pub(crate) debounce: Option<Duration>,
+    pub(crate) keep_at_least: Option<Duration>,
     pub(crate) errors: Option<ErrorRule<V>>,
 }
 
 impl<V> Default for Life<V> {
     fn default() -> Life<V> {
-        Life { expire_after: None, refresh_ahead: None, debounce: None, errors: None }
+        Life { expire_after: None, refresh_ahead: None, debounce: None, keep_at_least: None, errors: None }
     }
 }
 
@@ -73,6 +74,7 @@ impl<V> Life<V> {
             (self.expire_after.is_some(), "expire_after"),
             (self.refresh_ahead.is_some(), "refresh_ahead"),
             (self.debounce.is_some(), "debounce"),
+            (self.keep_at_least.is_some(), "keep_at_least"),
             (self.errors.is_some(), "classify"),
         ];
         set.iter().find(|(set, _)| *set).map(|(_, name)| *name)

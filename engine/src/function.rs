@@ -563,6 +563,9 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
             bytes,
             table: self.table.bytes(),
             computes: self.computes.sum(),
+            expire_after: self.life.expire_after,
+            keep_at_least: self.life.keep_at_least,
+            error_delays: self.life.errors.as_ref().map(|rule| (rule.transient, rule.non_transient)),
         }
     }
 
