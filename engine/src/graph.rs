@@ -28,6 +28,7 @@ pub(crate) struct Graph {
     pub(crate) counters: Counters,
     pub(crate) flights: Flights,
     pub(crate) watchers: Watchers,
+    pub(crate) feeds: crate::feed::Feeds,
     pub(crate) sweeper: Sweeper,
     pub(crate) timers: Timers,
     /// The last finished commit. A flight notes it at its start and a waiter when it joins.

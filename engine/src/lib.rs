@@ -26,6 +26,7 @@
 mod async_handle;
 mod audit;
 mod batch;
+mod changes;
 mod clock;
 mod collector;
 mod column;
@@ -38,7 +39,9 @@ mod edge;
 mod engine;
 mod expire;
 mod fault;
+mod feed;
 mod flight;
+mod follow;
 mod function;
 mod graph;
 mod handle;
@@ -49,6 +52,7 @@ mod log;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
 mod node;
+mod notify;
 
 mod pin;
 mod publish;
@@ -71,6 +75,7 @@ pub mod __private;
 
 pub use crate::async_handle::{AsyncFunction, GetFuture};
 pub use crate::batch::Batch;
+pub use crate::changes::Changes;
 pub use crate::clock::{Alarm, Clock, ManualClock};
 pub use crate::computed::{Computed, Invalidated};
 pub use crate::cx::{Ask, Asker, Cx};
@@ -78,6 +83,7 @@ pub use crate::define::Define;
 pub use crate::engine::{Engine, EngineBuilder, Service, Spawner};
 pub use crate::expire::ErrorKind;
 pub use crate::fault::{Fault, RegisterError};
+pub use crate::feed::{Watch, WatchError};
 pub use crate::function::FunctionId;
 pub use crate::handle::{CommitId, Function, Handle, Source};
 pub use crate::key::{Key, Lookup, Parts};
