@@ -297,10 +297,11 @@ impl<K: Key, V: Value> Job for Feed<K, V> {
             let got = block_on(caught(&handle, handle.current(&self.key)));
             return self.conclude(&handle.graph, got, began, newcomers);
         };
-        let mut reading = Reading { feed: self, again: false };
+        let reading = Reading { feed: self, again: false };
         let read = async move {
             let got = caught(&handle, handle.current(&reading.feed.key)).await;
-            reading.again = reading.feed.conclude(&handle.graph, got, began, newcomers) == Ran::Again;
+            let ran = reading.feed.conclude(&handle.graph, got, began, newcomers);
+            reading.end(ran);
         };
         // Whatever becomes of the future, its end is the read's.
         let _ = catch_unwind(AssertUnwindSafe(|| spawner.spawn(Box::pin(read))));
@@ -312,6 +313,12 @@ impl<K: Key, V: Value> Job for Feed<K, V> {
 struct Reading<K: Key, V: Value> {
     feed: Arc<Feed<K, V>>,
     again: bool,
+}
+
+impl<K: Key, V: Value> Reading<K, V> {
+    fn end(mut self, ran: Ran) {
+        self.again = ran == Ran::Again;
+    }
 }
 
 impl<K: Key, V: Value> Drop for Reading<K, V> {
