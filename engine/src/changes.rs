@@ -54,24 +54,28 @@ impl<V: Value> Changes<V> {
         Step::Waiting(Sleep::new(self.graph.clone(), delay))
     }
 
-    /// A read has ended; what to give out, if anything.
-    fn take(&mut self, got: Result<Computed<V>, Fault>, began: u64) -> Option<Result<Computed<V>, Fault>> {
+    /// A read has ended; what to give out, if anything. Armed first, then compared.
+    fn take(&mut self, got: Result<Computed<V>, Fault>, began: u64, cx: &mut Context<'_>) -> Option<Result<Computed<V>, Fault>> {
         match got {
-            Ok(computed) => match self.follow.judge(&self.graph, computed.place(), began) {
-                Verdict::Again => {
-                    self.step = Step::Ask;
-                    None
+            Ok(computed) => {
+                let mut end = computed.invalidated();
+                // Over already? Then so says the verdict.
+                let _ = Pin::new(&mut end).poll(cx);
+                match self.follow.judge(&self.graph, computed.place(), began) {
+                    Verdict::Again => {
+                        self.step = Step::Ask;
+                        None
+                    }
+                    Verdict::Loose(delay) => {
+                        self.step = self.wait(delay);
+                        Some(Ok(computed))
+                    }
+                    verdict => {
+                        self.step = Step::Watching(end);
+                        (verdict == Verdict::News).then_some(Ok(computed))
+                    }
                 }
-                Verdict::Loose(delay) => {
-                    self.step = self.wait(delay);
-                    Some(Ok(computed))
-                }
-                verdict => {
-                    // Not armed yet: the next poll arms it, which says so if the generation has ended by then.
-                    self.step = Step::Watching(computed.invalidated());
-                    (verdict == Verdict::News).then_some(Ok(computed))
-                }
-            },
+            }
             // Nothing can follow.
             Err(Fault::Gone) => {
                 self.step = Step::Over;
@@ -108,7 +112,7 @@ impl<V: Value> Stream for Changes<V> {
                 Step::Reading(read, began) => {
                     let began = *began;
                     let Poll::Ready(got) = read.as_mut().poll(cx) else { return Poll::Pending };
-                    if let Some(item) = this.take(got, began) {
+                    if let Some(item) = this.take(got, began, cx) {
                         return Poll::Ready(Some(item));
                     }
                     if matches!(this.step, Step::Ask) {

@@ -13,8 +13,11 @@ use crate::sync::fault;
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Reads in a row that end in nothing one can watch, without a commit that would explain it, before waiting.
-const PATIENCE: u32 = 3;
+/// Reads in a row whose value is stored nowhere, without a commit that would explain it, before waiting.
+const FRUITLESS: u32 = 3;
+/// Reads in a row whose generation has ended before it was given out. What was computed beside a commit may be a mixture, so it is read
+/// again; but a graph that is always busy must not keep its watchers from ever being told.
+const RUSHED: u32 = 16;
 
 /// What a read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,37 +39,43 @@ pub(crate) struct Follow {
     last: Option<Place>,
     /// The last wait.
     delay: Option<Duration>,
-    fruitless: u32,
+    /// Reads in a row that brought nothing.
+    vain: u32,
 }
 
 impl Follow {
-    /// Judges what a read that began after the commit `began` returned.
+    /// Judges what a read that began after the commit `began` returned, once the follower is armed for its end.
     pub(crate) fn judge(&mut self, graph: &Graph, place: Place, began: u64) -> Verdict {
         let (slot, version, epoch) = place;
         if epoch == UNSTORED {
-            self.fruitless += 1;
-            if graph.finished_commit() != began || self.fruitless < PATIENCE {
+            self.vain += 1;
+            if graph.finished_commit() != began || self.vain < FRUITLESS {
                 return Verdict::Again;
             }
-            self.fruitless = 0;
+            self.vain = 0;
             self.last = None;
             return Verdict::Loose(self.wait());
         }
         // Acquire: as `Graph::unchanged`. It only grows, so one that is not later than the generation is the generation's own.
         let changed = graph.warm(slot).changed.load(Ordering::Acquire);
-        if changed > epoch && self.fruitless < PATIENCE {
-            self.fruitless += 1;
-            return Verdict::Again;
-        }
         let known = |last: Place| last.0 == slot && last.1 == version && changed <= last.2;
         let same = self.last.is_some_and(known) && !fault!("equal_is_news");
+        if !same && self.vain < RUSHED {
+            // A value made while a commit stores its sources one by one is consistent until the commit marks it.
+            graph.outlast_commits();
+            let head = graph.head(slot);
+            if !head.is_consistent() || head.version() != version || head.epoch() != epoch {
+                self.vain += 1;
+                return Verdict::Again;
+            }
+        }
         *self = Follow { last: Some(place), ..Follow::default() };
         if same { Verdict::Same } else { Verdict::News }
     }
 
     /// The read ended in a fault: how long to wait before the next.
     pub(crate) fn failed(&mut self) -> Duration {
-        (self.last, self.fruitless) = (None, 0);
+        (self.last, self.vain) = (None, 0);
         self.wait()
     }
 

@@ -136,6 +136,21 @@ impl Graph {
         ticket
     }
 
+    /// Returns when the commits that are under way now are over: a value that was read before and is unmarked after is of one commit,
+    /// not of half of one. Waits for sweeps only, in which no user code runs.
+    pub(crate) fn outlast_commits(&self) {
+        let mut queue = lock(&self.sweeper.queue);
+        let ticket = queue.tickets;
+        while queue.sweeping && queue.finished < ticket {
+            queue.asleep += 1;
+            queue = match self.sweeper.done.wait(queue) {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+            queue.asleep -= 1;
+        }
+    }
+
     fn sweep(self: &Arc<Graph>, requests: Vec<Roots>) -> Told {
         // Relaxed: statistics.
         self.sweeper.sweeps.fetch_add(1, Ordering::Relaxed);

@@ -368,6 +368,27 @@ fn no_call_begins_with_what_changed_after_the_watch_was_ended() {
 }
 
 #[test]
+fn a_call_that_is_owed_when_its_watch_ends_does_not_begin() {
+    let engine = Engine::new();
+    let (source, half, _) = halved(&engine);
+    let (entered, at_work) = channel();
+    let (release, released) = channel::<()>();
+    let call = move |news: Result<&u64, &Fault>| {
+        entered.send(*news.expect("a value")).expect("open");
+        let _ = released.recv();
+    };
+    let slow = half.watch(&engine, &0, call).expect("this engine's");
+    assert_eq!(next(&at_work), 0);
+    let (_other, told) = watch(&engine, &half, 0);
+    source.set(&0, 2);
+    while next(&told) != Ok(1) {}
+    slow.unwatch();
+    release.send(()).expect("under way until now");
+    assert!(is_closed(&at_work), "I36");
+    engine.assert_consistent();
+}
+
+#[test]
 fn a_slow_callback_gets_the_newest_value_only_and_delays_no_other() {
     let engine = Engine::new();
     let (source, half, _) = halved(&engine);
