@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use slotmap::{DefaultKey, DenseSlotMap};
 
-use crate::AsyncFunction;
+use crate::callback::{AnyFeed, Callback, News, Shelf, Subscriber, Watch, WatchError};
 use crate::computed::Place;
 use crate::cx::Ask;
 use crate::deps::UNSTORED;
@@ -24,17 +24,13 @@ use crate::flight::{block_on, drop_quietly, panic_message};
 use crate::follow::{Follow, Verdict};
 use crate::function::FnData;
 use crate::graph::Graph;
-use crate::handle::{Function, Handle};
+use crate::handle::Handle;
 use crate::key::{Key, Lookup};
 use crate::node::{Head, State};
 use crate::notify::{Job, Notifier, Ran, Turn};
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, Mutex, Weak, fault, lock};
+use crate::sync::{Arc, Mutex, Weak, lock};
 use crate::timer::Sleep;
 use crate::value::Value;
-
-type Callback<V> = Box<dyn FnMut(Result<&V, &Fault>) + Send>;
-type News<V> = Arc<Result<V, Fault>>;
 
 /// Feeds by the slot they read, so that the next watcher of the node finds its feed without a look at keys, which are the user's.
 pub(crate) struct Feeds {
@@ -73,23 +69,6 @@ impl Feeds {
         if by_slot.get(&slot).is_some_and(|entry| entry.number == number) {
             by_slot.remove(&slot);
         }
-    }
-}
-
-/// The newest news and their number; 0 before the first.
-struct Shelf<V>(Mutex<(u64, Option<News<V>>)>);
-
-impl<V> Shelf<V> {
-    fn put(&self, news: News<V>) {
-        let mut shelf = lock(&self.0);
-        shelf.0 += 1;
-        let old = shelf.1.replace(news);
-        drop(shelf);
-        drop_quietly(old);
-    }
-
-    fn newest(&self) -> (u64, Option<News<V>>) {
-        lock(&self.0).clone()
     }
 }
 
@@ -152,16 +131,14 @@ impl<K: Key, V: Value> Feed<K, V> {
             number: handle.graph.watchers.number(),
             waker: Waker::from(Arc::new(Bell(feed.clone()))),
             turn: Turn::new(),
-            shelf: Arc::new(Shelf(Mutex::new((0, None)))),
+            shelf: Arc::new(Shelf::new()),
             subscribers: Mutex::new(Subscribers { all: DenseSlotMap::new(), newcomers: HashSet::default() }),
             course: Mutex::new(Course::default()),
         })
     }
 
     fn subscribe(self: Arc<Self>, call: Callback<V>) -> Watch {
-        let (turn, shelf) = (Turn::new(), self.shelf.clone());
-        let call = Mutex::new(Calling { seen: 0, call });
-        let subscriber = Arc::new(Subscriber { turn, gone: AtomicBool::new(false), shelf, call });
+        let subscriber = Arc::new(Subscriber::new(self.shelf.clone(), call));
         let id = {
             let mut subscribers = lock(&self.subscribers);
             let id = subscribers.all.insert(subscriber);
@@ -169,7 +146,7 @@ impl<K: Key, V: Value> Feed<K, V> {
             id
         };
         self.notifier.ask(self.clone());
-        Watch { place: Some((self, id)) }
+        Watch::new(self, id)
     }
 
     /// Whether a fault's wait goes on; if so, the feed is asked again at its end.
@@ -347,57 +324,6 @@ impl<K: Key, V: Value> Drop for Feed<K, V> {
     }
 }
 
-/// One callback.
-struct Subscriber<V> {
-    turn: Turn,
-    gone: AtomicBool,
-    shelf: Arc<Shelf<V>>,
-    /// Locked while it is called: its turn lets one thread in at a time, and nobody else takes the lock.
-    call: Mutex<Calling<V>>,
-}
-
-struct Calling<V> {
-    /// The number of the news it was called with last.
-    seen: u64,
-    call: Callback<V>,
-}
-
-impl<V: Value> Job for Subscriber<V> {
-    fn turn(&self) -> &Turn {
-        &self.turn
-    }
-
-    fn is_update(&self) -> bool {
-        false
-    }
-
-    fn run(self: Arc<Self>) -> Ran {
-        let (number, news) = self.shelf.newest();
-        // Asked after the news were taken: whoever left before they were made is not called with them.
-        // Acquire: pairs with the Release in `leave`, through the locks that the news have gone through since.
-        if self.gone.load(Ordering::Acquire) && !fault!("call_after_unwatch") {
-            return Ran::Over;
-        }
-        if let Some(news) = news {
-            let _ = catch_unwind(AssertUnwindSafe(|| {
-                let mut calling = lock(&self.call);
-                if calling.seen != number {
-                    calling.seen = number;
-                    (calling.call)(news.as_ref().as_ref());
-                }
-            }));
-            drop_quietly(news);
-        }
-        Ran::Over
-    }
-}
-
-/// A feed without its types.
-trait AnyFeed: Send + Sync {
-    fn leave(&self, id: DefaultKey);
-    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
-}
-
 impl<K: Key, V: Value> AnyFeed for Feed<K, V> {
     fn leave(&self, id: DefaultKey) {
         let gone = {
@@ -406,8 +332,7 @@ impl<K: Key, V: Value> AnyFeed for Feed<K, V> {
             subscribers.all.remove(id)
         };
         if let Some(gone) = &gone {
-            // Release: a call that begins later sees it.
-            gone.gone.store(true, Ordering::Release);
+            gone.leave();
         }
         drop_quietly(gone);
     }
@@ -417,66 +342,8 @@ impl<K: Key, V: Value> AnyFeed for Feed<K, V> {
     }
 }
 
-/// A callback's place: see [`Function::watch`]. Dropping it ends the watch.
-///
-/// No call begins after that with anything that changed later; one that is under way on another thread may still finish. It waits for
-/// nothing, so it may be dropped anywhere, also inside the callback.
-#[must_use = "dropping it ends the watch"]
-pub struct Watch {
-    place: Option<(Arc<dyn AnyFeed>, DefaultKey)>,
-}
-
-impl Watch {
-    /// Ends the watch: what dropping it does.
-    pub fn unwatch(self) {}
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if let Some((feed, id)) = self.place.take() {
-            feed.leave(id);
-            drop_quietly(feed);
-        }
-    }
-}
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Some((feed, _)) => feed.describe(f),
-            None => f.write_str("Watch"),
-        }
-    }
-}
-
-/// Why a value could not be watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WatchError {
-    /// The function is asynchronous, and the engine has nothing to run it on when nobody waits for it.
-    NeedsSpawner {
-        /// The function.
-        function: String,
-    },
-    /// The function belongs to another engine.
-    ForeignEngine,
-}
-
-impl fmt::Display for WatchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WatchError::NeedsSpawner { function } => {
-                write!(f, "`{function}` is asynchronous, and watching it works in the background: give the engine a `spawner`")
-            }
-            WatchError::ForeignEngine => f.write_str("the function belongs to another engine"),
-        }
-    }
-}
-
-impl std::error::Error for WatchError {}
-
 impl<K: Key, V: Value> Handle<K, V> {
-    fn watch_with<Q: ?Sized + Lookup<K>>(
+    pub(crate) fn watch_with<Q: ?Sized + Lookup<K>>(
         &self,
         engine: &Engine,
         key: &Q,
@@ -496,62 +363,5 @@ impl<K: Key, V: Value> Handle<K, V> {
             Err(_) => feed,
         };
         Ok(feed.subscribe(call))
-    }
-}
-
-impl<K: Key, V: Value> Function<K, V> {
-    /// Calls back with the key's value: the current one first, then each that differs from the one before.
-    ///
-    /// After a commit that may have changed it, a thread of the engine's verifies or recomputes the value, once for all who watch it, and
-    /// calls them if it did change: never the committing thread, and never two calls of one callback at a time. A callback that is
-    /// slow or stuck delays no other: it is next called with the newest value, and what came in between is skipped. Values never go
-    /// back. Up to [`notify_threads`](crate::EngineBuilder::notify_threads) callbacks may be stuck at once; one that panics is called
-    /// again at the next change.
-    ///
-    /// A fault is told once, as `Err`, and the read is tried again by the engine's clock: after 1 s at first, longer each time by the
-    /// square root of two, up to 60 s. When the last [`Engine`] handle is dropped all watches end.
-    ///
-    /// ```
-    /// # use wellspring::Engine;
-    /// # let engine = Engine::new();
-    /// let price = engine.source("price", |_: &u32| 100_u64)?;
-    /// let (tell, told) = std::sync::mpsc::channel();
-    /// let watch = price.watch(&engine, &7, move |price| {
-    ///     let _ = tell.send(price.cloned().ok());
-    /// })?;
-    /// assert_eq!(told.recv(), Ok(Some(100)));
-    /// price.set(&7, 120);
-    /// assert_eq!(told.recv(), Ok(Some(120)));
-    /// watch.unwatch();
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`WatchError::ForeignEngine`].
-    pub fn watch<Q: ?Sized + Lookup<K>>(
-        &self,
-        engine: &Engine,
-        key: &Q,
-        callback: impl FnMut(Result<&V, &Fault>) + Send + 'static,
-    ) -> Result<Watch, WatchError> {
-        self.watch_with(engine, key, None, Box::new(callback))
-    }
-}
-
-impl<K: Key, V: Value> AsyncFunction<K, V> {
-    /// [`Function::watch`]; the value is read on the engine's [`Spawner`], callbacks run on the engine's own threads.
-    ///
-    /// # Errors
-    /// [`WatchError::NeedsSpawner`] if the engine was built without one; [`WatchError::ForeignEngine`].
-    pub fn watch<Q: ?Sized + Lookup<K>>(
-        &self,
-        engine: &Engine,
-        key: &Q,
-        callback: impl FnMut(Result<&V, &Fault>) + Send + 'static,
-    ) -> Result<Watch, WatchError> {
-        let Some(spawner) = self.graph.spawner.clone() else {
-            return Err(WatchError::NeedsSpawner { function: self.data.name.clone() });
-        };
-        self.watch_with(engine, key, Some(spawner), Box::new(callback))
     }
 }

@@ -26,6 +26,7 @@
 mod async_handle;
 mod audit;
 mod batch;
+mod callback;
 mod changes;
 mod clock;
 mod collector;
@@ -75,6 +76,7 @@ pub mod __private;
 
 pub use crate::async_handle::{AsyncFunction, GetFuture};
 pub use crate::batch::Batch;
+pub use crate::callback::{Watch, WatchError};
 pub use crate::changes::Changes;
 pub use crate::clock::{Alarm, Clock, ManualClock};
 pub use crate::computed::{Computed, Invalidated};
@@ -83,7 +85,6 @@ pub use crate::define::Define;
 pub use crate::engine::{Engine, EngineBuilder, Service, Spawner};
 pub use crate::expire::ErrorKind;
 pub use crate::fault::{Fault, RegisterError};
-pub use crate::feed::{Watch, WatchError};
 pub use crate::function::FunctionId;
 pub use crate::handle::{CommitId, Function, Handle, Source};
 pub use crate::key::{Key, Lookup, Parts};
