@@ -105,11 +105,10 @@ impl Graph {
         if self.flights.len() > 0 {
             wrong.push(format!("I26: {} flight records or waits are left", self.flights.len()));
         }
-        if self.watchers.len() > 0 {
-            let armed = |slot: &u32| self.head(*slot).has(crate::node::WATCHED);
-            let flagged = live.keys().filter(|&slot| armed(slot)).count();
-            if flagged == 0 {
-                wrong.push(format!("I34: {} watchers wait on nodes that will not tell them", self.watchers.len()));
+        for (slot, epoch) in self.watchers.places() {
+            let head = self.head(slot);
+            if !head.is_consistent() || head.epoch() != epoch || !head.has(crate::node::WATCHED) {
+                wrong.push(format!("I34: a watcher of epoch {epoch} waits on node {slot}, which will not tell it: {head:?}"));
             }
         }
         wrong

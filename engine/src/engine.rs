@@ -18,12 +18,14 @@ use crate::define::{Define, Options};
 use crate::edge::Edges;
 use crate::evict::Bounds;
 use crate::fault::RegisterError;
+use crate::feed::Feeds;
 use crate::flight::Flights;
 use crate::function::{Body, FnData, Traits};
 use crate::graph::Graph;
 use crate::handle::{CommitId, Function, Handle, Source};
 use crate::key::{Hashing, Key};
 use crate::log::{Event, EventLog};
+use crate::notify::{DEFAULT_THREADS, Notifier};
 use crate::pin::Pin;
 use crate::stats::{Counters, Stats};
 use crate::sweep::{Root, Sweeper};
@@ -50,13 +52,14 @@ pub struct Engine {
 }
 
 /// User code, by name. Functions hold theirs weakly.
-#[derive(Default)]
 struct Bodies {
     registered: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
+    notifier: Arc<Notifier>,
 }
 
 impl Drop for Bodies {
     fn drop(&mut self) {
+        self.notifier.close();
         let registered = std::mem::take(&mut *lock(&self.registered));
         for (_, body) in registered {
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(body)));
@@ -105,6 +108,7 @@ impl Engine {
             event_log: false,
             clock: None,
             capacity: None,
+            notify_threads: DEFAULT_THREADS,
         }
     }
 
@@ -232,8 +236,10 @@ impl Engine {
     /// Checks the whole graph against the invariants of DESIGN.md; meant for the end of every test.
     ///
     /// # Panics
-    /// With a list of what is wrong. Call it at quiescence: a flight or sweep under way looks like a fault.
+    /// With a list of what is wrong. Call it at quiescence: a flight or sweep under way looks like a fault. Only for values that are
+    /// brought up to date because somebody watches them it waits by itself.
     pub fn assert_consistent(&self) {
+        self.graph.feeds.notifier.settle();
         let wrong = self.graph.audit();
         assert!(wrong.is_empty(), "the graph is inconsistent:\n{}", wrong.join("\n"));
     }
@@ -318,6 +324,7 @@ pub struct EngineBuilder {
     event_log: bool,
     clock: Option<Arc<dyn Clock>>,
     capacity: Option<Capacity>,
+    notify_threads: usize,
 }
 
 impl EngineBuilder {
@@ -355,6 +362,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Threads that values are watched with (see [`Function::watch`]), at most: as many callbacks may be stuck at once before the others
+    /// wait for them. Started one by one when callbacks keep the others busy; two stay when there is nothing to do. Default: 16.
+    pub fn notify_threads(mut self, threads: usize) -> EngineBuilder {
+        self.notify_threads = threads.max(1);
+        self
+    }
+
     /// Where the engine gets its time from, in place of the system's monotonic clock: see [`ManualClock`](crate::ManualClock).
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> EngineBuilder {
         self.clock = Some(clock);
@@ -379,6 +393,7 @@ impl EngineBuilder {
             counters: Counters::new(),
             flights: Flights::new(),
             watchers: Watchers::new(),
+            feeds: Feeds::new(self.notify_threads),
             sweeper: Sweeper::new(threads, self.threshold),
             timers: Timers::new(self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()))),
             budget: self.capacity.map(|capacity| Arc::new(Budget::new(capacity))),
@@ -392,7 +407,8 @@ impl EngineBuilder {
         };
         let graph = Arc::new(graph);
         graph.timers.attach(&graph);
-        Engine { graph, bodies: Arc::new(Bodies::default()) }
+        let bodies = Bodies { registered: Mutex::default(), notifier: graph.feeds.notifier.clone() };
+        Engine { graph, bodies: Arc::new(bodies) }
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) struct Graph {
     pub(crate) counters: Counters,
     pub(crate) flights: Flights,
     pub(crate) watchers: Watchers,
+    pub(crate) feeds: crate::feed::Feeds,
     pub(crate) sweeper: Sweeper,
     pub(crate) timers: Timers,
     /// The engine's own limit, shared with every function but sources.

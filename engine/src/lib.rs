@@ -26,7 +26,9 @@
 mod async_handle;
 mod audit;
 mod batch;
+mod callback;
 mod capacity;
+mod changes;
 mod clock;
 mod collector;
 mod column;
@@ -40,7 +42,9 @@ mod engine;
 mod evict;
 mod expire;
 mod fault;
+mod feed;
 mod flight;
+mod follow;
 mod fresh;
 mod function;
 mod graph;
@@ -53,6 +57,7 @@ mod memory;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
 mod node;
+mod notify;
 
 mod pin;
 mod publish;
@@ -78,7 +83,9 @@ pub mod __private;
 
 pub use crate::async_handle::{AsyncFunction, GetFuture};
 pub use crate::batch::Batch;
+pub use crate::callback::{Watch, WatchError};
 pub use crate::capacity::Capacity;
+pub use crate::changes::Changes;
 pub use crate::clock::{Alarm, Clock, ManualClock};
 pub use crate::computed::{Computed, Invalidated};
 pub use crate::cx::{Ask, Asker, Cx};

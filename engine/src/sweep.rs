@@ -157,6 +157,13 @@ impl Graph {
         result
     }
 
+    /// Returns when the commits that are under way now are over: a value that was read before and is unmarked after is of one commit,
+    /// not of half of one. Waits for sweeps only, in which no user code runs.
+    pub(crate) fn outlast_commits(&self) {
+        let ticket = lock(&self.sweeper.queue).tickets;
+        self.sweeper.wait_until(|progress| !progress.sweeping || progress.finished >= ticket);
+    }
+
     fn sweep(self: &Arc<Graph>, requests: Vec<Roots>) -> Told {
         // Relaxed: statistics.
         self.sweeper.sweeps.fetch_add(1, Ordering::Relaxed);

@@ -288,3 +288,53 @@ fn a_body_that_read_outside_data_before_its_invalidation_is_not_served_after_it(
         engine.assert_consistent();
     });
 }
+
+#[test]
+fn a_watcher_armed_while_a_sweep_runs_is_woken_or_sees_the_mark() {
+    schedules(|| {
+        let shop = shop();
+        shop.total.get(&shop.engine, &()).expect("a value");
+        let follower = {
+            let shop = shop.clone();
+            // Arms beside each of the sweeps; one it misses leaves it asleep for good, which shuttle calls a deadlock.
+            thread::spawn(move || {
+                let mut changes = shop.total.changes(&());
+                loop {
+                    let total = *block_on(changes.next()).expect("endless").expect("a value").value();
+                    if total / 10 == 3 {
+                        return;
+                    }
+                }
+            })
+        };
+        shop.counter.set(&1, 1);
+        shop.counter.set(&0, 2);
+        follower.join().expect("I34: woken");
+        settled(&shop);
+    });
+}
+
+#[test]
+fn a_callback_is_told_the_last_value_and_nothing_after_its_end() {
+    schedules(|| {
+        let shop = shop();
+        let (tell, told) = shuttle::sync::mpsc::channel();
+        let watch = shop.total.watch(&shop.engine, &(), move |total| tell.send(*total.expect("a value") / 10).expect("open"));
+        let writer = {
+            let shop = shop.clone();
+            thread::spawn(move || drop(shop.counter.set(&1, 1)))
+        };
+        shop.counter.set(&0, 2);
+        let mut last = 0;
+        while last != 3 {
+            let total = told.recv().expect("I34: told");
+            assert!(total > last || total == 0, "I35");
+            last = total;
+        }
+        writer.join().expect("no panic");
+        drop(watch);
+        shop.counter.set(&0, 5);
+        assert!(told.recv().is_err(), "I36");
+        settled(&shop);
+    });
+}
