@@ -25,11 +25,12 @@ use crate::handle::{CommitId, Function, Handle, Source};
 use crate::key::{Hashing, Key};
 use crate::log::{Event, EventLog};
 use crate::pin::Pin;
+use crate::states::States;
 use crate::stats::{Counters, Stats};
 use crate::sweep::{Root, Sweeper};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, lock};
-use crate::timer::{Due, Sleep, Timers};
+use crate::timer::{Due, Sleep, Timer, Timers};
 use crate::value::Value;
 use crate::watch::Watchers;
 
@@ -53,6 +54,7 @@ pub struct Engine {
 #[derive(Default)]
 struct Bodies {
     registered: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
+    states: States,
 }
 
 impl Drop for Bodies {
@@ -241,6 +243,15 @@ impl Engine {
     /// Takes what the event log holds; empty unless the builder asked for a log.
     pub fn take_events(&self) -> Vec<Event> {
         self.graph.log.as_ref().map(EventLog::take).unwrap_or_default()
+    }
+
+    pub(crate) fn states(&self) -> &States {
+        &self.bodies.states
+    }
+
+    /// Its clock, to wait on, for what must not keep the engine's functions.
+    pub fn timer(&self) -> Timer {
+        Timer::new(self.graph.clone())
     }
 
     pub(crate) fn register<K: Key, V: Value>(
