@@ -16,12 +16,14 @@ use crate::cx::{Ask, Asker, Cx, sealed};
 use crate::define::{Define, Options};
 use crate::edge::Edges;
 use crate::fault::RegisterError;
+use crate::fingerprint::{MissingInvalidation, OnMissing};
 use crate::flight::Flights;
 use crate::function::{Body, FnData, Traits};
 use crate::graph::Graph;
 use crate::handle::{CommitId, Function, Handle, Source};
 use crate::key::{Hashing, Key};
 use crate::log::{Event, EventLog};
+use crate::origin::{By, Origins};
 use crate::pin::Pin;
 use crate::stats::{Counters, Stats};
 use crate::sweep::{Root, Sweeper};
@@ -98,6 +100,8 @@ impl Engine {
             spawner: None,
             event_log: false,
             clock: None,
+            remembered: DEFAULT_REMEMBERED,
+            on_missing: None,
         }
     }
 
@@ -172,10 +176,12 @@ impl Engine {
     pub fn batch(&self, collect: impl FnOnce(&mut Batch<'_>)) -> CommitId {
         let mut batch = Batch::new(&self.graph);
         collect(&mut batch);
-        CommitId(self.graph.commit(batch.into_roots()))
+        let (roots, places) = batch.into_roots();
+        CommitId(self.graph.commit_by(roots, &By::Each(&places)))
     }
 
     /// Makes every cached value stale: one commit. Costs a visit to every node.
+    #[track_caller]
     pub fn invalidate_everything(&self) -> CommitId {
         CommitId(self.graph.commit(smallvec::smallvec![Root::Everything]))
     }
@@ -236,6 +242,10 @@ impl Engine {
         self.graph.log.as_ref().map(EventLog::take).unwrap_or_default()
     }
 
+    pub(crate) fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
     pub(crate) fn register<K: Key, V: Value>(
         &self,
         name: String,
@@ -250,14 +260,17 @@ impl Engine {
         }
         let mut functions = self.graph.functions.write().unwrap_or_else(PoisonError::into_inner);
         let id = u32::try_from(functions.len()).ok().filter(|&id| id < u32::MAX).ok_or(RegisterError::TooManyFunctions)?;
-        let Options { cut_off, inline, key_limit, life } = options;
+        let Options { cut_off, inline, key_limit, life, insight } = options;
         if source && let Some(option) = life.option() {
             return Err(RegisterError::NotForSources { name, option });
         }
         if life.refresh_ahead.is_some() && self.graph.spawner.is_none() {
             return Err(RegisterError::NeedsSpawner { name, option: "refresh_ahead" });
         }
-        let traits = Traits { source, cut_off, inline, key_limit, life };
+        if source && insight.fingerprint.is_some() {
+            return Err(RegisterError::NotForSources { name, option: "fingerprint" });
+        }
+        let traits = Traits { source, cut_off, inline, key_limit, life, insight };
         let (hashing, rows, most) = (self.graph.hashing.clone(), self.graph.columns.rows(), self.graph.columns.max_nodes());
         let Some(data) = FnData::new(id, name.clone(), traits, hashing, rows, most) else {
             return Err(RegisterError::OutOfMemory { name });
@@ -291,6 +304,9 @@ pub(crate) const DEFAULT_THRESHOLD: usize = 16 * 1024;
 /// key table. Ids reach sixteen times as far.
 const DEFAULT_MAX_NODES: u32 = 1 << 28;
 
+/// Changes that `why` can name: 160 KiB of them.
+const DEFAULT_REMEMBERED: usize = if cfg!(any(loom, shuttle)) { 0 } else { 4096 };
+
 /// Options of an engine.
 #[derive(Clone)]
 pub struct EngineBuilder {
@@ -300,6 +316,8 @@ pub struct EngineBuilder {
     spawner: Option<Arc<dyn Spawner>>,
     event_log: bool,
     clock: Option<Arc<dyn Clock>>,
+    remembered: usize,
+    on_missing: Option<Arc<OnMissing>>,
 }
 
 impl EngineBuilder {
@@ -343,6 +361,19 @@ impl EngineBuilder {
         self
     }
 
+    /// How many of the latest changes [`Engine::why`] can name: 40 bytes each, at most 2^20. Default: 4,096.
+    pub fn remember_changes(mut self, changes: usize) -> EngineBuilder {
+        self.remembered = changes;
+        self
+    }
+
+    /// Who is told of values that have changed without an invalidation: see [`Define::fingerprint`]. Called on the reader's thread,
+    /// with no lock held. By default a line on standard error.
+    pub fn on_missing_invalidation(mut self, tell: impl Fn(&MissingInvalidation) + Send + Sync + 'static) -> EngineBuilder {
+        self.on_missing = Some(Arc::new(tell));
+        self
+    }
+
     /// The engine.
     pub fn build(self) -> Engine {
         let threads = self.sweep_threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get().min(8)));
@@ -355,12 +386,14 @@ impl EngineBuilder {
             counters: Counters::new(),
             flights: Flights::new(),
             watchers: Watchers::new(),
-            sweeper: Sweeper::new(threads, self.threshold),
+            sweeper: Sweeper::new(threads, self.threshold, Origins::new(self.remembered)),
             timers: Timers::new(self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()))),
             commit: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             functions: RwLock::new(Vec::new()),
             spawner: self.spawner,
             log: self.event_log.then(EventLog::default),
+            on_missing: self.on_missing,
             #[cfg(test)]
             hooks: crate::hook::Hooks::default(),
             collector: Collector::new(id),

@@ -34,10 +34,13 @@ mod computed;
 mod cx;
 mod define;
 mod deps;
+mod describe;
 mod edge;
 mod engine;
 mod expire;
+mod export;
 mod fault;
+mod fingerprint;
 mod flight;
 mod function;
 mod graph;
@@ -48,7 +51,9 @@ mod key;
 mod log;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
+mod neighbour;
 mod node;
+mod origin;
 
 mod pin;
 mod publish;
@@ -60,10 +65,12 @@ mod sweep;
 mod sync;
 mod table;
 mod timer;
+mod trace;
 mod value;
 mod verify;
 mod watch;
 mod wheel;
+mod why;
 
 #[doc(hidden)]
 #[path = "private.rs"]
@@ -77,16 +84,22 @@ pub use crate::cx::{Ask, Asker, Cx};
 pub use crate::define::Define;
 pub use crate::engine::{Engine, EngineBuilder, Service, Spawner};
 pub use crate::expire::ErrorKind;
+pub use crate::export::Export;
 pub use crate::fault::{Fault, RegisterError};
+pub use crate::fingerprint::MissingInvalidation;
 pub use crate::function::FunctionId;
 pub use crate::handle::{CommitId, Function, Handle, Source};
 pub use crate::key::{Key, Lookup, Parts};
 pub use crate::log::{Event, What};
+pub use crate::neighbour::{Condition, NodeLabel};
+pub use crate::origin::Change;
 pub use crate::pin::Pin;
 pub use crate::read::{NodeId, NodeRef};
 pub use crate::stats::{FunctionStats, Stats};
 pub use crate::timer::Sleep;
+pub use crate::trace::{Cause, Causes};
 pub use crate::value::{Inline, Read, Value};
+pub use crate::why::{Neighbours, Why};
 #[cfg(feature = "macros")]
 pub use wellspring_macros::{Inline, compute};
 

@@ -4,7 +4,7 @@ use crate::deps::{Dep, DepList, UNSTORED};
 use crate::edge::{Edge, generation};
 use crate::expire::Term;
 use crate::graph::Graph;
-use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS};
+use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS, value_flags};
 use crate::sync::atomic::Ordering;
 use crate::sync::fault;
 
@@ -37,7 +37,8 @@ pub(crate) enum Standing {
 }
 
 impl Graph {
-    /// Publishes a flight's result. `retire` gets the old value word if it is replaced.
+    /// Publishes a flight's result. `made` is the commit it began at; `retire` gets the old value word if it is replaced.
+    #[allow(clippy::too_many_arguments, reason = "all of a flight's end, once")]
     pub(crate) fn publish(
         &self,
         slot: u32,
@@ -45,6 +46,7 @@ impl Graph {
         deps: &[Dep],
         result: Outcoming,
         term: Option<Term>,
+        made: u64,
         retire: impl FnOnce(u64),
     ) -> Published {
         let Some(mut now) = self.own(slot, flight) else { return Published::Superseded };
@@ -52,18 +54,20 @@ impl Graph {
         let standing = self.relink(slot, deps);
         self.reach("publish:linked", slot);
         let (row, warm) = (self.row(slot), self.warm(slot));
+        // Relaxed (flags): this owner's predecessor released them with the head, and so will this one.
+        let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
         if let Outcoming::Changed(word) = result {
-            // Relaxed (flags): this owner's predecessor released them with the head.
-            let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
             let old = row.value.load(Ordering::Relaxed);
             // Release: a reader that meets the new word meets the head that says `Publishing`, and its re-check fails.
             row.value.store(word, Ordering::Release);
             // Release: `changed` is read beside a head loaded earlier.
             warm.changed.store(flight.epoch(), Ordering::Release);
-            warm.flags.store(HAS_VALUE, Ordering::Relaxed);
+            warm.flags.store(value_flags(had, made), Ordering::Relaxed);
             if had {
                 retire(old);
             }
+        } else if had {
+            warm.flags.store(value_flags(true, made), Ordering::Relaxed);
         }
         if let Some(term) = term {
             self.set_term(slot, term);
