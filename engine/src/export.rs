@@ -7,10 +7,8 @@ use std::io;
 use crate::engine::Engine;
 use crate::graph::Graph;
 use crate::neighbour::{Condition, NodeLabel};
-use crate::node::{HAS_VALUE, made_at};
 use crate::read::NodeId;
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
 
 /// The graph as it is written by [`json`](Export::json) and [`dot`](Export::dot): see [`Engine::export`].
 #[derive(Clone)]
@@ -177,13 +175,10 @@ impl Graph {
         if !head.is_live() {
             return None;
         }
-        // Acquire: as in `why`.
-        let flags = self.warm(slot).flags.load(Ordering::Acquire);
-        let now = self.finished_commit().max(self.begun_commit());
         Some(Shown {
             label: self.label(slot, head.version()),
             condition: Condition::of(head),
-            made: (flags & HAS_VALUE != 0).then(|| made_at(flags, now)),
+            made: self.made(slot),
             source: self.function(slot).is_source(),
         })
     }

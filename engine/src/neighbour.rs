@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::edge::generation;
 use crate::graph::Graph;
-use crate::node::{Head, State};
+use crate::node::{HAS_VALUE, Head, State, made_at};
 use crate::read::{NodeId, node_id};
 use crate::sync::atomic::Ordering;
 
@@ -75,9 +75,16 @@ impl Condition {
 /// Edges of one list that are looked at.
 const LISTED: usize = 1 << 16;
 /// Dependencies that a scan of the whole graph looks at.
-const SCANNED: usize = 1 << 23;
+const SCANNED: usize = 1 << 22;
 
 impl Graph {
+    /// The last commit that had begun when the slot's value was made; `None` without a value.
+    pub(crate) fn made(&self, slot: u32) -> Option<u64> {
+        // Acquire: the owner before the one of now has released them with the head.
+        let flags = self.warm(slot).flags.load(Ordering::Acquire);
+        (flags & HAS_VALUE != 0).then(|| made_at(flags, self.finished_commit().max(self.begun_commit())))
+    }
+
     pub(crate) fn label(&self, slot: u32, version: u32) -> NodeLabel {
         let function = self.function(slot);
         NodeLabel { id: node_id(slot, version), key: function.key_text(self, slot, version), function: function.name().to_owned() }
@@ -88,29 +95,19 @@ impl Graph {
         self.columns.contains(id.slot()) && self.head(id.slot()).is_live() && self.head(id.slot()).version() == id.version()
     }
 
-    /// The slots whose values were made from each of the given ones, as (dependant, dependency), and whether that is all.
+    /// The slots whose values were made from the given ones, as (dependant, dependency), some of them twice, and whether that is all.
     ///
-    /// A marked node's list has gone with the mark, so its dependants are found by what they recorded: a scan, once for all of them.
+    /// A mark carries off the list that led to it, so a dependant that is not fresh is found only by what it recorded: a scan, once for
+    /// all that are asked about. Beyond the scan's budget there are still those who are in the lists.
     pub(crate) fn dependants(&self, of: &[u32]) -> (Vec<(u32, u32)>, bool) {
         let mut found = Vec::new();
-        let mut all = true;
-        let mut marked = HashSet::new();
         for &slot in of {
-            let head = self.head(slot);
-            let edges = self.edges.first(&self.row(slot).rev, LISTED);
-            // A mark between the two looks has carried off the list.
-            if !head.is_consistent() || self.head(slot) != head {
-                marked.insert(slot);
-                continue;
-            }
-            all &= edges.len() < LISTED;
             // Acquire: as every look at a row that is not ours.
             let live = |slot: u32| generation(self.row(slot).rev.load(Ordering::Acquire));
+            let edges = self.edges.first(&self.row(slot).rev, LISTED);
             found.extend(edges.iter().filter(|edge| live(edge.slot) == edge.generation).map(|edge| (edge.slot, slot)));
         }
-        if !marked.is_empty() {
-            all &= self.scan(&marked, &mut found);
-        }
+        let all = self.scan(&of.iter().copied().collect(), &mut found);
         (found, all)
     }
 

@@ -41,8 +41,8 @@ impl std::fmt::Display for Change {
             Change::Delayed => "invalidated after a delay",
             Change::Removed => "removed",
             Change::Expired => "expired",
-            Change::AllInvalidated => "all keys invalidated",
-            Change::EverythingInvalidated => "everything invalidated",
+            Change::AllInvalidated => "invalidated with all keys of its function",
+            Change::EverythingInvalidated => "invalidated with everything",
         })
     }
 }

@@ -118,6 +118,8 @@ struct Step {
     from: usize,
     /// Its dependencies' epochs say nothing: what was asked about has not seen the node as it is now.
     loose: bool,
+    /// Only changes after this commit can have marked it as it is; `None`: any.
+    after: Option<u64>,
 }
 
 /// A walk's findings: remembered changes, each at the first step that met it.
@@ -129,14 +131,15 @@ struct Walk {
 
 impl Walk {
     /// Breadth first, so that paths are as short as they can be. `loose` goes everywhere.
-    fn new(graph: &Graph, memory: &Memory, slot: u32, loose: bool) -> Walk {
-        let mut walk = Walk { steps: vec![Step { slot, from: 0, loose }], met: Vec::new(), cut: false };
+    fn new(graph: &Graph, memory: &Memory, slot: u32, loose: bool, after: Option<u64>) -> Walk {
+        let mut walk = Walk { steps: vec![Step { slot, from: 0, loose, after }], met: Vec::new(), cut: false };
         let (mut seen, mut told) = (HashSet::<u32, ahash::RandomState>::default(), HashSet::new());
         seen.insert(slot);
         let (mut at, mut left) = (0, EDGES);
         while at < walk.steps.len() {
-            let Step { slot, loose, .. } = walk.steps[at];
-            walk.met.extend(memory.of(graph, slot).filter(|&entry| told.insert(entry)).map(|entry| (entry, at)));
+            let Step { slot, loose, after, .. } = walk.steps[at];
+            let counts = |&entry: &usize| after.is_none_or(|after| memory.commit(entry) > after) && told.insert(entry);
+            walk.met.extend(memory.of(graph, slot).filter(counts).map(|entry| (entry, at)));
             let Walk { steps, cut, .. } = &mut walk;
             let len = graph.with_deps(slot, |deps| {
                 for dep in deps.take(left) {
@@ -149,7 +152,10 @@ impl Walk {
                         *cut = true;
                         break;
                     }
-                    steps.push(Step { slot: dep.slot, from: at, loose: loose || head.is_consistent() });
+                    let loose = loose || head.is_consistent();
+                    // What is marked has seen every change up to its own value's commit: something later has marked it.
+                    let after = if loose { after } else { after.max(after.and_then(|_| graph.made(dep.slot))) };
+                    steps.push(Step { slot: dep.slot, from: at, loose, after });
                 }
             });
             *cut |= len > left;
@@ -167,7 +173,8 @@ impl Walk {
             steps.push(at);
         }
         let left_out = steps.len().saturating_sub(SHOWN);
-        steps.drain(SHOWN / 2..SHOWN / 2 + left_out);
+        let middle = SHOWN.min(steps.len()) / 2;
+        steps.drain(middle..middle + left_out);
         let removed = memory.remembered.entries[entry].change == Some(Change::Removed);
         let label = |&at: &usize| {
             let slot = self.steps[at].slot;
@@ -192,21 +199,21 @@ impl Walk {
 impl Graph {
     /// Why a value that was made at the commit `made` is stale.
     pub(crate) fn why_stale(&self, memory: &Memory, slot: u32, made: u64) -> Causes {
-        let walk = Walk::new(self, memory, slot, false);
-        let mut met: Vec<_> = walk.met.iter().copied().filter(|&(entry, _)| memory.commit(entry) > made).collect();
+        let walk = Walk::new(self, memory, slot, false, Some(made));
         let forgotten = memory.remembered.lost > made;
-        if met.is_empty() && !forgotten {
-            // The value was made while the sweep went on that marked it in the end.
-            met = latest(memory, &walk.met, made);
+        if !walk.met.is_empty() || forgotten {
+            return walk.causes(self, memory, walk.met.clone(), forgotten);
         }
-        walk.causes(self, memory, met, forgotten)
+        // The value was made while the sweep went on that marked it in the end.
+        let walk = Walk::new(self, memory, slot, false, None);
+        walk.causes(self, memory, latest(memory, &walk.met, made), false)
     }
 
     /// Why the value that was made at the commit `made` was not served from the cache: the latest change below it by then.
     ///
     /// By the dependencies of now: a change of something that was read for the value before and not for this one is not found.
     pub(crate) fn why_made(&self, memory: &Memory, slot: u32, made: u64) -> Causes {
-        let walk = Walk::new(self, memory, slot, true);
+        let walk = Walk::new(self, memory, slot, true, None);
         let met = latest(memory, &walk.met, made);
         let forgotten = met.is_empty() && memory.remembered.lost > 0;
         walk.causes(self, memory, met, forgotten)

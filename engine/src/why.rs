@@ -7,7 +7,7 @@ use crate::graph::Graph;
 use crate::handle::{CommitId, Handle};
 use crate::key::{Key, Lookup};
 use crate::neighbour::{Condition, NodeLabel};
-use crate::node::{AGAIN, HAS_VALUE, made_at};
+use crate::node::AGAIN;
 use crate::read::{NodeId, node_id};
 use crate::sync::atomic::Ordering;
 use crate::trace::{Causes, Memory};
@@ -102,14 +102,13 @@ impl Graph {
         let slot = node.slot();
         let label = self.label(slot, node.version());
         let head = self.head(slot);
-        // Acquire: the owner before the one of now has released them with the head.
-        let flags = self.warm(slot).flags.load(Ordering::Acquire);
+        let made = self.made(slot);
+        // Acquire: as in `made`.
+        let again = made.is_some() && self.warm(slot).flags.load(Ordering::Acquire) & AGAIN != 0;
         // After the head: the change that marked it is remembered by now.
         let memory = Memory::new(self.remembered());
         let commit = self.finished_commit();
         let condition = Condition::of(head);
-        let made = (flags & HAS_VALUE != 0).then(|| made_at(flags, commit.max(self.begun_commit())));
-        let again = made.is_some() && flags & AGAIN != 0;
         let (mut stale, mut recomputed) = (Causes::default(), Causes::default());
         if let Some(made) = made {
             if condition != Condition::Fresh {

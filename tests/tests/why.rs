@@ -272,10 +272,11 @@ fn a_node_that_is_being_computed_says_so_to_another_thread() {
     std::thread::scope(|scope| {
         scope.spawn(|| slow.get(&engine, &1).expect("a value"));
         entered.wait();
-        let why = slow.why(&1).expect("a node");
+        let why = slow.why(&1);
+        opened.wait();
+        let why = why.expect("a node");
         assert_eq!((why.condition, why.stale.list.len()), (Condition::Computing, 1), "{why}");
         assert!(why.to_string().contains("being computed because"), "{why}");
-        opened.wait();
     });
     engine.assert_consistent();
 }
@@ -442,9 +443,8 @@ fn an_export_keeps_to_its_limits_and_says_what_it_left_out() {
 fn questions_and_exports_go_on_beside_readers_and_commits() {
     let shop = shop();
     let rounds = 200;
+    let (done, shop) = (&AtomicBool::new(false), &shop);
     std::thread::scope(|scope| {
-        let done = &AtomicBool::new(false);
-        let shop = &shop;
         scope.spawn(move || {
             for n in 0..rounds {
                 shop.price.set(&(n as u32 % 4), n * 10);
@@ -557,7 +557,7 @@ mod detector {
             .function(move |cx: &Cx, _: &()| (0..4).map(|id| seen.get(cx, &id).expect("a value")).sum::<u64>());
         let total = total.expect("a free name");
         std::thread::scope(|scope| {
-            scope.spawn(|| (0..2_000).for_each(|n| drop(source.set(&(n as u32 % 4), n))));
+            scope.spawn(|| (0..2_000).map(|n| source.set(&(n as u32 % 4), n)).max());
             scope.spawn(|| (0..2_000).for_each(|_| drop(total.get(&engine, &()))));
             scope.spawn(|| (0..2_000).for_each(|_| drop(total.get(&engine, &()))));
         });
