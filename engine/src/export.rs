@@ -6,7 +6,8 @@ use std::io;
 
 use crate::engine::Engine;
 use crate::graph::Graph;
-use crate::neighbour::{Condition, NodeLabel};
+use crate::neighbour::Condition;
+use crate::picture::{Line, Picture, Shown};
 use crate::read::NodeId;
 use crate::sync::Arc;
 
@@ -194,107 +195,6 @@ impl fmt::Debug for Export {
     }
 }
 
-/// What is written.
-struct Picture {
-    commit: u64,
-    nodes: Vec<Shown>,
-    edges: Vec<Line>,
-    cut: bool,
-}
-
-struct Shown {
-    label: NodeLabel,
-    condition: Condition,
-    made: Option<u64>,
-    source: bool,
-}
-
-struct Line {
-    dependant: u32,
-    dependency: u32,
-    current: bool,
-}
-
-impl Picture {
-    fn json(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        write!(out, "{{\"commit\":{},\"cut\":{},\"nodes\":[", self.commit, self.cut)?;
-        for (at, Shown { label, condition, made, source }) in self.nodes.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            write!(out, "{comma}\n{{\"id\":{},\"version\":{},\"function\":", label.id.slot(), label.id.version())?;
-            write_json(out, &label.function)?;
-            out.write_str(",\"key\":")?;
-            match &label.key {
-                Some(key) => write_json(out, key)?,
-                None => out.write_str("null")?,
-            }
-            write!(out, ",\"state\":\"{condition}\",\"made\":")?;
-            match made {
-                Some(made) => write!(out, "{made}")?,
-                None => out.write_str("null")?,
-            }
-            write!(out, ",\"source\":{source}}}")?;
-        }
-        out.write_str("],\"edges\":[")?;
-        for (at, Line { dependant, dependency, current }) in self.edges.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            write!(out, "{comma}\n{{\"dependant\":{dependant},\"dependency\":{dependency},\"current\":{current}}}")?;
-        }
-        out.write_str("]}\n")
-    }
-
-    fn dot(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        out.write_str("digraph wellspring {\n  rankdir=LR;\n  node [shape=box, style=filled, fontname=\"sans-serif\"];\n")?;
-        let cut = if self.cut { ", cut at a limit: more was left out" } else { "" };
-        writeln!(out, "  label=\"commit {}: {} nodes, {} edges{cut}\";", self.commit, self.nodes.len(), self.edges.len())?;
-        for Shown { label, condition, source, .. } in &self.nodes {
-            write!(out, "  n{} [label=", label.id.slot())?;
-            write_dot(out, &label.to_string())?;
-            let colour = match condition {
-                Condition::Fresh => "palegreen",
-                Condition::Stale => "salmon",
-                Condition::MaybeStale => "khaki",
-                Condition::Computing => "lightblue",
-                Condition::Absent => "lightgrey",
-            };
-            let shape = if *source { ", shape=ellipse" } else { "" };
-            writeln!(out, ", tooltip=\"{condition}\", fillcolor={colour}{shape}];")?;
-        }
-        for Line { dependant, dependency, current } in &self.edges {
-            let style = if *current { "" } else { " [style=dashed]" };
-            writeln!(out, "  n{dependency} -> n{dependant}{style};")?;
-        }
-        out.write_str("}\n")
-    }
-}
-
-fn write_json(out: &mut dyn fmt::Write, text: &str) -> fmt::Result {
-    out.write_char('"')?;
-    for c in text.chars() {
-        match c {
-            '"' => out.write_str("\\\"")?,
-            '\\' => out.write_str("\\\\")?,
-            // The separators are valid JSON, but end a line in older JavaScript.
-            c if u32::from(c) < 0x20 || c == '\u{2028}' || c == '\u{2029}' => write!(out, "\\u{:04x}", u32::from(c))?,
-            c => out.write_char(c)?,
-        }
-    }
-    out.write_char('"')
-}
-
-/// A DOT string: only quotes need escaping, but a backslash would begin one of Graphviz' own sequences.
-fn write_dot(out: &mut dyn fmt::Write, text: &str) -> fmt::Result {
-    out.write_char('"')?;
-    for c in text.chars() {
-        match c {
-            '"' => out.write_str("\\\"")?,
-            '\\' => out.write_str("\\\\")?,
-            c if c.is_control() => write!(out, "\\\\u{{{:x}}}", u32::from(c))?,
-            c => out.write_char(c)?,
-        }
-    }
-    out.write_char('"')
-}
-
 fn text(write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -321,13 +221,6 @@ fn stream(out: &mut impl io::Write, write: impl FnOnce(&mut dyn fmt::Write) -> f
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_character_is_escaped_where_it_must_be() {
-        let written = text(|out| write_json(out, "a\"b\\c\nd\u{1}ß\u{2028}"));
-        assert_eq!(written, r#""a\"b\\c\u000ad\u0001ß\u2028""#);
-        assert_eq!(text(|out| write_dot(out, "a\"b\\l\n")), r#""a\"b\\l\\u{a}""#);
-    }
 
     #[test]
     fn a_writers_error_comes_back() {

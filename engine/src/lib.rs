@@ -55,6 +55,7 @@ mod neighbour;
 mod node;
 mod origin;
 
+mod picture;
 mod pin;
 mod publish;
 mod read;

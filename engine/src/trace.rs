@@ -120,6 +120,8 @@ struct Step {
     loose: bool,
     /// Only changes after this commit can have marked it as it is; `None`: any.
     after: Option<u64>,
+    /// A remembered change was done to it, or another step has met a dependency of it first.
+    explained: bool,
 }
 
 /// A walk's findings: remembered changes, each at the first step that met it.
@@ -132,20 +134,39 @@ struct Walk {
 impl Walk {
     /// Breadth first, so that paths are as short as they can be. `loose` goes everywhere.
     fn new(graph: &Graph, memory: &Memory, slot: u32, loose: bool, after: Option<u64>) -> Walk {
-        let mut walk = Walk { steps: vec![Step { slot, from: 0, loose, after }], met: Vec::new(), cut: false };
+        let mut walk = Walk { steps: vec![Step { slot, from: 0, loose, after, explained: false }], met: Vec::new(), cut: false };
         let (mut seen, mut told) = (HashSet::<u32, ahash::RandomState>::default(), HashSet::new());
         seen.insert(slot);
         let (mut at, mut left) = (0, EDGES);
         while at < walk.steps.len() {
-            let Step { slot, loose, after, .. } = walk.steps[at];
-            let counts = |&entry: &usize| after.is_none_or(|after| memory.commit(entry) > after) && told.insert(entry);
-            walk.met.extend(memory.of(graph, slot).filter(counts).map(|entry| (entry, at)));
+            let Step { slot, loose, after, from, .. } = walk.steps[at];
+            let is_removal = |entry: usize| memory.remembered.entries[entry].change == Some(Change::Removed);
+            // The value in the slot is the next tenant's: it says nothing about when the former one was removed.
+            let since = |entry| if is_removal(entry) { walk.steps[from].after } else { after };
+            let counts = |&entry: &usize| since(entry).is_none_or(|after| memory.commit(entry) > after);
+            let mut here: Vec<_> = memory.of(graph, slot).filter(counts).collect();
+            let removed = here.iter().copied().find(|&entry| is_removal(entry));
+            let gone = removed.filter(|_| after.is_some());
+            if let Some(entry) = gone {
+                // What was read is gone, and what happened to the slot's next tenant is another story.
+                here = vec![entry];
+            }
+            walk.steps[at].explained = !here.is_empty();
+            walk.met.extend(here.into_iter().filter(|&entry| told.insert(entry)).map(|entry| (entry, at)));
+            if gone.is_some() {
+                at += 1;
+                continue;
+            }
             let Walk { steps, cut, .. } = &mut walk;
             let len = graph.with_deps(slot, |deps| {
                 for dep in deps.take(left) {
                     let head = graph.head(dep.slot);
                     let settled = head.is_live() && head.is_consistent() && head.epoch() == dep.epoch;
-                    if (settled && !loose) || !seen.insert(dep.slot) {
+                    if settled && !loose {
+                        continue;
+                    }
+                    if !seen.insert(dep.slot) {
+                        steps[at].explained = true;
                         continue;
                     }
                     if steps.len() == NODES {
@@ -155,7 +176,7 @@ impl Walk {
                     let loose = loose || head.is_consistent();
                     // What is marked has seen every change up to its own value's commit: something later has marked it.
                     let after = if loose { after } else { after.max(after.and_then(|_| graph.made(dep.slot))) };
-                    steps.push(Step { slot: dep.slot, from: at, loose, after });
+                    steps.push(Step { slot: dep.slot, from: at, loose, after, explained: false });
                 }
             });
             *cut |= len > left;
@@ -163,6 +184,17 @@ impl Walk {
             at += 1;
         }
         walk
+    }
+
+    /// Whether a node that was certainly marked, or computed since it was read, has no remembered change in it or below it.
+    fn is_lacking(&self) -> bool {
+        let mut explained: Vec<bool> = self.steps.iter().map(|step| step.explained).collect();
+        // A step comes after the one it was met from.
+        for (at, step) in self.steps.iter().enumerate().rev() {
+            explained[step.from] |= explained[at];
+        }
+        let certain = |step: &Step, at: usize| !step.loose || at == 0 || !self.steps[step.from].loose;
+        self.steps.iter().enumerate().any(|(at, step)| !explained[at] && certain(step, at))
     }
 
     fn path(&self, graph: &Graph, memory: &Memory, (entry, step): (usize, usize)) -> (Vec<NodeLabel>, usize) {
@@ -200,7 +232,7 @@ impl Graph {
     /// Why a value that was made at the commit `made` is stale.
     pub(crate) fn why_stale(&self, memory: &Memory, slot: u32, made: u64) -> Causes {
         let walk = Walk::new(self, memory, slot, false, Some(made));
-        let forgotten = memory.remembered.lost > made;
+        let forgotten = memory.remembered.lost > made && walk.is_lacking();
         if !walk.met.is_empty() || forgotten {
             return walk.causes(self, memory, walk.met.clone(), forgotten);
         }
