@@ -10,9 +10,23 @@ use crate::sync::atomic::Ordering;
 
 impl Graph {
     fn deps_of(&self, slot: u32) -> Vec<Dep> {
+        self.first_deps(slot, usize::MAX).0
+    }
+
+    /// The node's first `most` dependencies, and how many there are.
+    pub(crate) fn first_deps(&self, slot: u32, most: usize) -> (Vec<Dep>, usize) {
+        let mut first = Vec::new();
+        let len = self.with_deps(slot, |deps| first.extend(deps.take(most)));
+        (first, len)
+    }
+
+    /// Shows the node's dependencies, in a section; how many there are.
+    pub(crate) fn with_deps(&self, slot: u32, see: impl FnOnce(&mut dyn Iterator<Item = Dep>)) -> usize {
         let _pin = self.collector.section();
         // SAFETY: [pinned-deps] read under the pin above.
-        unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) }.map_or_else(Vec::new, |list| list.iter().collect())
+        let Some(list) = (unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) }) else { return 0 };
+        see(&mut list.iter());
+        list.len()
     }
 
     /// (live, stale) reverse edges.

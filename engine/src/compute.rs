@@ -56,7 +56,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// Runs a sync body for a claimed node; `None` if the node was removed under the claim.
     pub(crate) fn run(&self, graph: &Arc<Graph>, slot: u32, flight: Head, body: &Body<K, V>, held: bool) -> Result<Option<Ran<V>>, Fault> {
         let Body::Sync(body) = body else { return Err(Fault::WouldBlock) };
-        let start = graph.finished_commit();
+        let (start, made) = (graph.finished_commit(), graph.begun_commit());
         let key = flight_key(slot, flight);
         let mut cx = Cx::inline(graph.id, key, held);
         let result = Running::within(graph.id, key, false, || {
@@ -64,7 +64,9 @@ impl<K: Key, V: Value> FnData<K, V> {
         });
         self.computes.count();
         match result {
-            Ok(Some(value)) => cx.close(|recorded, faulted| self.store(graph, slot, flight, faulted, recorded, value, start)).map(Some),
+            Ok(Some(value)) => {
+                cx.close(|recorded, faulted| self.store(graph, slot, flight, faulted, recorded, value, (start, made))).map(Some)
+            }
             Ok(None) => {
                 self.end_without_value(graph, slot, flight, None, start);
                 Ok(None)
@@ -82,7 +84,8 @@ impl<K: Key, V: Value> FnData<K, V> {
         graph.end_flight(flight_key(slot, flight), Outcome { fault, start, ..Outcome::default() });
     }
 
-    /// Stores a body's result, unless it was made from a fault or the node moved on.
+    /// Stores a body's result, unless it was made from a fault or the node moved on. It began after the first commit had finished
+    /// and the second had begun.
     #[allow(clippy::too_many_arguments, reason = "the flight's whole state, once")]
     fn store(
         &self,
@@ -92,7 +95,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         faulted: bool,
         recorded: &Recorded,
         value: V,
-        start: u64,
+        (start, made): (u64, u64),
     ) -> Result<Ran<V>, Fault> {
         let key = flight_key(slot, flight);
         // User code (`Eq`, `Clone`, rules) runs before the node is owned. A word that nobody compares needs none.
@@ -118,7 +121,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             Outcoming::Equal => (true, None),
             Outcoming::Changed(word) => (false, Some(word)),
         };
-        let published = graph.publish(slot, flight, recorded.as_slice(), result, |old| {
+        let published = graph.publish(slot, flight, recorded.as_slice(), result, made, |old| {
             if let Some(retired) = old.and_then(|old| self.retired_value(old)) {
                 graph.collector.retire(retired);
             }
@@ -224,6 +227,8 @@ impl<K: Key, V: Value> FnData<K, V> {
         let Some(Lease::Owned(body)) = self.body(false) else { return None };
         // The future lives in the graph's own table, so it holds the graph weakly.
         let (weak_graph, graph_id, function) = (Arc::downgrade(graph), graph.id, self.clone());
+        // Before the claim: what made the node stale has begun by now.
+        let made = graph.begun_commit();
         graph.launch(slot, from, move |flight, start| {
             Box::pin(async move {
                 let Body::Async(make) = &*body else { return };
@@ -236,7 +241,7 @@ impl<K: Key, V: Value> FnData<K, V> {
                 function.computes.count();
                 let recorded = cx.state().end();
                 drop(end);
-                let stored = function.store(&graph, slot, flight, cx.state().is_faulted(), &recorded, value, start);
+                let stored = function.store(&graph, slot, flight, cx.state().is_faulted(), &recorded, value, (start, made));
                 drop(stored);
             })
         })

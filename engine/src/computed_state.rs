@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::async_handle::{AsyncFunction, GetFuture};
-use crate::condition::Condition;
 use crate::cx::{Ask, Cx};
 use crate::delay::UpdateDelayer;
+use crate::signal::Signal;
 use crate::state_error::StateError;
 use crate::state_snapshot::{Made, StateSnapshot};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -60,7 +60,7 @@ pub(crate) struct Inner<T: Value> {
     pub(crate) delayer: Box<dyn UpdateDelayer>,
     pub(crate) grace: Duration,
     pub(crate) timer: Timer,
-    pub(crate) shown: Arc<Condition<Shown<T>>>,
+    pub(crate) shown: Arc<Signal<Shown<T>>>,
 }
 
 pub(crate) struct Shown<T: Value> {

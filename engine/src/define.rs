@@ -8,10 +8,12 @@ use std::time::Duration;
 use crate::async_handle::AsyncFunction;
 use crate::capacity::Capacity;
 use crate::cx::Cx;
+use crate::describe::{by_debug, default_describe};
 use crate::engine::Engine;
 use crate::evict::Weigh;
 use crate::expire::{ErrorKind, ErrorRule, Life};
 use crate::fault::RegisterError;
+use crate::fingerprint::{Fingerprint, Insight};
 use crate::function::{Body, CutOff, KeyLimit};
 use crate::handle::{Function, Source};
 use crate::key::Key;
@@ -25,6 +27,7 @@ pub(crate) struct Options<K, V> {
     pub(crate) life: Life<V>,
     pub(crate) capacity: Option<Capacity>,
     pub(crate) weigh: Option<Box<Weigh<K, V>>>,
+    pub(crate) insight: Insight<K, V>,
 }
 
 /// `String` and `Vec<u8>` keys may have 1 MiB unless said otherwise: a key that large is a mistake.
@@ -78,6 +81,7 @@ impl<K: Key, V: Value> Define<K, V> {
             life: Life::default(),
             capacity: None,
             weigh: None,
+            insight: Insight { describe: default_describe::<K>(), fingerprint: None },
         };
         Define { engine, name, options, types: PhantomData }
     }
@@ -115,6 +119,50 @@ impl<K: Key, V: Value> Define<K, V> {
     /// Keys that `measure` finds larger than `bytes` are [`Fault::KeyTooLarge`](crate::Fault::KeyTooLarge).
     pub fn key_limit(mut self, bytes: usize, measure: fn(&K) -> usize) -> Self {
         self.options.key_limit = Some(KeyLimit { bytes, measure });
+        self
+    }
+
+    /// How [`why`](crate::Handle::why) and [`Engine::export`] print the function's keys. Integers, `bool`, `char` and text are printed
+    /// without asking; keys of a `#[compute]` block if they are `Debug`.
+    pub fn describe_keys(mut self, describe: fn(&K) -> String) -> Self {
+        self.options.insight.describe = Some(describe);
+        self
+    }
+
+    /// [`describe_keys`](Define::describe_keys) by their `Debug`.
+    pub fn debug_keys(self) -> Self
+    where
+        K: std::fmt::Debug,
+    {
+        self.describe_keys(by_debug::<K>)
+    }
+
+    /// Looks for missing invalidations in builds with debug assertions: of `rate` hits through `get` one is computed once more, and a
+    /// value whose fingerprint is another now is reported to
+    /// [`on_missing_invalidation`](crate::EngineBuilder::on_missing_invalidation). Other builds pay nothing and find nothing.
+    ///
+    /// The body's reads in such a run are recorded nowhere and its result is thrown away. For bodies that read what the engine does
+    /// not know of, such as a table. A run that falls between such a change and the `invalidate` that tells of it is reported too.
+    ///
+    /// ```
+    /// # use std::sync::{Arc, Mutex, atomic::{AtomicU64, Ordering::SeqCst}};
+    /// # use wellspring::{Cx, Engine};
+    /// let found = Arc::new(Mutex::new(Vec::new()));
+    /// let list = found.clone();
+    /// let engine = Engine::builder().on_missing_invalidation(move |missing| list.lock().unwrap().push(missing.clone())).build();
+    /// let table = Arc::new(AtomicU64::new(1));
+    /// let rows = table.clone();
+    /// let row = engine.define("row").fingerprint(1, |row: &u64| *row).function(move |_: &Cx, id: &u32| rows.load(SeqCst) + u64::from(*id))?;
+    /// row.get(&engine, &7)?;
+    /// table.store(2, SeqCst); // and nobody invalidates
+    /// assert_eq!(row.get(&engine, &7)?, 8);
+    /// # if cfg!(debug_assertions) {
+    /// assert_eq!(found.lock().unwrap()[0].key.as_deref(), Some("7"));
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fingerprint(mut self, rate: u32, fingerprint: fn(&V) -> u64) -> Self {
+        self.options.insight.fingerprint = Some(Fingerprint::new(rate, fingerprint));
         self
     }
 

@@ -6,12 +6,12 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::computed_state::{Compute, ComputedState, Computes, Held, Inner, Runs, Shown, next_id};
-use crate::condition::Condition;
 use crate::cx::Cx;
 use crate::delay::{FixedDelay, UpdateDelayer};
 use crate::engine::Engine;
 use crate::expire::{ErrorKind, ErrorRule, Life};
 use crate::fault::RegisterError;
+use crate::signal::Signal;
 use crate::state_error::StateError;
 use crate::state_snapshot::{Made, StateSnapshot};
 use crate::states::register_hidden;
@@ -181,7 +181,7 @@ impl<T: Value, E: 'static> DefineState<T, E> {
             delayer: self.delayer,
             grace: self.grace,
             timer: engine.timer(),
-            shown: Arc::new(Condition::new(Shown { snapshot, asked: 0, answered: 0, stopping: false, ended: false })),
+            shown: Arc::new(Signal::new(Shown { snapshot, asked: 0, answered: 0, stopping: false, ended: false })),
         });
         let updates = UpdateLoop::new(inner.clone());
         Ok((ComputedState(Arc::new(Held(inner))), updates))

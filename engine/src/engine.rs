@@ -19,6 +19,7 @@ use crate::edge::Edges;
 use crate::evict::Bounds;
 use crate::fault::RegisterError;
 use crate::feed::Feeds;
+use crate::fingerprint::{MissingInvalidation, OnMissing};
 use crate::flight::Flights;
 use crate::function::{Body, FnData, Traits};
 use crate::graph::Graph;
@@ -26,6 +27,7 @@ use crate::handle::{CommitId, Function, Handle, Source};
 use crate::key::{Hashing, Key};
 use crate::log::{Event, EventLog};
 use crate::notify::{DEFAULT_THREADS, Notifier};
+use crate::origin::{By, Origins};
 use crate::pin::Pin;
 use crate::states::States;
 use crate::stats::{Counters, Stats};
@@ -111,6 +113,8 @@ impl Engine {
             clock: None,
             capacity: None,
             notify_threads: DEFAULT_THREADS,
+            remembered: DEFAULT_REMEMBERED,
+            on_missing: None,
         }
     }
 
@@ -185,10 +189,12 @@ impl Engine {
     pub fn batch(&self, collect: impl FnOnce(&mut Batch<'_>)) -> CommitId {
         let mut batch = Batch::new(&self.graph);
         collect(&mut batch);
-        CommitId(self.graph.commit(batch.into_roots()))
+        let (roots, places) = batch.into_roots();
+        CommitId(self.graph.commit_by(roots, &By::Each(&places)))
     }
 
     /// Makes every cached value stale: one commit. Costs a visit to every node.
+    #[track_caller]
     pub fn invalidate_everything(&self) -> CommitId {
         CommitId(self.graph.commit(smallvec::smallvec![Root::Everything]))
     }
@@ -274,8 +280,8 @@ impl Engine {
         }
         let mut functions = self.graph.functions.write().unwrap_or_else(PoisonError::into_inner);
         let id = u32::try_from(functions.len()).ok().filter(|&id| id < u32::MAX).ok_or(RegisterError::TooManyFunctions)?;
-        let Options { cut_off, inline, key_limit, life, capacity, weigh } = options;
-        let set = [(capacity.is_some(), "capacity"), (weigh.is_some(), "weigh")];
+        let Options { cut_off, inline, key_limit, life, capacity, weigh, insight } = options;
+        let set = [(capacity.is_some(), "capacity"), (weigh.is_some(), "weigh"), (insight.fingerprint.is_some(), "fingerprint")];
         let set = life.option().or_else(|| set.iter().find(|(set, _)| *set).map(|(_, name)| *name));
         if source && let Some(option) = set {
             return Err(RegisterError::NotForSources { name, option });
@@ -288,7 +294,7 @@ impl Engine {
         let keep = life.keep_at_least.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
         let bounds = Bounds::new(self.graph.columns.stamps(), capacity.map(Budget::new), shared, weigh, keep, life.refresh_ahead.is_some());
         let quantum = bounds.as_ref().map_or(0, Bounds::quantum);
-        let traits = Traits { source, cut_off, inline, key_limit, life, bounds };
+        let traits = Traits { source, cut_off, inline, key_limit, life, bounds, insight };
         let (hashing, rows, most) = (self.graph.hashing.clone(), self.graph.columns.rows(), self.graph.columns.max_nodes());
         let Some(data) = FnData::new(id, name.clone(), traits, hashing, rows, most) else {
             return Err(RegisterError::OutOfMemory { name });
@@ -325,6 +331,9 @@ pub(crate) const DEFAULT_THRESHOLD: usize = 16 * 1024;
 /// key table. Ids reach sixteen times as far.
 const DEFAULT_MAX_NODES: u32 = 1 << 28;
 
+/// Changes that `why` can name: 160 KiB of them.
+const DEFAULT_REMEMBERED: usize = if cfg!(any(loom, shuttle)) { 0 } else { 4096 };
+
 /// Options of an engine.
 #[derive(Clone)]
 pub struct EngineBuilder {
@@ -336,6 +345,8 @@ pub struct EngineBuilder {
     clock: Option<Arc<dyn Clock>>,
     capacity: Option<Capacity>,
     notify_threads: usize,
+    remembered: usize,
+    on_missing: Option<Arc<OnMissing>>,
 }
 
 impl EngineBuilder {
@@ -392,6 +403,19 @@ impl EngineBuilder {
         self
     }
 
+    /// How many of the latest changes [`Engine::why`] can name: 40 bytes each, at most 2^20. Default: 4,096.
+    pub fn remember_changes(mut self, changes: usize) -> EngineBuilder {
+        self.remembered = changes;
+        self
+    }
+
+    /// Who is told of values that have changed without an invalidation: see [`Define::fingerprint`]. Called on the reader's thread,
+    /// with no lock held. By default a line on standard error.
+    pub fn on_missing_invalidation(mut self, tell: impl Fn(&MissingInvalidation) + Send + Sync + 'static) -> EngineBuilder {
+        self.on_missing = Some(Arc::new(tell));
+        self
+    }
+
     /// The engine.
     pub fn build(self) -> Engine {
         let threads = self.sweep_threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get().min(8)));
@@ -405,13 +429,15 @@ impl EngineBuilder {
             flights: Flights::new(),
             watchers: Watchers::new(),
             feeds: Feeds::new(self.notify_threads),
-            sweeper: Sweeper::new(threads, self.threshold),
+            sweeper: Sweeper::new(threads, self.threshold, Origins::new(self.remembered)),
             timers: Timers::new(self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()))),
             budget: self.capacity.map(|capacity| Arc::new(Budget::new(capacity))),
             commit: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             functions: RwLock::new(Vec::new()),
             spawner: self.spawner,
             log: self.event_log.then(EventLog::default),
+            on_missing: self.on_missing,
             #[cfg(test)]
             hooks: crate::hook::Hooks::default(),
             collector: Collector::new(id),

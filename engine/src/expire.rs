@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::graph::Graph;
 use crate::node::{State, WATCHED};
+use crate::origin::By;
 use crate::sweep::{Found, Root, Roots};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -148,13 +149,17 @@ impl Graph {
     }
 
     /// The key's value is to be invalidated at the tick, or sooner if somebody asked for that.
+    #[track_caller]
     pub(crate) fn invalidate_at(&self, slot: u32, at: u64) {
         let asked = &self.columns.times(slot).asked;
         // Relaxed (all): a tick and nothing else; armed under the wheel's lock.
         let mut now = asked.load(Ordering::Relaxed);
         while now == 0 || at < now {
             match asked.compare_exchange(now, at, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => break,
+                Ok(_) => {
+                    self.note_wish(slot, std::panic::Location::caller());
+                    break;
+                }
                 Err(other) => now = other,
             }
         }
@@ -192,7 +197,7 @@ impl Graph {
             }
         }
         if !roots.is_empty() {
-            self.commit(roots);
+            self.commit_by(roots, &By::Timer);
         }
         for (slot, version) in refresh {
             self.function(slot).refresh_ahead(self, slot, version);

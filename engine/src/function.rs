@@ -1,6 +1,7 @@
 //! A registered function without its handle: its key table, its slots, its rules.
 
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use crate::capacity::Budget;
@@ -11,6 +12,7 @@ use crate::deps::DepList;
 use crate::evict::{Bounds, Verdict, is_traced};
 use crate::expire::Life;
 use crate::fault::Fault;
+use crate::fingerprint::Insight;
 use crate::flight::FlightKey;
 use crate::graph::{AnyFunction, Ended, Graph, Refresh};
 use crate::hit::{Reader, holds, look, take};
@@ -116,6 +118,7 @@ pub(crate) struct Traits<K, V> {
     pub(crate) key_limit: Option<KeyLimit<K>>,
     pub(crate) life: Life<V>,
     pub(crate) bounds: Option<Bounds<K, V>>,
+    pub(crate) insight: Insight<K, V>,
 }
 
 /// A function's part of the graph. What a hit needs is here, the graph's own parts copied, so that it follows one pointer.
@@ -135,6 +138,7 @@ pub(crate) struct FnData<K, V> {
     pub(crate) inline: bool,
     pub(crate) key_limit: Option<KeyLimit<K>>,
     pub(crate) life: Life<V>,
+    pub(crate) insight: Insight<K, V>,
     body: OnceLock<Weak<Body<K, V>>>,
     pub(crate) computes: Tally,
     /// How many inserts there have ever been: unchanged means that a search made before is still right.
@@ -156,7 +160,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// `None`: no memory for its key table.
     pub(crate) fn new(id: u32, name: String, traits: Traits<K, V>, hashing: Hashing, rows: Base<Row>, most: usize) -> Option<FnData<K, V>> {
         let (table, writer) = Table::new(most)?;
-        let Traits { source, cut_off, inline, key_limit, life, bounds } = traits;
+        let Traits { source, cut_off, inline, key_limit, life, bounds, insight } = traits;
         Some(FnData {
             hashing,
             table,
@@ -170,6 +174,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             inline: inline || is_primitive::<V>(),
             key_limit,
             life,
+            insight,
             body: OnceLock::new(),
             computes: Tally::new(),
             inserted: AtomicU64::new(0),
@@ -481,6 +486,12 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
 
     fn is_source(&self) -> bool {
         self.source
+    }
+
+    fn key_text(&self, graph: &Graph, slot: u32, version: u32) -> Option<String> {
+        let describe = self.insight.describe?;
+        let key = catch_unwind(AssertUnwindSafe(|| self.key(graph, slot, version))).ok()??;
+        crate::describe::text_of(&key, describe)
     }
 
     fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head, held: bool) -> Refresh {

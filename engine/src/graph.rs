@@ -38,9 +38,12 @@ pub(crate) struct Graph {
     pub(crate) budget: Option<Arc<Budget>>,
     /// The last finished commit. A flight notes it at its start and a waiter when it joins.
     pub(crate) commit: AtomicU64,
+    /// The last commit whose sweep has begun: its marks may be met before its number is.
+    pub(crate) begun: AtomicU64,
     pub(crate) functions: RwLock<Vec<Arc<dyn AnyFunction>>>,
     pub(crate) spawner: Option<Arc<dyn crate::engine::Spawner>>,
     pub(crate) log: Option<crate::log::EventLog>,
+    pub(crate) on_missing: Option<Arc<crate::fingerprint::OnMissing>>,
     #[cfg(test)]
     pub(crate) hooks: crate::hook::Hooks,
     pub(crate) collector: Collector,
@@ -50,6 +53,8 @@ pub(crate) struct Graph {
 pub(crate) trait AnyFunction: Send + Sync + Any {
     fn name(&self) -> &str;
     fn is_source(&self) -> bool;
+    /// The node's key for people; `None` if keys cannot be told or the slot has another tenant. Runs user code.
+    fn key_text(&self, graph: &Graph, slot: u32, version: u32) -> Option<String>;
     /// Runs a sync function's flight on this thread, or starts an async one. `held` as in [`Asker`](crate::cx::Asker).
     fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head, held: bool) -> Refresh;
     /// Every slot that holds a key.
@@ -152,6 +157,11 @@ impl Graph {
     pub(crate) fn finished_commit(&self) -> u64 {
         // Acquire: marks of the finished sweep are visible to whoever sees its number.
         self.commit.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn begun_commit(&self) -> u64 {
+        // Relaxed: ordered by the marks themselves, see `commit_by`.
+        self.begun.load(Ordering::Relaxed)
     }
 }
 

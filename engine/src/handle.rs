@@ -9,6 +9,7 @@ use crate::cx::{Ask, Asker};
 use crate::deps::Dep;
 use crate::evict::Bounds;
 use crate::fault::Fault;
+use crate::fingerprint::Check;
 use crate::function::{FnData, FunctionId};
 use crate::graph::Graph;
 use crate::key::{Key, Lookup};
@@ -188,6 +189,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// gets a value made from older sources. A key without a value costs a commit number.
     ///
     /// Marks only; bodies run when somebody asks. A function with [`debounce`](crate::Define::debounce) does it so much later.
+    #[track_caller]
     pub fn invalidate<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> CommitId {
         if let Some(delay) = self.data.life.debounce {
             self.invalidate_after(key, delay);
@@ -201,6 +203,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// wishes the earliest counts, and a later one never postpones it.
     ///
     /// A source's key: everything made from it is stale then.
+    #[track_caller]
     pub fn invalidate_after<Q: ?Sized + Lookup<K>>(&self, key: &Q, delay: Duration) -> bool {
         let Some((slot, _)) = self.data.find_changed(&self.graph, self.hash(key), key) else { return false };
         self.graph.invalidate_at(slot, self.graph.timers.after(delay).max(1));
@@ -213,11 +216,13 @@ impl<K: Key, V: Value> Handle<K, V> {
     }
 
     /// [`invalidate`](Handle::invalidate) for every key of the function: one commit, one sweep.
+    #[track_caller]
     pub fn invalidate_all(&self) -> CommitId {
         CommitId(self.graph.commit(smallvec::smallvec![Root::Function { id: self.data.id }]))
     }
 
     /// Forgets the key: its value and node are freed, what was made from it is stale. `false` if there was none.
+    #[track_caller]
     pub fn remove<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> bool {
         let found = self.data.find(&self.graph, self.hash(key), key);
         if let Some((slot, version)) = found {
@@ -314,6 +319,9 @@ impl<K: Key, V: Value> Function<K, V> {
             if let Some((value, slot, epoch)) = self.take_hit(hash, key) {
                 self.count_hit();
                 asker.record(Dep { slot, epoch })?;
+                if self.data.is_checked(asker) {
+                    self.data.check(&self.graph, asker.held, &Check { key: &key.to_key(), value: &value, slot, epoch });
+                }
                 return Ok(value);
             }
             return self.get_cold(asker, hash, key);
@@ -382,6 +390,7 @@ impl<K: Key, V: Value> Source<K, V> {
     ///
     /// # Panics
     /// If the engine is at its limit of nodes; [`try_set`](Source::try_set) returns that as an error.
+    #[track_caller]
     pub fn set<Q: ?Sized + Lookup<K>>(&self, key: &Q, value: V) -> CommitId {
         match self.try_set(key, value) {
             Ok(commit) => commit,
@@ -393,6 +402,7 @@ impl<K: Key, V: Value> Source<K, V> {
     ///
     /// # Errors
     /// [`Fault::Full`] or [`Fault::KeyTooLarge`]; nothing was changed then.
+    #[track_caller]
     pub fn try_set<Q: ?Sized + Lookup<K>>(&self, key: &Q, value: V) -> Result<CommitId, Fault> {
         Ok(match self.set_root(key, value)? {
             Some(root) => CommitId(self.graph.commit(smallvec::smallvec![root])),

@@ -203,6 +203,30 @@ impl<T> StoreBehindPointer<T> for Probe<T> {
     }
 }
 
+/// Keys that can be printed.
+pub trait DescribeByDebug<K> {
+    /// Says how.
+    fn describe<V: Value>(&self, define: Define<K, V>) -> Define<K, V>;
+}
+
+impl<K: Key + std::fmt::Debug> DescribeByDebug<K> for &Probe<K> {
+    fn describe<V: Value>(&self, define: Define<K, V>) -> Define<K, V> {
+        define.debug_keys()
+    }
+}
+
+/// Keys that cannot be printed.
+pub trait DescribeNothing<K> {
+    /// Leaves it at that.
+    fn describe<V>(&self, define: Define<K, V>) -> Define<K, V>;
+}
+
+impl<K> DescribeNothing<K> for Probe<K> {
+    fn describe<V>(&self, define: Define<K, V>) -> Define<K, V> {
+        define
+    }
+}
+
 /// A field that holds nothing, beside the one field of an inline newtype.
 pub trait Marker {}
 

@@ -3,7 +3,7 @@
 use crate::deps::{Dep, DepList, UNSTORED};
 use crate::edge::{Edge, generation};
 use crate::graph::Graph;
-use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS};
+use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS, value_flags};
 use crate::sync::atomic::Ordering;
 use crate::sync::fault;
 
@@ -36,24 +36,35 @@ pub(crate) enum Standing {
 }
 
 impl Graph {
-    /// Publishes a flight's result. `owned` may write other columns of the node; it gets the old value word if that is replaced.
-    pub(crate) fn publish(&self, slot: u32, flight: Head, deps: &[Dep], result: Outcoming, owned: impl FnOnce(Option<u64>)) -> Published {
+    /// Publishes a flight's result. `made` is the commit it began at; `owned` may write other columns of the node, and gets the old value
+    /// word if that is replaced.
+    pub(crate) fn publish(
+        &self,
+        slot: u32,
+        flight: Head,
+        deps: &[Dep],
+        result: Outcoming,
+        made: u64,
+        owned: impl FnOnce(Option<u64>),
+    ) -> Published {
         let Some(mut now) = self.own(slot, flight) else { return Published::Superseded };
         self.reach("publish:owned", slot);
         let standing = self.relink(slot, deps);
         self.reach("publish:linked", slot);
         let (row, warm) = (self.row(slot), self.warm(slot));
         let mut replaced = None;
+        // Relaxed (flags): this owner's predecessor released them with the head, and so will this one.
+        let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
         if let Outcoming::Changed(word) = result {
-            // Relaxed (flags): this owner's predecessor released them with the head.
-            let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
             let old = row.value.load(Ordering::Relaxed);
             // Release: a reader that meets the new word meets the head that says `Publishing`, and its re-check fails.
             row.value.store(word, Ordering::Release);
             // Release: `changed` is read beside a head loaded earlier.
             warm.changed.store(flight.epoch(), Ordering::Release);
-            warm.flags.store(HAS_VALUE, Ordering::Relaxed);
+            warm.flags.store(value_flags(had, made), Ordering::Relaxed);
             replaced = had.then_some(old);
+        } else if had {
+            warm.flags.store(value_flags(true, made), Ordering::Relaxed);
         }
         owned(replaced);
         loop {

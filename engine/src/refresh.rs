@@ -13,7 +13,7 @@ use crate::function::{Body, FnData, Lease};
 use crate::graph::Graph;
 use crate::key::Key;
 use crate::log::What;
-use crate::node::{HAS_VALUE, Head, State, WAITERS};
+use crate::node::{HAS_VALUE, Head, State, WAITERS, value_flags};
 use crate::publish::{Outcoming, Standing};
 use crate::sweep::{Found, Root};
 use crate::sync::Arc;
@@ -116,7 +116,7 @@ impl Graph {
             // Release (both), Relaxed (flags): as in `publish`.
             row.value.store(word, Ordering::Release);
             warm.changed.store(owned.epoch(), Ordering::Release);
-            warm.flags.store(HAS_VALUE, Ordering::Relaxed);
+            warm.flags.store(value_flags(had, self.begun_commit()), Ordering::Relaxed);
             if had && let Some(retired) = self.function(slot).retired_value(old) {
                 self.collector.retire(retired);
             }

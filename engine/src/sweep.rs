@@ -9,7 +9,8 @@ use smallvec::SmallVec;
 use crate::edge::{generation, unpack};
 use crate::graph::Graph;
 use crate::mutable_state::Replacement;
-use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, Row, State, WAITERS, WATCHED};
+use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, Row, State, WAITERS, WATCHED, value_flags};
+use crate::origin::{By, Origins};
 use crate::refresh::Renewal;
 use crate::region::{Base, prefetch};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
@@ -50,7 +51,6 @@ pub(crate) struct Sweeper {
     pub(crate) marked: AtomicU64,
 }
 
-#[derive(Default)]
 pub(crate) struct Queue {
     waiting: Vec<Roots>,
     pub(crate) sweeping: bool,
@@ -58,6 +58,7 @@ pub(crate) struct Queue {
     pub(crate) tickets: u64,
     pub(crate) finished: u64,
     pub(crate) asleep: usize,
+    origins: Origins,
 }
 
 /// Edges between a row's prefetch and its mark.
@@ -89,9 +90,9 @@ struct Told {
 }
 
 impl Sweeper {
-    pub(crate) fn new(threads: usize, threshold: usize) -> Sweeper {
+    pub(crate) fn new(threads: usize, threshold: usize, origins: Origins) -> Sweeper {
         Sweeper {
-            queue: Mutex::new(Queue::default()),
+            queue: Mutex::new(Queue { waiting: Vec::new(), sweeping: false, tickets: 0, finished: 0, asleep: 0, origins }),
             done: Condvar::new(),
             phase: AtomicU64::new(0),
             workers: Workers::new(threads),
@@ -100,6 +101,11 @@ impl Sweeper {
             marked: AtomicU64::new(0),
         }
     }
+
+    /// Runs `then` under the queue's lock: commits wait meanwhile.
+    pub(crate) fn with_origins<T>(&self, then: impl FnOnce(&mut Origins) -> T) -> T {
+        then(&mut lock(&self.queue).origins)
+    }
 }
 
 impl Graph {
@@ -107,11 +113,19 @@ impl Graph {
     ///
     /// Whoever finds nobody sweeping sweeps for all who have queued, hands the role on, and only then wakes watchers and
     /// waiters: a waker is an executor's code and may commit in its turn.
+    ///
+    /// The caller's place is what `why` will name: public functions that lead here track their callers.
+    #[track_caller]
     pub(crate) fn commit(self: &Arc<Graph>, roots: Roots) -> u64 {
+        self.commit_by(roots, &By::Caller(std::panic::Location::caller()))
+    }
+
+    pub(crate) fn commit_by(self: &Arc<Graph>, roots: Roots, by: &By<'_>) -> u64 {
         let sweeper = &self.sweeper;
         let mut queue = lock(&sweeper.queue);
         queue.tickets += 1;
         let ticket = queue.tickets;
+        queue.origins.note(ticket, &roots, by);
         queue.waiting.push(roots);
         while queue.sweeping && queue.finished < ticket && !fault!("returns_before_ticket") {
             queue.asleep += 1;
@@ -126,6 +140,8 @@ impl Graph {
         } else {
             queue.sweeping = true;
             let requests = std::mem::take(&mut queue.waiting);
+            // Relaxed: whoever meets a mark of this sweep, by Acquire, meets this too.
+            self.begun.store(queue.tickets, Ordering::Relaxed);
             drop(queue);
             let count = requests.len() as u64;
             let told = self.while_open(|| self.sweep(requests));
@@ -365,7 +381,7 @@ impl Graph {
             let old = row.value.load(Ordering::Relaxed);
             // Release: as in `publish`.
             row.value.store(word, Ordering::Release);
-            warm.flags.store(HAS_VALUE, Ordering::Relaxed);
+            warm.flags.store(value_flags(had, self.begun_commit()), Ordering::Relaxed);
             if had && let Some(retired) = self.function(slot).retired_value(old) {
                 self.collector.retire(retired);
             }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use crate::condition::{Condition, first};
 use crate::delay::{Backoff, Delay, FLOOR, UpdateDelayer};
 use crate::engine::Engine;
+use crate::signal::{Signal, first};
 use crate::sync::Arc;
 use crate::timer::Timer;
 
@@ -26,7 +26,7 @@ const AFTERMATH: Duration = Duration::from_millis(300);
 #[derive(Clone)]
 pub struct ActionTracker {
     timer: Timer,
-    tracked: Arc<Condition<Tracked>>,
+    tracked: Arc<Signal<Tracked>>,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ struct Tracked {
 impl ActionTracker {
     /// Nothing has happened yet. The time is the engine's.
     pub fn new(engine: &Engine) -> ActionTracker {
-        ActionTracker { timer: engine.timer(), tracked: Arc::new(Condition::new(Tracked::default())) }
+        ActionTracker { timer: engine.timer(), tracked: Arc::new(Signal::new(Tracked::default())) }
     }
 
     /// An action begins; it ends when the guard is dropped.

@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 
 use crate::computed::Computed;
 use crate::computed_state::Inner;
-use crate::condition::{First, breathe, first};
 use crate::cx::{Ask, Asker, sealed};
 use crate::engine::Spawner;
 use crate::fault::Fault;
+use crate::signal::{First, breathe, first};
 use crate::state_error::StateError;
 use crate::state_snapshot::Made;
 use crate::sync::{Arc, fault};

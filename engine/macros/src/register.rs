@@ -71,6 +71,8 @@ fn register(method: &Method, block: &Block) -> TokenStream {
         }
         argument => quote!(let define = define.#call(#argument);),
     });
+    // The key's own type is asked, so that a key without `Debug` is simply not printed.
+    let keys = probe(&syn::Type::Verbatim(key.clone()), "describe", &quote!(DescribeByDebug, DescribeNothing));
     let storage = concrete.then(|| probe(value, "storage", &quote!(StoreInline, StoreBehindPointer)));
     let function = Ident::new(if method.is_async { "async_function" } else { "function" }, value.span());
     let define = if method.is_async {
@@ -92,6 +94,7 @@ fn register(method: &Method, block: &Block) -> TokenStream {
         {
             let late = late.clone();
             let define = engine.define::<#key, #value>(::std::format!("{}.{}", name, #name));
+            #keys
             #cut_off
             #storage
             #errors

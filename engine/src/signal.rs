@@ -12,7 +12,7 @@ use crate::sync::{Arc, Mutex, lock};
 /// The state and who waits for it. What is run under the lock is the engine's own and short; wakers are cloned, woken and dropped
 /// outside it.
 #[derive(Debug)]
-pub(crate) struct Condition<S>(Mutex<Inner<S>>);
+pub(crate) struct Signal<S>(Mutex<Inner<S>>);
 
 #[derive(Debug)]
 struct Inner<S> {
@@ -21,9 +21,9 @@ struct Inner<S> {
     waiting: SlotMap<DefaultKey, Option<Waker>>,
 }
 
-impl<S> Condition<S> {
-    pub(crate) fn new(state: S) -> Condition<S> {
-        Condition(Mutex::new(Inner { state, waiting: SlotMap::new() }))
+impl<S> Signal<S> {
+    pub(crate) fn new(state: S) -> Signal<S> {
+        Signal(Mutex::new(Inner { state, waiting: SlotMap::new() }))
     }
 
     pub(crate) fn see<R>(&self, look: impl FnOnce(&S) -> R) -> R {
@@ -57,9 +57,9 @@ impl<S> Condition<S> {
     }
 }
 
-/// See [`Condition::until`]. Dropping it unregisters.
+/// See [`Signal::until`]. Dropping it unregisters.
 pub(crate) struct Until<S, F> {
-    condition: Arc<Condition<S>>,
+    condition: Arc<Signal<S>>,
     wanted: F,
     key: Option<DefaultKey>,
 }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_woken_by_a_change_ends_when_it_is_satisfied_and_leaves_nothing_behind() {
-        let condition = Arc::new(Condition::new(0));
+        let condition = Arc::new(Signal::new(0));
         let counting = Arc::new(Counting(AtomicUsize::new(0)));
         let waker = Waker::from(counting.clone());
         let mut cx = Context::from_waker(&waker);
