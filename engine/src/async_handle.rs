@@ -159,7 +159,7 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
 }
 
 impl<K: Key, V: Value> Handle<K, V> {
-    async fn obtain_async(&self, cx: Option<&Cx>, key: &K) -> Result<(u32, u32, (V, u32)), Fault> {
+    pub(crate) async fn obtain_async(&self, cx: Option<&Cx>, key: &K) -> Result<(u32, u32, (V, u32)), Fault> {
         let asker = |fault| Asker { graph: self.graph.id, cx, held: false }.fault(fault);
         loop {
             let (slot, version) = self.data.find_or_insert(&self.graph, self.hash(key), key).map_err(asker)?;

@@ -2,15 +2,17 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::async_handle::AsyncFunction;
+use crate::cut_off::CutOff;
 use crate::cx::Cx;
 use crate::engine::Engine;
 use crate::expire::{ErrorKind, ErrorRule, Life};
 use crate::fault::RegisterError;
-use crate::function::{Body, CutOff, KeyLimit};
+use crate::function::{Body, KeyLimit};
 use crate::handle::{Function, Source};
 use crate::key::Key;
 use crate::value::{Inline, Value};
@@ -72,11 +74,37 @@ impl<K: Key, V: Value> Define<K, V> {
     }
 
     /// A recomputed value equal (`==`) to the old one changes nothing downstream.
+    ///
+    /// A value that is not equal to itself (a float `NaN`) counts as changed each time. What `==` does not look at may change
+    /// unseen: the old value stays. One that is mutated in place (interior mutability) is compared as it is by then.
     pub fn cut_off_eq(mut self) -> Self
     where
         V: PartialEq,
     {
         self.options.cut_off = CutOff::Eq(|old, new| old == new);
+        self
+    }
+
+    /// A recomputed value whose hash is that of the old one changes nothing downstream: for values whose `Eq` is missing, costs more
+    /// than their `Hash`, or looks at less than matters.
+    ///
+    /// Both are hashed when a new value comes, twice each: 128 bits under random seeds, so two different values pass for one about
+    /// once in 2^128 comparisons, and nobody can prepare such a pair. What `Hash` leaves out (a field behind interior mutability, a
+    /// cached length) changes unseen; a float hashed by its bits (`to_bits`) makes a `NaN` like itself, which `==` never does, and
+    /// 0.0 unlike -0.0.
+    ///
+    /// ```
+    /// # use wellspring::{Cx, Engine};
+    /// let engine = Engine::new();
+    /// let words = engine.define("words").cut_off_hash().function(|_: &Cx, text: &String| text.split(' ').count())?;
+    /// assert_eq!(words.get(&engine, "to be")?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cut_off_hash(mut self) -> Self
+    where
+        V: Hash,
+    {
+        self.options.cut_off = CutOff::hash_of(|value: &V| Some(value));
         self
     }
 
@@ -205,5 +233,26 @@ where
     /// ```
     pub fn retry_errors(self, kind: impl Fn(&E) -> ErrorKind + Send + Sync + 'static) -> Self {
         self.classify(move |value| value.as_ref().err().map(&kind))
+    }
+
+    /// [`cut_off_by`](Define::cut_off_by) for values; an error is compared with an error by `==`, and is unlike every value.
+    pub fn cut_off_ok_by(self, same: impl Fn(&T, &T) -> bool + Send + Sync + 'static) -> Self
+    where
+        E: PartialEq,
+    {
+        self.cut_off_by(move |old, new| match (old, new) {
+            (Ok(old), Ok(new)) => same(old, new),
+            (Err(old), Err(new)) => old == new,
+            _ => false,
+        })
+    }
+
+    /// [`cut_off_hash`](Define::cut_off_hash) for values; every error counts as changed.
+    pub(crate) fn cut_off_hash_ok(mut self) -> Self
+    where
+        T: Hash,
+    {
+        self.options.cut_off = CutOff::hash_of(|value: &Result<T, E>| value.as_ref().ok());
+        self
     }
 }

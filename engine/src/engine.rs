@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin as StdPin;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::async_handle::AsyncFunction;
@@ -26,7 +26,7 @@ use crate::pin::Pin;
 use crate::stats::{Counters, Stats};
 use crate::sweep::{Root, Sweeper};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, Mutex, Weak, lock};
 use crate::timer::{Sleep, Timers};
 use crate::value::Value;
 use crate::watch::Watchers;
@@ -49,7 +49,7 @@ pub struct Engine {
 
 /// User code, by name. Functions hold theirs weakly.
 #[derive(Default)]
-struct Bodies {
+pub(crate) struct Bodies {
     registered: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -236,6 +236,12 @@ impl Engine {
         self.graph.log.as_ref().map(EventLog::take).unwrap_or_default()
     }
 
+    /// The engine of a graph, to register `name` with.
+    pub(crate) fn of(graph: &Arc<Graph>, name: &str) -> Result<Engine, RegisterError> {
+        let bodies = graph.bodies.get().and_then(Weak::upgrade).ok_or_else(|| RegisterError::Gone { name: name.to_owned() })?;
+        Ok(Engine { graph: graph.clone(), bodies })
+    }
+
     pub(crate) fn register<K: Key, V: Value>(
         &self,
         name: String,
@@ -359,6 +365,7 @@ impl EngineBuilder {
             timers: Timers::new(self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()))),
             commit: AtomicU64::new(0),
             functions: RwLock::new(Vec::new()),
+            bodies: OnceLock::new(),
             spawner: self.spawner,
             log: self.event_log.then(EventLog::default),
             #[cfg(test)]
@@ -367,7 +374,9 @@ impl EngineBuilder {
         };
         let graph = Arc::new(graph);
         graph.timers.attach(&graph);
-        Engine { graph, bodies: Arc::new(Bodies::default()) }
+        let bodies = Arc::new(Bodies::default());
+        let _ = graph.bodies.set(Arc::downgrade(&bodies));
+        Engine { graph, bodies }
     }
 }
 

@@ -246,13 +246,13 @@ impl Flight {
                 return self.drop_cancelled();
             }
             Ok(Poll::Ready(())) => None,
-            Err(panic) => Some(panic_message(&*panic)),
+            Err(panic) => Some(panic),
         };
         let finished = future.take();
         drop(future);
         drop_quietly(finished);
         if let Some(graph) = self.graph.upgrade() {
-            let fault = ended.map(|message| Fault::Panicked { function: graph.function_name(self.slot), message });
+            let fault = ended.map(|panic| Fault::of_panic(graph.function_name(self.slot), panic));
             if fault.is_some() {
                 graph.abandon(self.slot, self.head);
             }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use crate::collector::Retired;
 use crate::column::CHUNK;
+use crate::cut_off::CutOff;
 use crate::cx::Cx;
 use crate::deps::DepList;
 use crate::expire::Life;
@@ -29,37 +30,6 @@ impl FunctionId {
     /// The number: functions are counted from 0 in the order of registration.
     pub fn index(self) -> u32 {
         self.0
-    }
-}
-
-/// How a recomputed value is compared with the one it replaces.
-pub(crate) enum CutOff<V> {
-    Never,
-    Eq(fn(&V, &V) -> bool),
-    By(Box<Comparison<V>>),
-}
-
-type Comparison<V> = dyn Fn(&V, &V) -> bool + Send + Sync;
-
-impl<V> CutOff<V> {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            CutOff::Never => "never",
-            CutOff::Eq(_) => "eq",
-            CutOff::By(_) => "custom",
-        }
-    }
-
-    pub(crate) fn same(&self, old: &V, new: &V) -> bool {
-        match self {
-            CutOff::Never => false,
-            CutOff::Eq(eq) => eq(old, new),
-            CutOff::By(by) => by(old, new),
-        }
-    }
-
-    pub(crate) fn compares(&self) -> bool {
-        !matches!(self, CutOff::Never)
     }
 }
 

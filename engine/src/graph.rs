@@ -1,11 +1,12 @@
 //! The graph: every column, table and counter of one engine, shared by all its handles. No user code lives here.
 
 use std::any::Any;
-use std::sync::RwLock;
+use std::sync::{OnceLock, RwLock};
 
 use crate::collector::Collector;
 use crate::column::Columns;
 use crate::edge::Edges;
+use crate::engine::Bodies;
 use crate::fault::Fault;
 use crate::flight::{Flight, Flights};
 use crate::key::Hashing;
@@ -14,7 +15,7 @@ use crate::node::{Head, Row, Warm};
 use crate::stats::{Counters, FunctionStats};
 use crate::sweep::Sweeper;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, fault};
+use crate::sync::{Arc, Weak, fault};
 use crate::timer::Timers;
 use crate::watch::Watchers;
 
@@ -33,6 +34,8 @@ pub(crate) struct Graph {
     /// The last finished commit. A flight notes it at its start and a waiter when it joins.
     pub(crate) commit: AtomicU64,
     pub(crate) functions: RwLock<Vec<Arc<dyn AnyFunction>>>,
+    /// Set once, when the engine is made.
+    pub(crate) bodies: OnceLock<Weak<Bodies>>,
     pub(crate) spawner: Option<Arc<dyn crate::engine::Spawner>>,
     pub(crate) log: Option<crate::log::EventLog>,
     #[cfg(test)]

@@ -31,6 +31,7 @@ mod collector;
 mod column;
 mod compute;
 mod computed;
+mod cut_off;
 mod cx;
 mod define;
 mod deps;
@@ -51,6 +52,7 @@ mod models;
 mod node;
 
 mod pin;
+mod projection;
 mod publish;
 mod read;
 mod region;

@@ -8,6 +8,7 @@ use syn::{Attribute, LitStr, Token, Visibility};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CutOff {
     Eq,
+    Hash,
     Never,
 }
 
@@ -85,13 +86,14 @@ impl MethodOptions {
                     let rule: Ident = input.parse()?;
                     self.cut_off = Some(match rule.to_string().as_str() {
                         "eq" => CutOff::Eq,
+                        "hash" => CutOff::Hash,
                         "never" => CutOff::Never,
                         _ => {
                             return Err(syn::Error::new(
                                 rule.span(),
                                 format!(
                                     "unknown cut-off rule `{rule}` on `{method}`; write `cut_off = eq` (an equal value \
-                                     changes nothing downstream) or `cut_off = never`"
+                                     changes nothing downstream), `cut_off = hash` (one of equal hash) or `cut_off = never`"
                                 ),
                             ));
                         }
@@ -110,7 +112,7 @@ impl MethodOptions {
                     return Err(syn::Error::new(
                         key.span(),
                         format!(
-                            "unknown option `{key}` on `{method}`; write `cut_off = eq`, `cut_off = never`, \
+                            "unknown option `{key}` on `{method}`; write `cut_off = eq`, `cut_off = hash`, `cut_off = never`, \
                              `name = \"..\"` or `result`"
                         ),
                     ));
