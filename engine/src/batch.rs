@@ -111,6 +111,6 @@ impl<'e> Batch<'e> {
     /// If the function is another engine's.
     pub fn invalidate_all<K: Key, V: Value>(&mut self, function: &Handle<K, V>) {
         self.check(&function.graph);
-        self.changes.roots.push(Root::Function { id: function.data.id });
+        self.changes.roots.push(Root::Function { id: function.changed().id });
     }
 }

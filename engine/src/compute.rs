@@ -183,7 +183,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     }
 
     /// Whether the new value equals the old one by the function's rule.
-    fn is_unchanged(&self, graph: &Graph, slot: u32, flight: Head, value: &V) -> bool {
+    pub(crate) fn is_unchanged(&self, graph: &Graph, slot: u32, flight: Head, value: &V) -> bool {
         self.cut_off.compares()
             && self.with_value(graph, slot, flight, |old| fault!("equal_always") || self.cut_off.same(old, value)).unwrap_or(false)
     }

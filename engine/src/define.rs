@@ -7,13 +7,14 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::async_handle::AsyncFunction;
+use crate::consolidate;
 use crate::cut_off::CutOff;
 use crate::cx::Cx;
 use crate::engine::Engine;
 use crate::expire::{ErrorKind, ErrorRule, Life};
 use crate::fault::RegisterError;
 use crate::function::{Body, KeyLimit};
-use crate::handle::{Function, Source};
+use crate::handle::{Function, Handle, Source};
 use crate::key::Key;
 use crate::value::{Inline, Value};
 
@@ -23,6 +24,8 @@ pub(crate) struct Options<K, V> {
     pub(crate) inline: bool,
     pub(crate) key_limit: Option<KeyLimit<K>>,
     pub(crate) life: Life<V>,
+    /// The delay before changes are consolidated.
+    pub(crate) consolidate: Option<Duration>,
 }
 
 /// `String` and `Vec<u8>` keys may have 1 MiB unless said otherwise: a key that large is a mistake.
@@ -69,7 +72,8 @@ impl<K, V> std::fmt::Debug for Define<K, V> {
 
 impl<K: Key, V: Value> Define<K, V> {
     pub(crate) fn new(engine: Engine, name: String) -> Define<K, V> {
-        let options = Options { cut_off: CutOff::Never, inline: false, key_limit: default_key_limit::<K>(), life: Life::default() };
+        let (key_limit, life) = (default_key_limit::<K>(), Life::default());
+        let options = Options { cut_off: CutOff::Never, inline: false, key_limit, life, consolidate: None };
         Define { engine, name, options, types: PhantomData }
     }
 
@@ -157,6 +161,42 @@ impl<K: Key, V: Value> Define<K, V> {
         self
     }
 
+    /// A change of what a value was made from is looked into first, and told only if the value did change: so much later (zero is
+    /// meant, too) it is computed anew in the background, compared by the cut-off rule, and replaced on a difference, as a commit of
+    /// its own. Dependants, watchers and borrowers never meet a mark that turns out to be for nothing; until then they are served the
+    /// value of before. More marks within the delay are the same one.
+    ///
+    /// Only for keys somebody has asked for, which are then computed after every change whether anybody still reads them or not: for
+    /// values that are pushed to somebody, made from what changes often and matters rarely. [`remove`](crate::Handle::remove) ends it.
+    ///
+    /// The body is that of a function `~name`, which has the values a second time. [`invalidate`](crate::Handle::invalidate) means
+    /// that one: it computes, and tells of a difference. [`invalidate_now`](crate::Handle::invalidate_now) ends the value at once. If
+    /// the body ends in a fault, or the comparison panics, the value ends too, and the next read meets the fault.
+    ///
+    /// Synchronous bodies run on the engine's [`Spawner`](crate::Spawner), or without one on a thread of the engine's; asynchronous
+    /// ones need the former. Nothing of whoever made the change is around: the engine has no ambient context.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use wellspring::{Cx, Engine};
+    /// let engine = Engine::new();
+    /// let stock = engine.source("stock", |_: &u32| 12_u32)?;
+    /// let rows = stock.clone();
+    /// let shown = engine
+    ///     .define("shown")
+    ///     .cut_off_eq()
+    ///     .consolidate(Duration::ZERO)
+    ///     .function(move |cx: &Cx, id: &u32| if rows.get(cx, id).unwrap_or(0) > 5 { "in stock" } else { "few left" })?;
+    /// let computed = shown.computed(&engine, &7)?;
+    /// stock.set(&7, 11);
+    /// assert!(computed.is_consistent()); // whatever comes of it, nothing was told yet
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn consolidate(mut self, delay: Duration) -> Self {
+        self.options.consolidate = Some(delay);
+        self
+    }
+
     /// Values that are errors, and how soon they are tried again: [`Define::retry_errors`] for values that are no `Result`.
     pub fn classify(mut self, kind: impl Fn(&V) -> Option<ErrorKind> + Send + Sync + 'static) -> Self {
         self.options.life.errors = Some(ErrorRule::new(Box::new(kind)));
@@ -186,7 +226,7 @@ impl<K: Key, V: Value> Define<K, V> {
     /// # Errors
     /// [`RegisterError::Duplicate`] if the name is taken.
     pub fn function(self, body: impl Fn(&Cx, &K) -> V + Send + Sync + 'static) -> Result<Function<K, V>, RegisterError> {
-        self.engine.register(self.name, false, self.options, Body::Sync(Box::new(body))).map(Function)
+        self.register(Body::Sync(Box::new(body))).map(Function)
     }
 
     /// Registers an asynchronous body.
@@ -198,7 +238,14 @@ impl<K: Key, V: Value> Define<K, V> {
         body: impl Fn(Cx, K) -> F + Send + Sync + 'static,
     ) -> Result<AsyncFunction<K, V>, RegisterError> {
         let boxed = Box::new(move |cx: Cx, key: K| Box::pin(body(cx, key)) as crate::function::ValueFuture<V>);
-        self.engine.register(self.name, false, self.options, Body::Async(boxed)).map(AsyncFunction)
+        self.register(Body::Async(boxed)).map(AsyncFunction)
+    }
+
+    fn register(self, body: Body<K, V>) -> Result<Handle<K, V>, RegisterError> {
+        match self.options.consolidate {
+            Some(delay) => consolidate::register(&self.engine, self.name, self.options, body, delay),
+            None => self.engine.register(self.name, false, self.options, body),
+        }
     }
 
     /// Registers a source: `initial` gives a key's value until it is set.
@@ -206,6 +253,9 @@ impl<K: Key, V: Value> Define<K, V> {
     /// # Errors
     /// [`RegisterError::Duplicate`] if the name is taken.
     pub fn source(self, initial: impl Fn(&K) -> V + Send + Sync + 'static) -> Result<Source<K, V>, RegisterError> {
+        if self.options.consolidate.is_some() {
+            return Err(RegisterError::NotForSources { name: self.name, option: "consolidate" });
+        }
         let body = Body::Sync(Box::new(move |_: &Cx, key: &K| initial(key)));
         self.engine.register(self.name, true, self.options, body).map(|handle| Source(Function(handle)))
     }

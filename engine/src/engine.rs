@@ -8,6 +8,7 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::async_handle::AsyncFunction;
+use crate::background::Background;
 use crate::batch::Batch;
 use crate::clock::{Clock, SystemClock};
 use crate::collector::Collector;
@@ -242,6 +243,16 @@ impl Engine {
         Ok(Engine { graph: graph.clone(), bodies })
     }
 
+    pub(crate) fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
+    /// Whether a function may have the name.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), RegisterError> {
+        let taken = lock(&self.bodies.registered).contains_key(name);
+        if taken { Err(RegisterError::Duplicate { name: name.to_owned() }) } else { Ok(()) }
+    }
+
     pub(crate) fn register<K: Key, V: Value>(
         &self,
         name: String,
@@ -256,7 +267,7 @@ impl Engine {
         }
         let mut functions = self.graph.functions.write().unwrap_or_else(PoisonError::into_inner);
         let id = u32::try_from(functions.len()).ok().filter(|&id| id < u32::MAX).ok_or(RegisterError::TooManyFunctions)?;
-        let Options { cut_off, inline, key_limit, life } = options;
+        let Options { cut_off, inline, key_limit, life, .. } = options;
         if source && let Some(option) = life.option() {
             return Err(RegisterError::NotForSources { name, option });
         }
@@ -362,6 +373,7 @@ impl EngineBuilder {
             flights: Flights::new(),
             watchers: Watchers::new(),
             sweeper: Sweeper::new(threads, self.threshold),
+            background: Background::new(),
             timers: Timers::new(self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()))),
             commit: AtomicU64::new(0),
             functions: RwLock::new(Vec::new()),

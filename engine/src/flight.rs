@@ -294,7 +294,7 @@ impl Flight {
 }
 
 /// Wakers are an executor's code: one that panics keeps nobody else asleep.
-fn wake(wakers: impl Iterator<Item = Waker>) {
+pub(crate) fn wake(wakers: impl Iterator<Item = Waker>) {
     for waker in wakers {
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
     }

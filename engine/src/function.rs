@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use crate::collector::Retired;
 use crate::column::CHUNK;
+use crate::consolidate::Consolidation;
 use crate::cut_off::CutOff;
 use crate::cx::Cx;
 use crate::deps::DepList;
@@ -97,6 +98,8 @@ pub(crate) struct FnData<K, V> {
     pub(crate) key_limit: Option<KeyLimit<K>>,
     pub(crate) life: Life<V>,
     body: OnceLock<Weak<Body<K, V>>>,
+    /// Of a consolidated function: what keeps its values up to date.
+    pub(crate) merge: OnceLock<Arc<Consolidation<K, V>>>,
     pub(crate) computes: Tally,
     /// How many inserts there have ever been: unchanged means that a search made before is still right.
     inserted: AtomicU64,
@@ -130,6 +133,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             key_limit,
             life,
             body: OnceLock::new(),
+            merge: OnceLock::new(),
             computes: Tally::new(),
             inserted: AtomicU64::new(0),
             slots: Mutex::new(Slots { writer, next: 0, end: 0, free: Vec::new() }),

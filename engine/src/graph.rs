@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::{OnceLock, RwLock};
 
+use crate::background::Background;
 use crate::collector::Collector;
 use crate::column::Columns;
 use crate::edge::Edges;
@@ -30,6 +31,7 @@ pub(crate) struct Graph {
     pub(crate) flights: Flights,
     pub(crate) watchers: Watchers,
     pub(crate) sweeper: Sweeper,
+    pub(crate) background: Background,
     pub(crate) timers: Timers,
     /// The last finished commit. A flight notes it at its start and a waiter when it joins.
     pub(crate) commit: AtomicU64,

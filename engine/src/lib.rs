@@ -25,12 +25,14 @@
 
 mod async_handle;
 mod audit;
+mod background;
 mod batch;
 mod clock;
 mod collector;
 mod column;
 mod compute;
 mod computed;
+mod consolidate;
 mod cut_off;
 mod cx;
 mod define;
@@ -75,6 +77,7 @@ pub use crate::async_handle::{AsyncFunction, GetFuture};
 pub use crate::batch::Batch;
 pub use crate::clock::{Alarm, Clock, ManualClock};
 pub use crate::computed::{Computed, Invalidated};
+pub use crate::consolidate::Consolidated;
 pub use crate::cx::{Ask, Asker, Cx};
 pub use crate::define::Define;
 pub use crate::engine::{Engine, EngineBuilder, Service, Spawner};

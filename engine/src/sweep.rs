@@ -19,6 +19,8 @@ pub(crate) enum Root {
     Stale { slot: u32, version: u32 },
     /// A source gets this value word. The old one goes to the collector.
     Set { slot: u32, version: u32, word: u64 },
+    /// The node gets this value word if it is consistent and still has the generation that was seen.
+    Replace { slot: u32, seen: Head, word: u64 },
     /// The node's value ends if it was to end by the tick `now`.
     Expired { slot: u32, version: u32, now: u64 },
     /// The node is forgotten.
@@ -183,6 +185,9 @@ impl Graph {
                 }
             }
             Root::Set { slot, version, word } => self.touch(slot, version, Some(word), direct),
+            // Nobody but the sweeper moves a consistent head, so it is still that one when it is touched.
+            Root::Replace { slot, seen, word } if self.head(slot).same_flight(seen) => self.touch(slot, seen.version(), Some(word), direct),
+            Root::Replace { slot, word, .. } => self.discard(slot, word),
             Root::Expired { slot, version, now } => self.mark_expired(slot, version, now, found),
             Root::Forget { slot, version } => {
                 let head = self.head(slot);
@@ -277,6 +282,13 @@ impl Graph {
         Ok(())
     }
 
+    /// A value that its node does not take.
+    fn discard(&self, slot: u32, word: u64) {
+        if let Some(retired) = self.function(slot).retired_value(word) {
+            self.collector.retire(retired);
+        }
+    }
+
     /// Gives a source a new value (or says that what it stands for changed). The list is taken while the node is
     /// `Publishing`, so that a reader of the new value is not marked by the change it has already seen.
     fn touch(&self, slot: u32, version: u32, word: Option<u64>, direct: &mut Found) {
@@ -284,8 +296,8 @@ impl Graph {
         let mut now = self.head(slot);
         loop {
             if now.version() != version || now.epoch() >= crate::verify::LAST_EPOCH {
-                if let Some(retired) = word.and_then(|word| self.function(slot).retired_value(word)) {
-                    self.collector.retire(retired);
+                if let Some(word) = word {
+                    self.discard(slot, word);
                 }
                 return;
             }
