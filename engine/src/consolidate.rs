@@ -14,73 +14,40 @@ use std::collections::HashMap;
 use std::collections::hash_map;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
-use std::task::{Wake, Waker};
 use std::time::Duration;
-
-use slotmap::DefaultKey;
 
 use crate::compute::Miss;
 use crate::cut_off::CutOff;
 use crate::cx::{Ask, Cx};
 use crate::define::Options;
+use crate::deps::UNSTORED;
 use crate::engine::Engine;
 use crate::expire::Life;
 use crate::fault::{Fault, RegisterError, raise};
-use crate::flight::{FlightKey, drop_quietly, wake};
+use crate::flight::{FlightKey, drop_quietly};
 use crate::function::{Body, FnData};
 use crate::graph::Graph;
 use crate::handle::Handle;
 use crate::key::Key;
 use crate::node::{DOOMED, Head, State};
+use crate::subscription::{Entry, Phase};
 use crate::sweep::Root;
 use crate::sync::{Arc, Backoff, Mutex, Weak, lock};
 use crate::value::{Value, expose, to_word};
 use crate::verify::WORN;
 
-/// Passes in a row that met a mark before they had subscribed; then the visible value ends instead: it may not stay behind for good.
-const PATIENCE: u32 = 16;
-
 /// What ties a visible function to its hidden one.
 pub(crate) struct Consolidation<K, V> {
-    graph: Weak<Graph>,
+    pub(crate) graph: Weak<Graph>,
     pub(crate) hidden: Arc<FnData<K, V>>,
     /// Set once, at registration.
     visible: OnceLock<Weak<FnData<K, V>>>,
-    delay: Duration,
+    pub(crate) delay: Duration,
     /// By the slot of the visible node.
     entries: Mutex<Entries<K, V>>,
 }
 
 type Entries<K, V> = HashMap<u32, Arc<Entry<K, V>>, ahash::RandomState>;
-
-/// One visible node that somebody has asked for.
-pub(crate) struct Entry<K, V> {
-    merge: Weak<Consolidation<K, V>>,
-    key: K,
-    slot: u32,
-    version: u32,
-    turn: Mutex<Turn>,
-}
-
-struct Turn {
-    phase: Phase,
-    /// During the pass the subscribed generation was marked.
-    marked: bool,
-    /// During the pass a visible body began.
-    moved: bool,
-    /// Passes in a row without a subscription.
-    failures: u32,
-    /// The subscription: the hidden slot, the epoch and the watcher's number.
-    armed: Option<(u32, u32, u64)>,
-    idle: Vec<Waker>,
-}
-
-enum Phase {
-    Idle,
-    /// Until the delay is over.
-    Waiting(DefaultKey),
-    Working,
-}
 
 /// How a pass ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -234,16 +201,16 @@ impl<K: Key, V: Value> Consolidation<K, V> {
         let (slot, version, (value, epoch)) = match self.fresh(graph, &entry.key, None).await {
             Ok(fresh) => fresh,
             Err(Fault::Gone) => return End::Over,
-            Err(_) => return entry.end_value(graph),
+            Err(_) => return self.end_value(graph, entry),
         };
-        if epoch == crate::deps::UNSTORED {
+        if epoch == UNSTORED {
             // It could not be kept, so there is nothing to subscribe to.
             drop_quietly(value);
-            return entry.end_value(graph);
+            return self.end_value(graph, entry);
         }
         if !entry.arm(graph, (slot, version, epoch)) {
             drop_quietly(value);
-            return if entry.has_patience() { End::Marked } else { entry.end_value(graph) };
+            return if entry.has_patience() { End::Marked } else { self.end_value(graph, entry) };
         }
         let compared = catch_unwind(AssertUnwindSafe(|| {
             if visible.is_unchanged(graph, entry.slot, seen, &value) {
@@ -260,13 +227,19 @@ impl<K: Key, V: Value> Consolidation<K, V> {
                 graph.commit(smallvec::smallvec![Root::Replace { slot: entry.slot, seen, word }]);
                 if seen.epoch() >= WORN {
                     // Readers move the key to a slot with epochs left.
-                    return entry.end_value(graph);
+                    return self.end_value(graph, entry);
                 }
             }
             // The comparison panicked: nobody knows whether the value changed.
-            Err(_) => return entry.end_value(graph),
+            Err(_) => return self.end_value(graph, entry),
         }
         End::Kept
+    }
+
+    /// The safe way out: nothing is served until somebody asks.
+    fn end_value(&self, graph: &Arc<Graph>, entry: &Entry<K, V>) -> End {
+        graph.commit(smallvec::smallvec![Root::Stale { slot: entry.slot, version: entry.version }]);
+        End::Over
     }
 
     /// A pass is over; whether another is to follow at once.
@@ -281,14 +254,7 @@ impl<K: Key, V: Value> Consolidation<K, V> {
         if turn.moved {
             return true;
         }
-        turn.phase = Phase::Idle;
-        let idle = std::mem::take(&mut turn.idle);
-        let spare = if end == End::Over { turn.armed.take() } else { None };
-        drop(turn);
-        if let Some((slot, _, watcher)) = spare {
-            graph.unwatch(slot, watcher);
-        }
-        wake(idle.into_iter());
+        entry.rest(graph, turn, end == End::Over);
         false
     }
 
@@ -307,22 +273,16 @@ impl<K: Key, V: Value> Consolidation<K, V> {
     }
 
     fn let_go(&self, graph: &Arc<Graph>, entry: &Entry<K, V>) {
-        let (armed, timer, idle) = {
-            let mut turn = lock(&entry.turn);
-            let timer = if let Phase::Waiting(timer) = turn.phase { Some(timer) } else { None };
-            if timer.is_some() {
-                turn.phase = Phase::Idle;
+        let turn = lock(&entry.turn);
+        match turn.phase {
+            Phase::Waiting(timer) => {
+                entry.rest(graph, turn, true);
+                graph.timers.forget(timer);
             }
-            let idle = if matches!(turn.phase, Phase::Idle) { std::mem::take(&mut turn.idle) } else { Vec::new() };
-            (turn.armed.take(), timer, idle)
-        };
-        if let Some((slot, _, watcher)) = armed {
-            graph.unwatch(slot, watcher);
+            Phase::Idle => entry.rest(graph, turn, true),
+            // The pass will meet a node that is gone.
+            Phase::Working => drop(turn),
         }
-        if let Some(timer) = timer {
-            graph.timers.forget(timer);
-        }
-        wake(idle.into_iter());
         // The key may have a new visible node by now, which lives by the same hidden one.
         let hash = self.hidden.hash(&entry.key);
         let alive = self.visible.get().and_then(Weak::upgrade).is_some_and(|visible| visible.find(graph, hash, &entry.key).is_some());
@@ -338,106 +298,19 @@ impl<K: Key, V: Value> Consolidation<K, V> {
     }
 }
 
-impl<K: Key, V: Value> Entry<K, V> {
-    fn new(merge: &Arc<Consolidation<K, V>>, key: K, (slot, version): (u32, u32)) -> Arc<Entry<K, V>> {
-        let turn = Turn { phase: Phase::Idle, marked: false, moved: false, failures: 0, armed: None, idle: Vec::new() };
-        Arc::new(Entry { merge: Arc::downgrade(merge), key, slot, version, turn: Mutex::new(turn) })
-    }
-
-    /// Subscribes to a hidden generation; `false` if it has been marked. An older subscription gives way to a newer one only.
-    fn arm(self: &Arc<Self>, graph: &Graph, (slot, version, epoch): (u32, u32, u32)) -> bool {
-        let watcher = graph.watchers.number();
-        let waker = Waker::from(self.clone());
-        let mut turn = lock(&self.turn);
-        let seen = Head::new(State::Consistent, version, epoch);
-        if epoch == crate::deps::UNSTORED || !graph.watch(slot, seen, watcher, &waker) {
-            return false;
-        }
-        turn.failures = 0;
-        if let Some((slot, _, former)) = turn.armed.replace((slot, epoch, watcher)) {
-            graph.unwatch(slot, former);
-        }
-        // Who found the former generation marked waits for a pass that may not come now.
-        let idle = if matches!(turn.phase, Phase::Idle) { std::mem::take(&mut turn.idle) } else { Vec::new() };
-        drop(turn);
-        wake(idle.into_iter());
-        true
-    }
-
-    fn has_patience(&self) -> bool {
-        let mut turn = lock(&self.turn);
-        turn.failures += 1;
-        turn.failures < PATIENCE
-    }
-
-    /// The safe way out: nothing is served until somebody asks.
-    fn end_value(&self, graph: &Arc<Graph>) -> End {
-        graph.commit(smallvec::smallvec![Root::Stale { slot: self.slot, version: self.version }]);
-        End::Over
-    }
-
-    fn wait(self: &Arc<Self>, graph: &Graph, delay: Duration) -> Phase {
-        let at = graph.timers.after(delay);
-        Phase::Waiting(graph.timers.sleeper(at, &Waker::from(Arc::new(Over(self.clone())))))
-    }
-
-    fn start(self: &Arc<Self>, merge: Arc<Consolidation<K, V>>, graph: &Graph) {
-        let pass = Pass { merge, entry: self.clone(), ended: false };
-        graph.in_background(Box::pin(pass.run()));
-    }
-}
-
-/// A mark of the hidden generation subscribed to. Called by the thread that committed, without a lock.
-impl<K: Key, V: Value> Wake for Entry<K, V> {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        let Some(merge) = self.merge.upgrade() else { return };
-        let Some(graph) = merge.graph.upgrade() else { return };
-        let mut turn = lock(&self.turn);
-        match turn.phase {
-            Phase::Waiting(_) => {}
-            Phase::Working => turn.marked = true,
-            Phase::Idle if merge.delay.is_zero() => {
-                turn.phase = Phase::Working;
-                drop(turn);
-                self.start(merge, &graph);
-            }
-            Phase::Idle => turn.phase = self.wait(&graph, merge.delay),
-        }
-    }
-}
-
-/// The delay is over.
-struct Over<K, V>(Arc<Entry<K, V>>);
-
-impl<K: Key, V: Value> Wake for Over<K, V> {
-    fn wake(self: Arc<Self>) {
-        let entry = &self.0;
-        let Some(merge) = entry.merge.upgrade() else { return };
-        let Some(graph) = merge.graph.upgrade() else { return };
-        let timer = {
-            let mut turn = lock(&entry.turn);
-            let Phase::Waiting(timer) = turn.phase else { return };
-            turn.phase = Phase::Working;
-            timer
-        };
-        graph.timers.forget(timer);
-        entry.start(merge, &graph);
-    }
-}
-
 /// A pass on its way: it holds the graph only while it runs.
-struct Pass<K: Key, V: Value> {
+pub(crate) struct Pass<K: Key, V: Value> {
     merge: Arc<Consolidation<K, V>>,
     entry: Arc<Entry<K, V>>,
     ended: bool,
 }
 
 impl<K: Key, V: Value> Pass<K, V> {
-    async fn run(mut self) {
+    pub(crate) fn new(merge: Arc<Consolidation<K, V>>, entry: Arc<Entry<K, V>>) -> Pass<K, V> {
+        Pass { merge, entry, ended: false }
+    }
+
+    pub(crate) async fn run(mut self) {
         while let Some(graph) = self.merge.graph.upgrade() {
             {
                 let mut turn = lock(&self.entry.turn);
@@ -458,15 +331,9 @@ impl<K: Key, V: Value> Drop for Pass<K, V> {
         if self.ended {
             return;
         }
-        let idle = {
-            let mut turn = lock(&self.entry.turn);
-            turn.phase = Phase::Idle;
-            std::mem::take(&mut turn.idle)
-        };
-        if let Some(graph) = self.merge.graph.upgrade() {
-            self.entry.end_value(&graph);
-        }
-        wake(idle.into_iter());
+        let Some(graph) = self.merge.graph.upgrade() else { return };
+        self.entry.rest(&graph, lock(&self.entry.turn), true);
+        self.merge.end_value(&graph, &self.entry);
     }
 }
 
@@ -501,59 +368,5 @@ impl Graph {
                 Err(other) => now = other,
             }
         }
-    }
-}
-
-/// The end of a consolidation: see [`Handle::when_consolidated`].
-#[must_use = "a wait does nothing until it is awaited"]
-pub struct Consolidated(Option<Arc<dyn Quiet>>);
-
-impl Consolidated {
-    pub(crate) fn new(entry: Option<Arc<dyn Quiet>>) -> Consolidated {
-        Consolidated(entry)
-    }
-}
-
-impl std::fmt::Debug for Consolidated {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Consolidated").finish_non_exhaustive()
-    }
-}
-
-impl Future for Consolidated {
-    type Output = ();
-
-    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
-        match &self.0 {
-            Some(entry) if !entry.is_idle_or(cx.waker()) => std::task::Poll::Pending,
-            _ => std::task::Poll::Ready(()),
-        }
-    }
-}
-
-pub(crate) trait Quiet: Send + Sync {
-    /// Whether no pass is under way; keeps the waker if one is.
-    fn is_idle_or(&self, waker: &Waker) -> bool;
-}
-
-impl<K: Key, V: Value> Quiet for Entry<K, V> {
-    fn is_idle_or(&self, waker: &Waker) -> bool {
-        // An executor's code, so before the lock.
-        let waker = waker.clone();
-        let Some(graph) = self.merge.upgrade().and_then(|merge| merge.graph.upgrade()) else { return true };
-        let mut turn = lock(&self.turn);
-        // A mark that another thread's sweep has made may not have been told yet.
-        let told = turn.armed.is_none_or(|(slot, epoch, _)| {
-            let head = graph.head(slot);
-            head.is_consistent() && head.epoch() == epoch
-        });
-        if matches!(turn.phase, Phase::Idle) && told {
-            return true;
-        }
-        // A second poll may leave a waker behind, which is woken for nothing.
-        if !turn.idle.iter().any(|known| known.will_wake(&waker)) {
-            turn.idle.push(waker);
-        }
-        false
     }
 }

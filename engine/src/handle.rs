@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::compute::record;
 use crate::computed::Computed;
-use crate::consolidate::Consolidated;
 use crate::cx::{Ask, Asker};
 use crate::deps::Dep;
 use crate::fault::Fault;
@@ -14,6 +13,7 @@ use crate::graph::Graph;
 use crate::key::{Key, Lookup};
 use crate::pin::Pin;
 use crate::read::{NodeId, NodeRef};
+use crate::subscription::Consolidated;
 use crate::sweep::Root;
 use crate::sync::Arc;
 use crate::value::{Read, Value};
@@ -231,7 +231,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// body makes of everything committed before. At once for a function without [`consolidate`](crate::Define::consolidate).
     pub fn when_consolidated<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Consolidated {
         let entry = self.data.merge.get().and_then(|merge| merge.entry(&self.graph, self.hash(key), &key.to_key()));
-        Consolidated::new(entry.map(|entry| entry as Arc<dyn crate::consolidate::Quiet>))
+        Consolidated::new(&self.graph, entry)
     }
 
     /// [`invalidate`](Handle::invalidate) for every key of the function: one commit, one sweep.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 
-use wellspring::{Cx, Define, Engine, Fault, Function, ManualClock, RegisterError, Source, Spawner, Value};
+use wellspring::{CommitId, Cx, Define, Engine, Fault, Function, ManualClock, RegisterError, Source, Spawner, Value};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -131,12 +131,10 @@ fn an_invalidation_means_the_hidden_source() {
     });
     let shown = shown.expect("a free name");
     let computed = shown.computed(&engine, &0).expect("a value");
-    let invalidate: [&dyn Fn(); 4] = [
-        &|| drop(shown.invalidate(&0)),
-        &|| drop(shown.invalidate_all()),
-        &|| drop(engine.batch(|batch| batch.invalidate(&shown, &0))),
-        &|| drop(engine.batch(|batch| batch.invalidate_all(&shown))),
-    ];
+    let invalidate: [&dyn Fn() -> CommitId; 4] =
+        [&|| shown.invalidate(&0), &|| shown.invalidate_all(), &|| engine.batch(|batch| batch.invalidate(&shown, &0)), &|| {
+            engine.batch(|batch| batch.invalidate_all(&shown))
+        }];
     for (before, invalidate) in invalidate.iter().enumerate() {
         invalidate();
         smol::block_on(shown.when_consolidated(&0));
@@ -548,7 +546,7 @@ fn readers_writers_and_removers_leave_the_last_value_behind() {
     let (engine, source, shown) = (&it.engine, &it.source, &it.shown);
     std::thread::scope(|scope| {
         for key in 0..KEYS {
-            scope.spawn(move || (1..=ROUNDS).for_each(|value| drop(source.set(&key, value))));
+            scope.spawn(move || (1..=ROUNDS).map(|value| source.set(&key, value)).last());
             scope.spawn(move || {
                 let mut last = 0;
                 for _ in 0..ROUNDS {
@@ -557,7 +555,7 @@ fn readers_writers_and_removers_leave_the_last_value_behind() {
                     last = value;
                 }
             });
-            scope.spawn(move || (0..ROUNDS / 4).for_each(|_| drop(shown.invalidate_now(&key))));
+            scope.spawn(move || (0..ROUNDS / 4).map(|_| shown.invalidate_now(&key)).last());
         }
         scope.spawn(move || {
             for round in 0..ROUNDS / 4 {
