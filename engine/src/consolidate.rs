@@ -86,7 +86,7 @@ pub(crate) fn register<K: Key, V: Value>(
     }
     engine.check_name(&name)?;
     // Rules about time are about what the body makes. The visible rule does the comparing; keys that are too large do not get here.
-    let hidden = Options { cut_off: CutOff::Never, inline, key_limit: None, life, consolidate: None };
+    let hidden = Options { cut_off: CutOff::Never, inline, key_limit: None, life, consolidate: None, durable: false };
     let hidden = engine.register(format!("~{name}"), false, hidden, body)?;
     let merge = Arc::new(Consolidation {
         graph: Arc::downgrade(&hidden.graph),
@@ -104,7 +104,7 @@ pub(crate) fn register<K: Key, V: Value>(
     } else {
         Body::Sync(Box::new(move |cx: &Cx, key: &K| shown.show(cx, key).unwrap_or_else(|fault| raise(fault))))
     };
-    let visible = Options { cut_off, inline, key_limit, life: Life::default(), consolidate: None };
+    let visible = Options { cut_off, inline, key_limit, life: Life::default(), consolidate: None, durable: false };
     let visible = engine.register(name, false, visible, body)?;
     let _ = merge.visible.set(Arc::downgrade(&visible.data));
     let _ = visible.data.merge.set(merge);

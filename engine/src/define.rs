@@ -26,6 +26,7 @@ pub(crate) struct Options<K, V> {
     pub(crate) life: Life<V>,
     /// The delay before changes are consolidated.
     pub(crate) consolidate: Option<Duration>,
+    pub(crate) durable: bool,
 }
 
 /// `String` and `Vec<u8>` keys may have 1 MiB unless said otherwise: a key that large is a mistake.
@@ -73,7 +74,7 @@ impl<K, V> std::fmt::Debug for Define<K, V> {
 impl<K: Key, V: Value> Define<K, V> {
     pub(crate) fn new(engine: Engine, name: String) -> Define<K, V> {
         let (key_limit, life) = (default_key_limit::<K>(), Life::default());
-        let options = Options { cut_off: CutOff::Never, inline: false, key_limit, life, consolidate: None };
+        let options = Options { cut_off: CutOff::Never, inline: false, key_limit, life, consolidate: None, durable: false };
         Define { engine, name, options, types: PhantomData }
     }
 
@@ -197,6 +198,24 @@ impl<K: Key, V: Value> Define<K, V> {
         self
     }
 
+    /// A source that changes rarely: configuration, a rate, a right. While no durable source of the engine changes, whoever verifies a
+    /// value passes over those it was made from. Worth it where values are made from many such rows and few that change: one that is
+    /// passed over costs a nanosecond in place of two lines of memory.
+    ///
+    /// A change of one costs what any change costs; after it, every value made from durable sources is looked at in full once more.
+    ///
+    /// ```
+    /// # use wellspring::Engine;
+    /// let engine = Engine::new();
+    /// let rate = engine.define("rate").cut_off_eq().durable().source(|_: &u16| 19_u32)?;
+    /// rate.set(&1, 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn durable(mut self) -> Self {
+        self.options.durable = true;
+        self
+    }
+
     /// Values that are errors, and how soon they are tried again: [`Define::retry_errors`] for values that are no `Result`.
     pub fn classify(mut self, kind: impl Fn(&V) -> Option<ErrorKind> + Send + Sync + 'static) -> Self {
         self.options.life.errors = Some(ErrorRule::new(Box::new(kind)));
@@ -242,6 +261,9 @@ impl<K: Key, V: Value> Define<K, V> {
     }
 
     fn register(self, body: Body<K, V>) -> Result<Handle<K, V>, RegisterError> {
+        if self.options.durable {
+            return Err(RegisterError::OnlyForSources { name: self.name, option: "durable" });
+        }
         match self.options.consolidate {
             Some(delay) => consolidate::register(&self.engine, self.name, self.options, body, delay),
             None => self.engine.register(self.name, false, self.options, body),

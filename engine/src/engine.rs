@@ -15,6 +15,7 @@ use crate::collector::Collector;
 use crate::column::Columns;
 use crate::cx::{Ask, Asker, Cx, sealed};
 use crate::define::{Define, Options};
+use crate::durable::Durability;
 use crate::edge::Edges;
 use crate::fault::RegisterError;
 use crate::flight::Flights;
@@ -267,14 +268,17 @@ impl Engine {
         }
         let mut functions = self.graph.functions.write().unwrap_or_else(PoisonError::into_inner);
         let id = u32::try_from(functions.len()).ok().filter(|&id| id < u32::MAX).ok_or(RegisterError::TooManyFunctions)?;
-        let Options { cut_off, inline, key_limit, life, .. } = options;
+        let Options { cut_off, inline, key_limit, life, durable, .. } = options;
         if source && let Some(option) = life.option() {
             return Err(RegisterError::NotForSources { name, option });
         }
         if life.refresh_ahead.is_some() && self.graph.spawner.is_none() {
             return Err(RegisterError::NeedsSpawner { name, option: "refresh_ahead" });
         }
-        let traits = Traits { source, cut_off, inline, key_limit, life };
+        if durable {
+            self.graph.durability.begin();
+        }
+        let traits = Traits { source, cut_off, inline, key_limit, life, durable };
         let (hashing, rows, most) = (self.graph.hashing.clone(), self.graph.columns.rows(), self.graph.columns.max_nodes());
         let Some(data) = FnData::new(id, name.clone(), traits, hashing, rows, most) else {
             return Err(RegisterError::OutOfMemory { name });
@@ -305,7 +309,7 @@ pub trait Service: Send + Sync + Sized + 'static {
 pub(crate) const DEFAULT_THRESHOLD: usize = 16 * 1024;
 
 /// Addresses are reserved for as many nodes as an engine may ever hold: 12 GiB for the columns and 2 GiB for each function's
-/// key table. Ids reach sixteen times as far.
+/// key table. Ids reach eight times as far.
 const DEFAULT_MAX_NODES: u32 = 1 << 28;
 
 /// Options of an engine.
@@ -333,7 +337,7 @@ impl EngineBuilder {
     }
 
     /// Nodes the engine may hold, rounded up to chunks of 64 per function; beyond it reads of new keys are
-    /// [`Fault::Full`](crate::Fault::Full). Default: 2^28; ids reach to 2^32.
+    /// [`Fault::Full`](crate::Fault::Full). Default: 2^28; ids reach to 2^31.
     ///
     /// Addresses for that many are reserved from the start (48 bytes a node, and 7 to 14 more for each function), memory is
     /// not: it is taken as nodes come. Where the system limits addresses, the engine's limit is lower.
@@ -375,6 +379,7 @@ impl EngineBuilder {
             sweeper: Sweeper::new(threads, self.threshold),
             background: Background::new(),
             timers: Timers::new(self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()))),
+            durability: Durability::default(),
             commit: AtomicU64::new(0),
             functions: RwLock::new(Vec::new()),
             bodies: OnceLock::new(),

@@ -107,6 +107,13 @@ pub enum RegisterError {
         /// The option.
         option: &'static str,
     },
+    /// The option is about values that are set; a function's are made.
+    OnlyForSources {
+        /// The name.
+        name: String,
+        /// The option.
+        option: &'static str,
+    },
     /// The option needs work in the background.
     NeedsSpawner {
         /// The name.
@@ -143,6 +150,9 @@ impl fmt::Display for RegisterError {
             }
             RegisterError::NotForSources { name, option } => {
                 write!(f, "`{name}` is a source, whose values are set: `{option}` is for functions")
+            }
+            RegisterError::OnlyForSources { name, option } => {
+                write!(f, "`{name}` is a function, whose values are made: `{option}` is for sources")
             }
             RegisterError::NeedsSpawner { name, option } => {
                 write!(f, "`{option}` of `{name}` works in the background: give the engine a `spawner`, or leave the option out")

@@ -15,7 +15,7 @@ use crate::flight::FlightKey;
 use crate::graph::{AnyFunction, Ended, Graph, Refresh};
 use crate::hit::{Reader, holds, look, take};
 use crate::key::{BoxedKey, Hashing, Key, Lookup, is_word, key_from_word};
-use crate::node::{HAS_VALUE, Head, LAST_VERSION, Row, State};
+use crate::node::{DURABLE, HAS_VALUE, Head, LAST_VERSION, Row, State};
 use crate::region::Base;
 use crate::stats::{FunctionStats, Tally};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -82,6 +82,7 @@ pub(crate) struct Traits<K, V> {
     pub(crate) inline: bool,
     pub(crate) key_limit: Option<KeyLimit<K>>,
     pub(crate) life: Life<V>,
+    pub(crate) durable: bool,
 }
 
 /// A function's part of the graph. What a hit needs is here, the graph's own parts copied, so that it follows one pointer.
@@ -97,6 +98,7 @@ pub(crate) struct FnData<K, V> {
     pub(crate) inline: bool,
     pub(crate) key_limit: Option<KeyLimit<K>>,
     pub(crate) life: Life<V>,
+    durable: bool,
     body: OnceLock<Weak<Body<K, V>>>,
     /// Of a consolidated function: what keeps its values up to date.
     pub(crate) merge: OnceLock<Arc<Consolidation<K, V>>>,
@@ -120,7 +122,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// `None`: no memory for its key table.
     pub(crate) fn new(id: u32, name: String, traits: Traits<K, V>, hashing: Hashing, rows: Base<Row>, most: usize) -> Option<FnData<K, V>> {
         let (table, writer) = Table::new(most)?;
-        let Traits { source, cut_off, inline, key_limit, life } = traits;
+        let Traits { source, cut_off, inline, key_limit, life, durable } = traits;
         Some(FnData {
             hashing,
             table,
@@ -132,6 +134,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             inline: inline || is_primitive::<V>(),
             key_limit,
             life,
+            durable,
             body: OnceLock::new(),
             merge: OnceLock::new(),
             computes: Tally::new(),
@@ -310,7 +313,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         // Release: whoever meets the key meets its box, and the head that freed the slot.
         row.key.store(key, Ordering::Release);
         // Relaxed (both): published by the head's Release store.
-        warm.flags.store(0, Ordering::Relaxed);
+        warm.flags.store(if self.durable { DURABLE } else { 0 }, Ordering::Relaxed);
         // Every edge to the slot's former tenant is older than this epoch, and so shows a change.
         warm.changed.store(empty.epoch(), Ordering::Relaxed);
         let head = if state == State::Empty { empty } else { empty.next_flight(state) };
@@ -413,6 +416,10 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
 
     fn is_source(&self) -> bool {
         self.source
+    }
+
+    fn is_durable(&self) -> bool {
+        self.durable
     }
 
     fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head, held: bool) -> Refresh {

@@ -6,6 +6,7 @@ use std::sync::{OnceLock, RwLock};
 use crate::background::Background;
 use crate::collector::Collector;
 use crate::column::Columns;
+use crate::durable::Durability;
 use crate::edge::Edges;
 use crate::engine::Bodies;
 use crate::fault::Fault;
@@ -33,6 +34,7 @@ pub(crate) struct Graph {
     pub(crate) sweeper: Sweeper,
     pub(crate) background: Background,
     pub(crate) timers: Timers,
+    pub(crate) durability: Durability,
     /// The last finished commit. A flight notes it at its start and a waiter when it joins.
     pub(crate) commit: AtomicU64,
     pub(crate) functions: RwLock<Vec<Arc<dyn AnyFunction>>>,
@@ -49,6 +51,8 @@ pub(crate) struct Graph {
 pub(crate) trait AnyFunction: Send + Sync + Any {
     fn name(&self) -> &str;
     fn is_source(&self) -> bool;
+    /// Whether it is a source that changes rarely.
+    fn is_durable(&self) -> bool;
     /// Runs a sync function's flight on this thread, or starts an async one. `held` as in [`Asker`](crate::cx::Asker).
     fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head, held: bool) -> Refresh;
     /// Every slot that holds a key.

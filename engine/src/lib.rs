@@ -37,6 +37,7 @@ mod cut_off;
 mod cx;
 mod define;
 mod deps;
+mod durable;
 mod edge;
 mod engine;
 mod expire;

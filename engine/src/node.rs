@@ -163,7 +163,7 @@ pub(crate) struct Warm {
     pub(crate) deps: AtomicPtr<AtomicU64>,
     /// The epoch at which the value last really changed. Written only while `Publishing` (or while the slot is free).
     pub(crate) changed: AtomicU32,
-    /// [`HAS_VALUE`].
+    /// [`HAS_VALUE`] and [`DURABLE`].
     pub(crate) flags: AtomicU32,
 }
 
@@ -183,6 +183,8 @@ pub(crate) struct Times {
 
 /// The value word holds a value (needed because every bit pattern is a value when it is inline).
 pub(crate) const HAS_VALUE: u32 = 1;
+/// The node is a durable source's: see [`crate::durable`]. Set at its birth.
+pub(crate) const DURABLE: u32 = 1 << 1;
 
 #[cfg(not(any(loom, shuttle)))]
 const _: () = {

@@ -145,7 +145,14 @@ impl Graph {
         let mut direct = Found::default();
         let mut spent = Vec::new();
         for root in requests.into_iter().flatten() {
+            let durable = self.is_durable(&root);
+            if durable {
+                self.durability.step();
+            }
             self.begin(root, &mut found, &mut direct);
+            if durable {
+                self.durability.step();
+            }
         }
         // Direct dependants of a new source value are stale, everything further down maybe stale.
         let lists = std::mem::take(&mut direct.lists);
@@ -331,11 +338,12 @@ impl Graph {
             direct.notices.extend(was.has(WATCHED).then(|| (slot, was.epoch())));
         }
         if let Some(word) = word {
-            let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
+            let flags = warm.flags.load(Ordering::Relaxed);
+            let had = flags & HAS_VALUE != 0;
             let old = row.value.load(Ordering::Relaxed);
             // Release: as in `publish`.
             row.value.store(word, Ordering::Release);
-            warm.flags.store(HAS_VALUE, Ordering::Relaxed);
+            warm.flags.store(flags | HAS_VALUE, Ordering::Relaxed);
             if had && let Some(retired) = self.function(slot).retired_value(old) {
                 self.collector.retire(retired);
             }
