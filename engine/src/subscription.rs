@@ -12,7 +12,7 @@ use crate::flight::wake;
 use crate::graph::Graph;
 use crate::key::Key;
 use crate::node::{Head, State};
-use crate::sync::{Arc, Mutex, MutexGuard, Weak, lock};
+use crate::sync::{Arc, Mutex, MutexGuard, Weak, fault, lock};
 use crate::value::Value;
 
 /// Passes in a row that met a mark before they had subscribed; then the visible value ends instead: it may not stay behind for good.
@@ -60,7 +60,7 @@ impl<K: Key, V: Value> Entry<K, V> {
         let mut turn = lock(&self.turn);
         let seen = Head::new(State::Consistent, version, epoch);
         if epoch == UNSTORED || !graph.watch(slot, seen, watcher, &waker) {
-            return false;
+            return fault!("subscribe_unchecked");
         }
         turn.failures = 0;
         if let Some((slot, _, former)) = turn.armed.replace((slot, epoch, watcher)) {

@@ -193,7 +193,9 @@ impl Graph {
             }
             Root::Set { slot, version, word } => self.touch(slot, version, Some(word), direct),
             // Nobody but the sweeper moves a consistent head, so it is still that one when it is touched.
-            Root::Replace { slot, seen, word } if self.head(slot).same_flight(seen) => self.touch(slot, seen.version(), Some(word), direct),
+            Root::Replace { slot, seen, word } if self.head(slot).same_flight(seen) || fault!("replace_unchecked") => {
+                self.touch(slot, seen.version(), Some(word), direct);
+            }
             Root::Replace { slot, word, .. } => self.discard(slot, word),
             Root::Expired { slot, version, now } => self.mark_expired(slot, version, now, found),
             Root::Forget { slot, version } => {

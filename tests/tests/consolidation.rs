@@ -381,6 +381,38 @@ fn a_value_made_from_one_that_is_stale_by_then_is_born_stale() {
 }
 
 #[test]
+fn an_older_value_is_never_put_over_a_newer_one() {
+    type All = (Engine, Source<u32, u64>, Function<u32, u64>);
+    let all = Arc::new(Mutex::new(None::<All>));
+    let (given, newer) = (all.clone(), Arc::new(Mutex::new(None)));
+    let kept = newer.clone();
+    let it = Shown::<u64>::new(Duration::ZERO, move |define| {
+        define.cut_off_by(move |old, new| {
+            let given = given.lock().expect("unpoisoned").take();
+            if let Some((engine, source, shown)) = given {
+                // While 1 is compared, 2 is there already, and shown.
+                source.set(&0, 2);
+                shown.invalidate_now(&0);
+                let computed = shown.computed(&engine, &0).expect("a value");
+                assert_eq!(*computed.value(), 2);
+                *kept.lock().expect("unpoisoned") = Some(computed);
+            }
+            old == new
+        })
+    });
+    it.get();
+    *all.lock().expect("unpoisoned") = Some((it.engine.clone(), it.source.clone(), it.shown.clone()));
+    it.source.set(&0, 1);
+    it.settle();
+    let computed = newer.lock().expect("unpoisoned").take().expect("the comparer was asked");
+    assert!(computed.is_consistent(), "nobody ever went back to 1");
+    it.source.set(&0, 3);
+    it.settle();
+    assert_eq!(it.shown.existing(&0).map(|computed| *computed.value()), Some(3), "and it is still looked after");
+    it.engine.assert_consistent();
+}
+
+#[test]
 fn a_body_that_panics_ends_the_value_and_the_next_read_meets_the_fault() {
     let it = Shown::<u64>::new(Duration::ZERO, Define::cut_off_eq);
     let broken = Arc::new(AtomicBool::new(false));
@@ -546,7 +578,11 @@ fn readers_writers_and_removers_leave_the_last_value_behind() {
     let (engine, source, shown) = (&it.engine, &it.source, &it.shown);
     std::thread::scope(|scope| {
         for key in 0..KEYS {
-            scope.spawn(move || (1..=ROUNDS).map(|value| source.set(&key, value)).last());
+            scope.spawn(move || {
+                for value in 1..=ROUNDS {
+                    source.set(&key, value);
+                }
+            });
             scope.spawn(move || {
                 let mut last = 0;
                 for _ in 0..ROUNDS {
@@ -555,7 +591,11 @@ fn readers_writers_and_removers_leave_the_last_value_behind() {
                     last = value;
                 }
             });
-            scope.spawn(move || (0..ROUNDS / 4).map(|_| shown.invalidate_now(&key)).last());
+            scope.spawn(move || {
+                for _ in 0..ROUNDS / 4 {
+                    shown.invalidate_now(&key);
+                }
+            });
         }
         scope.spawn(move || {
             for round in 0..ROUNDS / 4 {
