@@ -29,6 +29,13 @@ impl Graph {
         list.len()
     }
 
+    fn settled_deps_of(&self, slot: u32) -> Vec<Dep> {
+        let _pin = self.collector.section();
+        let now = self.durability.now();
+        // SAFETY: [pinned-deps] read under the pin above.
+        unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) }.map_or_else(Vec::new, |list| list.settled(now).collect())
+    }
+
     /// (live, stale) reverse edges.
     pub(crate) fn count_edges(&self) -> (usize, usize) {
         let (mut live, mut stale) = (0, 0);
@@ -98,6 +105,8 @@ impl Graph {
             if deps.iter().map(|dep| dep.slot).collect::<HashSet<_>>().len() != deps.len() {
                 wrong.push(format!("I14: {} has a dependency twice", named(slot)));
             }
+            // What a verification would pass over must be right, whatever the node's own state.
+            self.audit_deps(slot, &self.settled_deps_of(slot), &linked, &mut wrong);
             if head.is_settled() {
                 let has_value = self.warm(slot).flags.load(Ordering::Acquire) & HAS_VALUE != 0;
                 if has_value != head.is_consistent() {
@@ -133,7 +142,7 @@ impl Graph {
             let head = self.head(dep.slot);
             if !head.is_settled() || head.epoch() != dep.epoch {
                 wrong.push(format!(
-                    "I8: node {slot} is consistent, but its dependency {} is {head:?} (read at epoch {})",
+                    "I8: node {slot} is consistent or has a stamp, but its dependency {} is {head:?} (read at epoch {})",
                     dep.slot, dep.epoch
                 ));
                 continue;

@@ -132,6 +132,6 @@ impl<'e> Batch<'e> {
     #[track_caller]
     pub fn invalidate_all<K: Key, V: Value>(&mut self, function: &Handle<K, V>) {
         self.check(&function.graph);
-        self.push(Root::Function { id: function.data.id }, Location::caller());
+        self.push(Root::Function { id: function.changed().id }, Location::caller());
     }
 }

@@ -72,7 +72,7 @@ impl<K: Key, V: Value> FnData<K, V> {
                 Ok(None)
             }
             Err(panic) => {
-                let fault = Fault::Panicked { function: self.name.clone(), message: panic_message(&*panic) };
+                let fault = Fault::of_panic(self.name.clone(), panic);
                 self.end_without_value(graph, slot, flight, Some(fault.clone()), start);
                 Err(fault)
             }
@@ -169,7 +169,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         let term = self.life.is_limited().then(|| self.life.term(graph, kind));
         let served = match &self.life.errors {
             Some(rule) if rule.serve_stale && kind.is_some() => {
-                self.with_old(graph, slot, flight, |old| rule.kind(old).is_none().then(|| old.clone())).flatten()
+                self.with_value(graph, slot, flight, |old| rule.kind(old).is_none().then(|| old.clone())).flatten()
             }
             _ => None,
         };
@@ -201,13 +201,14 @@ impl<K: Key, V: Value> FnData<K, V> {
     }
 
     /// Whether the new value equals the old one by the function's rule.
-    fn is_unchanged(&self, graph: &Graph, slot: u32, flight: Head, value: &V) -> bool {
+    pub(crate) fn is_unchanged(&self, graph: &Graph, slot: u32, flight: Head, value: &V) -> bool {
         self.cut_off.compares()
-            && self.with_old(graph, slot, flight, |old| fault!("equal_always") || self.cut_off.same(old, value)).unwrap_or(false)
+            && self.with_value(graph, slot, flight, |old| fault!("equal_always") || self.cut_off.same(old, value)).unwrap_or(false)
     }
 
-    /// Shows the value that a flight is about to replace; `None` if there is none.
-    fn with_old<R>(&self, graph: &Graph, slot: u32, flight: Head, see: impl FnOnce(&V) -> R) -> Option<R> {
+    /// Shows the value the node has as long as its head is this one: a consistent node's own, or the one that a flight is about to
+    /// replace. `None` if there is none.
+    pub(crate) fn with_value<R>(&self, graph: &Graph, slot: u32, flight: Head, see: impl FnOnce(&V) -> R) -> Option<R> {
         // Relaxed: written by owners of `Publishing` before this flight claimed the node.
         if graph.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE == 0 {
             return None;
@@ -217,7 +218,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         if !graph.head(slot).same_flight(flight) {
             return None;
         }
-        // SAFETY: [pinned-value] the flight still owned the node after the load, so the word was its value; the pin keeps it.
+        // SAFETY: [pinned-value] the head was still the same after the load, so the word was its value; the pin keeps it.
         let old = unsafe { Read::<V>::new(word, self.is_inline()) };
         Some(see(&old))
     }
@@ -396,7 +397,7 @@ impl<K: Key, V: Value> FnData<K, V> {
 }
 
 /// Whatever was made from an evicted value may be stale once the value is made again: it might come out differently.
-fn unsettle(graph: &Arc<Graph>, slot: u32, head: Head) {
+pub(crate) fn unsettle(graph: &Arc<Graph>, slot: u32, head: Head) {
     graph.commit(smallvec::smallvec![crate::sweep::Root::Unsettle { slot, version: head.version(), forget_deps: false }]);
 }
 

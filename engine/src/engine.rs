@@ -4,10 +4,11 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin as StdPin;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::async_handle::AsyncFunction;
+use crate::background::Background;
 use crate::batch::Batch;
 use crate::capacity::{Budget, Capacity};
 use crate::clock::{Clock, SystemClock};
@@ -15,6 +16,7 @@ use crate::collector::Collector;
 use crate::column::Columns;
 use crate::cx::{Ask, Asker, Cx, sealed};
 use crate::define::{Define, Options};
+use crate::durable::Durability;
 use crate::edge::Edges;
 use crate::evict::Bounds;
 use crate::fault::RegisterError;
@@ -33,7 +35,7 @@ use crate::states::States;
 use crate::stats::{Counters, Stats};
 use crate::sweep::{Root, Sweeper};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, Mutex, Weak, lock};
 use crate::timer::{Due, Sleep, Timer, Timers};
 use crate::value::Value;
 use crate::watch::Watchers;
@@ -55,7 +57,7 @@ pub struct Engine {
 }
 
 /// User code, by name. Functions hold theirs weakly.
-struct Bodies {
+pub(crate) struct Bodies {
     registered: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
     notifier: Arc<Notifier>,
     states: States,
@@ -266,6 +268,18 @@ impl Engine {
         Timer::new(self.graph.clone())
     }
 
+    /// The engine of a graph, to register `name` with.
+    pub(crate) fn of(graph: &Arc<Graph>, name: &str) -> Result<Engine, RegisterError> {
+        let bodies = graph.bodies.get().and_then(Weak::upgrade).ok_or_else(|| RegisterError::Gone { name: name.to_owned() })?;
+        Ok(Engine { graph: graph.clone(), bodies })
+    }
+
+    /// Whether a function may have the name.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), RegisterError> {
+        let taken = lock(&self.bodies.registered).contains_key(name);
+        if taken { Err(RegisterError::Duplicate { name: name.to_owned() }) } else { Ok(()) }
+    }
+
     pub(crate) fn register<K: Key, V: Value>(
         &self,
         name: String,
@@ -280,7 +294,7 @@ impl Engine {
         }
         let mut functions = self.graph.functions.write().unwrap_or_else(PoisonError::into_inner);
         let id = u32::try_from(functions.len()).ok().filter(|&id| id < u32::MAX).ok_or(RegisterError::TooManyFunctions)?;
-        let Options { cut_off, inline, key_limit, life, capacity, weigh, insight } = options;
+        let Options { cut_off, inline, key_limit, life, capacity, weigh, insight, durable, .. } = options;
         let set = [(capacity.is_some(), "capacity"), (weigh.is_some(), "weigh"), (insight.fingerprint.is_some(), "fingerprint")];
         let set = life.option().or_else(|| set.iter().find(|(set, _)| *set).map(|(_, name)| *name));
         if source && let Some(option) = set {
@@ -294,7 +308,10 @@ impl Engine {
         let keep = life.keep_at_least.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
         let bounds = Bounds::new(self.graph.columns.stamps(), capacity.map(Budget::new), shared, weigh, keep, life.refresh_ahead.is_some());
         let quantum = bounds.as_ref().map_or(0, Bounds::quantum);
-        let traits = Traits { source, cut_off, inline, key_limit, life, bounds, insight };
+        if durable {
+            self.graph.durability.begin();
+        }
+        let traits = Traits { source, cut_off, inline, key_limit, life, bounds, insight, durable };
         let (hashing, rows, most) = (self.graph.hashing.clone(), self.graph.columns.rows(), self.graph.columns.max_nodes());
         let Some(data) = FnData::new(id, name.clone(), traits, hashing, rows, most) else {
             return Err(RegisterError::OutOfMemory { name });
@@ -328,7 +345,7 @@ pub trait Service: Send + Sync + Sized + 'static {
 pub(crate) const DEFAULT_THRESHOLD: usize = 16 * 1024;
 
 /// Addresses are reserved for as many nodes as an engine may ever hold: 12 GiB for the columns and 2 GiB for each function's
-/// key table. Ids reach sixteen times as far.
+/// key table. Ids reach eight times as far.
 const DEFAULT_MAX_NODES: u32 = 1 << 28;
 
 /// Changes that `why` can name: 160 KiB of them.
@@ -363,7 +380,7 @@ impl EngineBuilder {
     }
 
     /// Nodes the engine may hold, rounded up to chunks of 64 per function; beyond it reads of new keys are
-    /// [`Fault::Full`](crate::Fault::Full). Default: 2^28; ids reach to 2^32.
+    /// [`Fault::Full`](crate::Fault::Full). Default: 2^28; ids reach to 2^31.
     ///
     /// Addresses for that many are reserved from the start (48 bytes a node, and 7 to 14 more for each function), memory is
     /// not: it is taken as nodes come. Where the system limits addresses, the engine's limit is lower.
@@ -430,11 +447,14 @@ impl EngineBuilder {
             watchers: Watchers::new(),
             feeds: Feeds::new(self.notify_threads),
             sweeper: Sweeper::new(threads, self.threshold, Origins::new(self.remembered)),
+            background: Background::new(),
             timers: Timers::new(self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()))),
+            durability: Durability::default(),
             budget: self.capacity.map(|capacity| Arc::new(Budget::new(capacity))),
             commit: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             functions: RwLock::new(Vec::new()),
+            bodies: OnceLock::new(),
             spawner: self.spawner,
             log: self.event_log.then(EventLog::default),
             on_missing: self.on_missing,
@@ -444,8 +464,9 @@ impl EngineBuilder {
         };
         let graph = Arc::new(graph);
         graph.timers.attach(&graph);
-        let bodies = Bodies { registered: Mutex::default(), notifier: graph.feeds.notifier.clone(), states: States::default() };
-        Engine { graph, bodies: Arc::new(bodies) }
+        let bodies = Arc::new(Bodies { registered: Mutex::default(), notifier: graph.feeds.notifier.clone(), states: States::default() });
+        let _ = graph.bodies.set(Arc::downgrade(&bodies));
+        Engine { graph, bodies }
     }
 }
 

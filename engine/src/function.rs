@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 use crate::capacity::Budget;
 use crate::collector::Retired;
 use crate::column::CHUNK;
+use crate::consolidate::Consolidation;
+use crate::cut_off::CutOff;
 use crate::cx::Cx;
 use crate::deps::DepList;
 use crate::evict::{Bounds, Verdict, is_traced};
@@ -18,7 +20,7 @@ use crate::graph::{AnyFunction, Ended, Graph, Refresh};
 use crate::hit::{Reader, holds, look, take};
 use crate::key::{BoxedKey, Hashing, Key, Lookup, is_word, key_from_word};
 use crate::memory::FunctionMemory;
-use crate::node::{HAS_VALUE, Head, LAST_VERSION, Row, State};
+use crate::node::{DURABLE, HAS_VALUE, Head, LAST_VERSION, Row, State};
 use crate::region::Base;
 use crate::stats::{FunctionStats, Tally};
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -35,37 +37,6 @@ impl FunctionId {
     /// The number: functions are counted from 0 in the order of registration.
     pub fn index(self) -> u32 {
         self.0
-    }
-}
-
-/// How a recomputed value is compared with the one it replaces.
-pub(crate) enum CutOff<V> {
-    Never,
-    Eq(fn(&V, &V) -> bool),
-    By(Box<Comparison<V>>),
-}
-
-type Comparison<V> = dyn Fn(&V, &V) -> bool + Send + Sync;
-
-impl<V> CutOff<V> {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            CutOff::Never => "never",
-            CutOff::Eq(_) => "eq",
-            CutOff::By(_) => "custom",
-        }
-    }
-
-    pub(crate) fn same(&self, old: &V, new: &V) -> bool {
-        match self {
-            CutOff::Never => false,
-            CutOff::Eq(eq) => eq(old, new),
-            CutOff::By(by) => by(old, new),
-        }
-    }
-
-    pub(crate) fn compares(&self) -> bool {
-        !matches!(self, CutOff::Never)
     }
 }
 
@@ -119,6 +90,7 @@ pub(crate) struct Traits<K, V> {
     pub(crate) life: Life<V>,
     pub(crate) bounds: Option<Bounds<K, V>>,
     pub(crate) insight: Insight<K, V>,
+    pub(crate) durable: bool,
 }
 
 /// A function's part of the graph. What a hit needs is here, the graph's own parts copied, so that it follows one pointer.
@@ -139,7 +111,10 @@ pub(crate) struct FnData<K, V> {
     pub(crate) key_limit: Option<KeyLimit<K>>,
     pub(crate) life: Life<V>,
     pub(crate) insight: Insight<K, V>,
+    durable: bool,
     body: OnceLock<Weak<Body<K, V>>>,
+    /// Of a consolidated function: what keeps its values up to date.
+    pub(crate) merge: OnceLock<Arc<Consolidation<K, V>>>,
     pub(crate) computes: Tally,
     /// How many inserts there have ever been: unchanged means that a search made before is still right.
     inserted: AtomicU64,
@@ -160,7 +135,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// `None`: no memory for its key table.
     pub(crate) fn new(id: u32, name: String, traits: Traits<K, V>, hashing: Hashing, rows: Base<Row>, most: usize) -> Option<FnData<K, V>> {
         let (table, writer) = Table::new(most)?;
-        let Traits { source, cut_off, inline, key_limit, life, bounds, insight } = traits;
+        let Traits { source, cut_off, inline, key_limit, life, bounds, insight, durable } = traits;
         Some(FnData {
             hashing,
             table,
@@ -175,7 +150,9 @@ impl<K: Key, V: Value> FnData<K, V> {
             key_limit,
             life,
             insight,
+            durable,
             body: OnceLock::new(),
+            merge: OnceLock::new(),
             computes: Tally::new(),
             inserted: AtomicU64::new(0),
             slots: Mutex::new(Slots { writer, next: 0, end: 0, free: Vec::new() }),
@@ -383,7 +360,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         // Release: whoever meets the key meets its box, and the head that freed the slot.
         row.key.store(key, Ordering::Release);
         // Relaxed (both): published by the head's Release store.
-        warm.flags.store(0, Ordering::Relaxed);
+        warm.flags.store(if self.durable { DURABLE } else { 0 }, Ordering::Relaxed);
         // Every edge to the slot's former tenant is older than this epoch, and so shows a change.
         warm.changed.store(empty.epoch(), Ordering::Relaxed);
         let head = if state == State::Empty { empty } else { empty.next_flight(state) };
@@ -492,6 +469,10 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         let describe = self.insight.describe?;
         let key = catch_unwind(AssertUnwindSafe(|| self.key(graph, slot, version))).ok()??;
         crate::describe::text_of(&key, describe)
+    }
+
+    fn is_durable(&self) -> bool {
+        self.durable
     }
 
     fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head, held: bool) -> Refresh {

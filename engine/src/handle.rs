@@ -15,6 +15,7 @@ use crate::graph::Graph;
 use crate::key::{Key, Lookup};
 use crate::pin::Pin;
 use crate::read::{NodeId, NodeRef};
+use crate::subscription::Consolidated;
 use crate::sweep::Root;
 use crate::sync::Arc;
 use crate::value::{Read, Value};
@@ -188,10 +189,11 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// Makes the key's value stale and everything made from it maybe stale. When this returns, no read that starts later
     /// gets a value made from older sources. A key without a value costs a commit number.
     ///
-    /// Marks only; bodies run when somebody asks. A function with [`debounce`](crate::Define::debounce) does it so much later.
+    /// Marks only; bodies run when somebody asks. A function with [`debounce`](crate::Define::debounce) does it so much later, and one
+    /// with [`consolidate`](crate::Define::consolidate) computes first.
     #[track_caller]
     pub fn invalidate<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> CommitId {
-        if let Some(delay) = self.data.life.debounce {
+        if let Some(delay) = self.changed().life.debounce {
             self.invalidate_after(key, delay);
             return CommitId(self.graph.finished_commit());
         }
@@ -205,20 +207,41 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// A source's key: everything made from it is stale then.
     #[track_caller]
     pub fn invalidate_after<Q: ?Sized + Lookup<K>>(&self, key: &Q, delay: Duration) -> bool {
-        let Some((slot, _)) = self.data.find_changed(&self.graph, self.hash(key), key) else { return false };
+        let Some((slot, _)) = self.changed().find_changed(&self.graph, self.hash(key), key) else { return false };
         self.graph.invalidate_at(slot, self.graph.timers.after(delay).max(1));
         true
     }
 
     pub(crate) fn root<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Option<Root> {
-        let (slot, version) = self.data.find_changed(&self.graph, self.hash(key), key)?;
+        let (slot, version) = self.changed().find_changed(&self.graph, self.hash(key), key)?;
         Some(Root::Stale { slot, version })
+    }
+
+    /// Where changes go: a consolidated function's hidden one, otherwise the function itself.
+    pub(crate) fn changed(&self) -> &FnData<K, V> {
+        self.data.merge.get().map_or(&*self.data, |merge| &*merge.hidden)
+    }
+
+    /// Ends the key's value at once, whatever the function's rules: [`invalidate`](Handle::invalidate) without
+    /// [`debounce`](crate::Define::debounce) and [`consolidate`](crate::Define::consolidate).
+    ///
+    /// The next read of a consolidated function's key takes what its body has made last, computed anew only if that is stale.
+    pub fn invalidate_now<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> CommitId {
+        let found = self.data.find_changed(&self.graph, self.hash(key), key);
+        CommitId(self.graph.commit(found.map(|(slot, version)| Root::Stale { slot, version }).into_iter().collect()))
+    }
+
+    /// Completes once no consolidation of the key is under way, neither waiting for its delay nor computing: then the value is what its
+    /// body makes of everything committed before. At once for a function without [`consolidate`](crate::Define::consolidate).
+    pub fn when_consolidated<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Consolidated {
+        let entry = self.data.merge.get().and_then(|merge| merge.entry(&self.graph, self.hash(key), &key.to_key()));
+        Consolidated::new(&self.graph, entry)
     }
 
     /// [`invalidate`](Handle::invalidate) for every key of the function: one commit, one sweep.
     #[track_caller]
     pub fn invalidate_all(&self) -> CommitId {
-        CommitId(self.graph.commit(smallvec::smallvec![Root::Function { id: self.data.id }]))
+        CommitId(self.graph.commit(smallvec::smallvec![Root::Function { id: self.changed().id }]))
     }
 
     /// Forgets the key: its value and node are freed, what was made from it is stale. `false` if there was none.
@@ -227,6 +250,9 @@ impl<K: Key, V: Value> Handle<K, V> {
         let found = self.data.find(&self.graph, self.hash(key), key);
         if let Some((slot, version)) = found {
             self.graph.commit(smallvec::smallvec![Root::Forget { slot, version }]);
+            if let Some(merge) = self.data.merge.get() {
+                merge.release(&self.graph, slot, version);
+            }
         }
         found.is_some()
     }

@@ -123,6 +123,7 @@ impl Origins {
                 Root::Set { slot, version, .. } => (slot, version, Change::Set),
                 Root::Expired { slot, version, .. } => (slot, version, Change::Expired),
                 Root::Replace(ref replacement) => (replacement.slot, replacement.version, Change::Set),
+                Root::Consolidate { slot, seen, .. } => (slot, seen.version(), Change::Set),
                 Root::Refresh { slot, version, .. } => (slot, version, Change::Refreshed),
                 Root::Unsettle { slot, version, .. } => (slot, version, Change::Evicted),
                 Root::Forget { slot, version } => (slot, version, Change::Removed),

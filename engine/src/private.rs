@@ -4,6 +4,7 @@
 //! method under several traits; the trait for the strongest answer is implemented for the most references to a probe, and
 //! method lookup, which takes references off one at a time, meets it first and passes over it if its bounds do not hold.
 
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -176,6 +177,50 @@ pub trait KeepValues<T> {
 impl<T> KeepValues<T> for Probe<T> {
     fn errors<K: Key>(&self, define: Define<K, T>) -> Define<K, T> {
         define
+    }
+}
+
+/// Cut-off by hash for a type that can be hashed as it is.
+pub trait HashWhole<T> {
+    /// Sets the rule.
+    fn cut_off<K: Key>(&self, define: Define<K, T>) -> Define<K, T>;
+}
+
+impl<T: Value + Hash> HashWhole<T> for &&Probe<T> {
+    fn cut_off<K: Key>(&self, define: Define<K, T>) -> Define<K, T> {
+        define.cut_off_hash()
+    }
+}
+
+/// Cut-off by hash for a `Result` of which only the value can be hashed: every error counts as changed.
+pub trait HashOk<T> {
+    /// Sets the rule.
+    fn cut_off<K: Key>(&self, define: Define<K, T>) -> Define<K, T>;
+}
+
+impl<V: Hash, E> HashOk<Result<V, E>> for &Probe<Result<V, E>>
+where
+    Result<V, E>: Value,
+{
+    fn cut_off<K: Key>(&self, define: Define<K, Result<V, E>>) -> Define<K, Result<V, E>> {
+        define.cut_off_hash_ok()
+    }
+}
+
+/// Cut-off by hash for a type that cannot be hashed: an error about the missing bound.
+pub trait HashDemanded<T> {
+    /// Sets the rule.
+    fn cut_off<K: Key>(&self, define: Define<K, T>) -> Define<K, T>
+    where
+        T: Value + Hash;
+}
+
+impl<T> HashDemanded<T> for Probe<T> {
+    fn cut_off<K: Key>(&self, define: Define<K, T>) -> Define<K, T>
+    where
+        T: Value + Hash,
+    {
+        define.cut_off_hash()
     }
 }
 

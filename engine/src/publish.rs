@@ -54,17 +54,18 @@ impl Graph {
         let (row, warm) = (self.row(slot), self.warm(slot));
         let mut replaced = None;
         // Relaxed (flags): this owner's predecessor released them with the head, and so will this one.
-        let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
+        let flags = warm.flags.load(Ordering::Relaxed);
+        let had = flags & HAS_VALUE != 0;
         if let Outcoming::Changed(word) = result {
             let old = row.value.load(Ordering::Relaxed);
             // Release: a reader that meets the new word meets the head that says `Publishing`, and its re-check fails.
             row.value.store(word, Ordering::Release);
             // Release: `changed` is read beside a head loaded earlier.
             warm.changed.store(flight.epoch(), Ordering::Release);
-            warm.flags.store(value_flags(had, made), Ordering::Relaxed);
+            warm.flags.store(value_flags(flags, made), Ordering::Relaxed);
             replaced = had.then_some(old);
         } else if had {
-            warm.flags.store(value_flags(true, made), Ordering::Relaxed);
+            warm.flags.store(value_flags(flags, made), Ordering::Relaxed);
         }
         owned(replaced);
         loop {
@@ -112,6 +113,7 @@ impl Graph {
         let grown = old_list.is_none_or(|list| list.len() <= deps.len() && list.iter().zip(deps).all(|(old, new)| old.slot == new.slot));
         let generation =
             if grown { generation(self.row(slot).rev.load(Ordering::Relaxed)) } else { self.edges.next_generation(&self.row(slot).rev) };
+        let durable = self.durability.now();
         let mut standing = Standing::Linked(0);
         let mut renewed = smallvec::SmallVec::<[Dep; 16]>::new();
         for (index, &dep) in deps.iter().enumerate() {
@@ -135,13 +137,17 @@ impl Graph {
             }
         }
         if !(grown && old_len == deps.len()) {
-            let fresh = DepList::leak(&renewed);
+            let fresh = DepList::leak(&renewed, |slot| self.has_durable(slot));
             // Release: whoever sees the pointer sees the list.
             warm.deps.store(fresh, Ordering::Release);
             if !old.is_null() {
                 // SAFETY: [owned-deps] the pointer came from `leak` and is out of the column; readers hold pins.
                 self.collector.retire(unsafe { DepList::retire(old) });
             }
+        }
+        // SAFETY: [owned-deps] as above: the list that is in the column now.
+        if let Some(list) = unsafe { DepList::borrow(warm.deps.load(Ordering::Relaxed)) } {
+            list.settle(if matches!(standing, Standing::Linked(_)) { durable } else { 0 });
         }
         standing
     }

@@ -24,6 +24,8 @@ pub(crate) enum Root {
     Set { slot: u32, version: u32, word: u64 },
     /// The same, unless the source has changed since it was looked at.
     Replace(Arc<Replacement>),
+    /// A consolidated node gets this value word if it is consistent and still has the generation that was seen.
+    Consolidate { slot: u32, seen: Head, word: u64, weight: Option<u32> },
     /// The node's value ends if it was to end by the tick `now`.
     Expired { slot: u32, version: u32, now: u64 },
     /// A value that was computed while the old one was served.
@@ -190,7 +192,14 @@ impl Graph {
         let mut direct = Found::default();
         let mut spent = Vec::new();
         for root in requests.into_iter().flatten() {
+            let durable = self.is_durable(&root);
+            if durable {
+                self.durability.step();
+            }
             self.begin(root, &mut found, &mut direct);
+            if durable {
+                self.durability.step();
+            }
         }
         // Direct dependants of a new source value are stale, everything further down maybe stale.
         let lists = std::mem::take(&mut direct.lists);
@@ -236,6 +245,14 @@ impl Graph {
                 let done = self.touch(new.slot, new.version, Some(new.word), Some(new.seen), direct);
                 new.answer(done);
             }
+            // Nobody but the sweeper and the evictor moves a consistent head: an evicted value may be replaced too.
+            Root::Consolidate { slot, seen, word, weight } if self.head(slot).same_flight(seen) || fault!("replace_unchecked") => {
+                if let Some(weight) = weight {
+                    self.function(slot).set_weight(self, slot, weight);
+                }
+                self.touch(slot, seen.version(), Some(word), None, direct);
+            }
+            Root::Consolidate { slot, word, .. } => self.discard(slot, word),
             Root::Expired { slot, version, now } => self.mark_expired(slot, version, now, found),
             Root::Refresh { slot, version, renewal } => self.bring_in(slot, version, *renewal, found, direct),
             Root::Unsettle { slot, version, forget_deps } => self.unsettle(slot, version, forget_deps, found),
@@ -333,6 +350,13 @@ impl Graph {
         Ok(())
     }
 
+    /// A value that its node does not take.
+    fn discard(&self, slot: u32, word: u64) {
+        if let Some(retired) = self.function(slot).retired_value(word) {
+            self.collector.retire(retired);
+        }
+    }
+
     /// Gives a source a new value (or says that what it stands for changed). The list is taken while the node is
     /// `Publishing`, so that a reader of the new value is not marked by the change it has already seen. With `seen`, only a source
     /// that is still at that epoch; whether it was done.
@@ -342,8 +366,8 @@ impl Graph {
         loop {
             let changed = seen.is_some_and(|seen| seen != now.epoch()) && !fault!("replaces_unseen");
             if now.version() != version || now.epoch() >= crate::verify::LAST_EPOCH || changed {
-                if let Some(retired) = word.and_then(|word| self.function(slot).retired_value(word)) {
-                    self.collector.retire(retired);
+                if let Some(word) = word {
+                    self.discard(slot, word);
                 }
                 return false;
             }
@@ -377,11 +401,12 @@ impl Graph {
             direct.notices.extend(was.has(WATCHED).then(|| (slot, was.epoch())));
         }
         if let Some(word) = word {
-            let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
+            let flags = warm.flags.load(Ordering::Relaxed);
+            let had = flags & HAS_VALUE != 0;
             let old = row.value.load(Ordering::Relaxed);
             // Release: as in `publish`.
             row.value.store(word, Ordering::Release);
-            warm.flags.store(value_flags(had, self.begun_commit()), Ordering::Relaxed);
+            warm.flags.store(value_flags(flags, self.begun_commit()), Ordering::Relaxed);
             if had && let Some(retired) = self.function(slot).retired_value(old) {
                 self.collector.retire(retired);
             }

@@ -122,12 +122,19 @@ impl Timers {
         }
     }
 
-    fn sleeper(&self, at: u64, waker: &Waker) -> DefaultKey {
+    /// Wakes at the tick. The key is to be given to [`forget`](Timers::forget) in the end.
+    pub(crate) fn sleeper(&self, at: u64, waker: &Waker) -> DefaultKey {
         let mut state = lock(&self.shared.state);
         let key = state.sleepers.insert(Some(waker.clone()));
         state.wheel.insert(at, Due::Sleeper(key));
         self.see_to(&mut state, at);
         key
+    }
+
+    /// A sleeper is awake, or shall not be woken.
+    pub(crate) fn forget(&self, key: DefaultKey) {
+        let gone = lock(&self.shared.state).sleepers.remove(key);
+        drop(gone);
     }
 }
 
@@ -293,8 +300,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            let gone = lock(&self.graph.timers.shared.state).sleepers.remove(key);
-            drop(gone);
+            self.graph.timers.forget(key);
         }
     }
 }

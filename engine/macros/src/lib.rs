@@ -87,8 +87,8 @@ use proc_macro::TokenStream;
 /// # Options
 ///
 /// On the block: `handle = pub(crate) Market` names the handle (`pub ShopHandle` otherwise; the other two are then
-/// `MarketFunctions` and `MarketInvalidate`), and `name = ".."` the service. On a method: `cut_off = eq`, `cut_off = never`,
-/// `name = ".."` (the part after the dot; keep the old name when you rename a method), `result`.
+/// `MarketFunctions` and `MarketInvalidate`), and `name = ".."` the service. On a method: `cut_off = eq`, `cut_off = hash`,
+/// `cut_off = never`, `name = ".."` (the part after the dot; keep the old name when you rename a method), `result`.
 ///
 /// Also on a method, each with an expression: `expire_after`, `refresh_ahead`, `keep_at_least`, `debounce` (durations), `capacity`,
 /// `weigh`, and `error_delays` (a pair): the methods of the same names of `Define`.

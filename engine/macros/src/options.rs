@@ -8,6 +8,7 @@ use syn::{Attribute, LitStr, Token, Visibility};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CutOff {
     Eq,
+    Hash,
     Never,
 }
 
@@ -20,7 +21,7 @@ pub(crate) enum Errors {
 }
 
 /// Options that are methods of `Define` with one argument.
-const CALLS: [&str; 7] = ["expire_after", "refresh_ahead", "keep_at_least", "debounce", "capacity", "weigh", "error_delays"];
+const CALLS: [&str; 8] = ["expire_after", "refresh_ahead", "keep_at_least", "debounce", "capacity", "weigh", "error_delays", "consolidate"];
 
 /// `#[compute(handle = Name, name = "..")]` on the impl block.
 #[derive(Default)]
@@ -99,13 +100,14 @@ impl MethodOptions {
                     let rule: Ident = input.parse()?;
                     self.cut_off = Some(match rule.to_string().as_str() {
                         "eq" => CutOff::Eq,
+                        "hash" => CutOff::Hash,
                         "never" => CutOff::Never,
                         _ => {
                             return Err(syn::Error::new(
                                 rule.span(),
                                 format!(
                                     "unknown cut-off rule `{rule}` on `{method}`; write `cut_off = eq` (an equal value \
-                                     changes nothing downstream) or `cut_off = never`"
+                                     changes nothing downstream), `cut_off = hash` (one of equal hash) or `cut_off = never`"
                                 ),
                             ));
                         }
@@ -140,8 +142,8 @@ impl MethodOptions {
                     return Err(syn::Error::new(
                         key.span(),
                         format!(
-                            "unknown option `{key}` on `{method}`; write `cut_off = eq`, `cut_off = never`, `name = \"..\"`, `result`, \
-                             `errors = ..`, `serve_stale_on_error`, or one of `{}` with its value",
+                            "unknown option `{key}` on `{method}`; write `cut_off = eq`, `cut_off = hash`, `cut_off = never`, `name = \"..\"`, \
+                             `result`, `errors = ..`, `serve_stale_on_error`, or one of `{}` with its value",
                             CALLS.join("`, `")
                         ),
                     ));

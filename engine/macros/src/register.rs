@@ -54,6 +54,7 @@ fn register(method: &Method, block: &Block) -> TokenStream {
     let concrete = types::dependence(value, block.own.generics()) == Dependence::Concrete;
     let cut_off = match options.cut_off {
         Some(CutOff::Never) => quote!(let define = define.cut_off_never();),
+        Some(CutOff::Hash) => probe(value, "cut_off", &quote!(HashWhole, HashOk, HashDemanded)),
         Some(CutOff::Eq) => probe(value, "cut_off", &quote!(CompareWhole, CompareOk, CompareDemanded)),
         None => probe(value, "cut_off", &quote!(CompareWhole, CompareOk, CompareNever)),
     };
