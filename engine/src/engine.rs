@@ -27,11 +27,12 @@ use crate::key::{Hashing, Key};
 use crate::log::{Event, EventLog};
 use crate::notify::{DEFAULT_THREADS, Notifier};
 use crate::pin::Pin;
+use crate::states::States;
 use crate::stats::{Counters, Stats};
 use crate::sweep::{Root, Sweeper};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, lock};
-use crate::timer::{Due, Sleep, Timers};
+use crate::timer::{Due, Sleep, Timer, Timers};
 use crate::value::Value;
 use crate::watch::Watchers;
 
@@ -55,6 +56,7 @@ pub struct Engine {
 struct Bodies {
     registered: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
     notifier: Arc<Notifier>,
+    states: States,
 }
 
 impl Drop for Bodies {
@@ -249,6 +251,15 @@ impl Engine {
         self.graph.log.as_ref().map(EventLog::take).unwrap_or_default()
     }
 
+    pub(crate) fn states(&self) -> &States {
+        &self.bodies.states
+    }
+
+    /// Its clock, to wait on, for what must not keep the engine's functions.
+    pub fn timer(&self) -> Timer {
+        Timer::new(self.graph.clone())
+    }
+
     pub(crate) fn register<K: Key, V: Value>(
         &self,
         name: String,
@@ -407,7 +418,7 @@ impl EngineBuilder {
         };
         let graph = Arc::new(graph);
         graph.timers.attach(&graph);
-        let bodies = Bodies { registered: Mutex::default(), notifier: graph.feeds.notifier.clone() };
+        let bodies = Bodies { registered: Mutex::default(), notifier: graph.feeds.notifier.clone(), states: States::default() };
         Engine { graph, bodies: Arc::new(bodies) }
     }
 }

@@ -86,7 +86,7 @@ impl<V> Life<V> {
     }
 
     /// How long a value may live, by what kind of error it is.
-    fn span(&self, kind: Option<ErrorKind>) -> Option<Duration> {
+    pub(crate) fn span(&self, kind: Option<ErrorKind>) -> Option<Duration> {
         let (Some(errors), Some(kind)) = (&self.errors, kind) else { return self.expire_after };
         match kind {
             ErrorKind::Transient => Some(errors.transient),

@@ -117,6 +117,11 @@ pub enum RegisterError {
     },
     /// The engine holds as many functions as it can number.
     TooManyFunctions,
+    /// The engine is at its limit of nodes (see `EngineBuilder::max_nodes`), and a state needs one.
+    Full {
+        /// What the state is.
+        name: String,
+    },
     /// The system has no memory or no addresses left for the function's key table.
     OutOfMemory {
         /// The name.
@@ -137,6 +142,9 @@ impl fmt::Display for RegisterError {
                 write!(f, "`{option}` of `{name}` works in the background: give the engine a `spawner`, or leave the option out")
             }
             RegisterError::TooManyFunctions => f.write_str("the engine holds as many functions as it can number"),
+            RegisterError::Full { name } => {
+                write!(f, "the engine holds as many nodes as it may, and a `{name}` needs one; remove keys or raise `max_nodes`")
+            }
             RegisterError::OutOfMemory { name } => {
                 write!(f, "no memory for the key table of `{name}`; raise the limit on addresses (`ulimit -v`) or lower `max_nodes`")
             }

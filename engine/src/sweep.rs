@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::edge::{generation, unpack};
 use crate::graph::Graph;
+use crate::mutable_state::Replacement;
 use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, Row, State, WAITERS, WATCHED};
 use crate::refresh::Renewal;
 use crate::region::{Base, prefetch};
@@ -20,6 +21,8 @@ pub(crate) enum Root {
     Stale { slot: u32, version: u32 },
     /// A source gets this value word. The old one goes to the collector.
     Set { slot: u32, version: u32, word: u64 },
+    /// The same, unless the source has changed since it was looked at.
+    Replace(Arc<Replacement>),
     /// The node's value ends if it was to end by the tick `now`.
     Expired { slot: u32, version: u32, now: u64 },
     /// A value that was computed while the old one was served.
@@ -205,12 +208,18 @@ impl Graph {
         match root {
             Root::Stale { slot, version } => {
                 if self.function(slot).is_source() {
-                    self.touch(slot, version, None, direct);
+                    self.touch(slot, version, None, None, direct);
                 } else {
                     self.mark_root(slot, Some(version), found);
                 }
             }
-            Root::Set { slot, version, word } => self.touch(slot, version, Some(word), direct),
+            Root::Set { slot, version, word } => {
+                self.touch(slot, version, Some(word), None, direct);
+            }
+            Root::Replace(new) => {
+                let done = self.touch(new.slot, new.version, Some(new.word), Some(new.seen), direct);
+                new.answer(done);
+            }
             Root::Expired { slot, version, now } => self.mark_expired(slot, version, now, found),
             Root::Refresh { slot, version, renewal } => self.bring_in(slot, version, *renewal, found, direct),
             Root::Unsettle { slot, version, forget_deps } => self.unsettle(slot, version, forget_deps, found),
@@ -242,7 +251,7 @@ impl Graph {
     fn mark_all(&self, function: &dyn crate::graph::AnyFunction, found: &mut Found, direct: &mut Found) {
         for slot in function.slots() {
             if function.is_source() {
-                self.touch(slot, self.head(slot).version(), None, direct);
+                self.touch(slot, self.head(slot).version(), None, None, direct);
             } else {
                 self.mark_root(slot, None, found);
             }
@@ -309,16 +318,18 @@ impl Graph {
     }
 
     /// Gives a source a new value (or says that what it stands for changed). The list is taken while the node is
-    /// `Publishing`, so that a reader of the new value is not marked by the change it has already seen.
-    fn touch(&self, slot: u32, version: u32, word: Option<u64>, direct: &mut Found) {
+    /// `Publishing`, so that a reader of the new value is not marked by the change it has already seen. With `seen`, only a source
+    /// that is still at that epoch; whether it was done.
+    fn touch(&self, slot: u32, version: u32, word: Option<u64>, seen: Option<u32>, direct: &mut Found) -> bool {
         let mut backoff = Backoff::default();
         let mut now = self.head(slot);
         loop {
-            if now.version() != version || now.epoch() >= crate::verify::LAST_EPOCH {
+            let changed = seen.is_some_and(|seen| seen != now.epoch()) && !fault!("replaces_unseen");
+            if now.version() != version || now.epoch() >= crate::verify::LAST_EPOCH || changed {
                 if let Some(retired) = word.and_then(|word| self.function(slot).retired_value(word)) {
                     self.collector.retire(retired);
                 }
-                return;
+                return false;
             }
             // Relaxed: only owners of `Publishing` change the flag, and an owner is what we become.
             let has_value = self.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
@@ -328,15 +339,15 @@ impl Graph {
                     now = self.head(slot);
                     continue;
                 }
-                State::Empty if word.is_none() => return,
-                State::Computing if word.is_none() && !has_value => return,
+                State::Empty if word.is_none() => return false,
+                State::Computing if word.is_none() && !has_value => return false,
                 _ => {}
             }
             let owned = now.next_flight(State::Publishing);
             match self.swing(slot, now, owned) {
                 Ok(()) => {
                     self.store_source(slot, owned, now, word, direct);
-                    return;
+                    return true;
                 }
                 Err(other) => now = other,
             }

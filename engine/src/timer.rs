@@ -230,6 +230,27 @@ mod thread {
     pub(super) fn start(_: Arc<dyn Clock>, _: Arc<Shared>) {}
 }
 
+/// An engine's clock, to ask for the time and to wait on: see [`Engine::timer`](crate::Engine::timer). It does not keep the engine's
+/// functions.
+#[derive(Clone, Debug)]
+pub struct Timer(Arc<Graph>);
+
+impl Timer {
+    pub(crate) fn new(graph: Arc<Graph>) -> Timer {
+        Timer(graph)
+    }
+
+    /// Time since the clock's zero.
+    pub fn now(&self) -> Duration {
+        self.0.timers.clock().now()
+    }
+
+    /// As [`Engine::sleep`](crate::Engine::sleep).
+    pub fn sleep(&self, delay: Duration) -> Sleep {
+        Sleep::new(self.0.clone(), delay)
+    }
+}
+
 /// A wait on the engine's clock: see [`Engine::sleep`](crate::Engine::sleep). Dropping it forgets it.
 #[derive(Debug)]
 #[must_use = "a wait does nothing until it is awaited"]
