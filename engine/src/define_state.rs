@@ -44,10 +44,10 @@ impl Engine {
     /// A state that computes itself again whenever its value ends: something it has read changed, it was invalidated, or its time is over.
     ///
     /// ```
-    /// # use std::sync::{Arc, Mutex};
-    /// # use wellspring::{Cx, Engine, StateError};
-    /// # struct Queue(Mutex<Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>>>);
-    /// # let engine = Engine::new();
+    /// # use std::{pin::Pin, sync::Arc, task::{Context, Waker}, time::Duration};
+    /// # use wellspring::{Cx, Engine, ManualClock, StateError};
+    /// # let clock = Arc::new(ManualClock::new());
+    /// # let engine = Engine::builder().clock(clock.clone()).build();
     /// let price = engine.mutable_state(100_u64)?;
     /// let seen = price.clone();
     /// let (doubled, updates) = engine
@@ -58,28 +58,17 @@ impl Engine {
     ///     .initial(0)
     ///     .build()?;
     /// assert_eq!(doubled.value()?, 0);
-    /// // updates.spawn(), or: tokio::spawn(updates), smol::spawn(updates) ..
-    /// # std::thread::spawn(move || {
-    /// #     struct Unpark(std::thread::Thread);
-    /// #     impl std::task::Wake for Unpark { fn wake(self: Arc<Unpark>) { self.0.unpark(); } }
-    /// #     let waker = std::task::Waker::from(Arc::new(Unpark(std::thread::current())));
-    /// #     let mut updates = updates;
-    /// #     while std::pin::Pin::new(&mut updates).poll(&mut std::task::Context::from_waker(&waker)).is_pending() { std::thread::park(); }
-    /// # });
-    /// # fn block_on<F: Future>(future: F) -> F::Output {
-    /// #     let mut future = std::pin::pin!(future);
-    /// #     loop {
-    /// #         if let std::task::Poll::Ready(out) = future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) { return out; }
-    /// #         std::thread::yield_now();
-    /// #     }
-    /// # }
-    /// # block_on(async {
-    /// let first = doubled.when(|now| !now.is_initial()).await.expect("it is not stopped");
-    /// assert_eq!(first.value(), Ok(&200));
-    /// price.set(150);
-    /// let second = doubled.changed(&first).await.expect("it is not stopped");
-    /// assert_eq!((second.value(), second.update_count()), (Ok(&300), 2));
-    /// # });
+    /// // updates.spawn(), or on any executor: tokio::spawn(updates), smol::spawn(updates) ..
+    /// # let mut updates = updates;
+    /// # let mut run = || assert!(Pin::new(&mut updates).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    /// # run();
+    /// assert_eq!(doubled.value()?, 200);
+    /// price.set(150);                                        // and 32 ms later:
+    /// # run();
+    /// # run();
+    /// # clock.advance(Duration::from_millis(32));
+    /// # run();
+    /// assert_eq!((doubled.value()?, doubled.snapshot().update_count()), (300, 2));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use crate::sync::Arc;
 use crate::timer::Timer;
 
 /// No ordinary wait is shorter: two frames of a screen.
@@ -33,6 +34,18 @@ pub type Delay = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub trait UpdateDelayer: Send + Sync + 'static {
     /// A wait that begins now, on the engine's clock. `retries` transient errors came in a row; 0 after anything else.
     fn delay(&self, timer: &Timer, retries: u32) -> Delay;
+}
+
+impl<D: UpdateDelayer + ?Sized> UpdateDelayer for Box<D> {
+    fn delay(&self, timer: &Timer, retries: u32) -> Delay {
+        (**self).delay(timer, retries)
+    }
+}
+
+impl<D: UpdateDelayer + ?Sized> UpdateDelayer for Arc<D> {
+    fn delay(&self, timer: &Timer, retries: u32) -> Delay {
+        (**self).delay(timer, retries)
+    }
 }
 
 /// Waits between retries that grow: the first is the least, each next one is longer by the square root of two, up to the most.

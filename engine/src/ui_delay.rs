@@ -113,7 +113,7 @@ impl UiDelay {
     }
 
     /// This long between updates, but no less than 32 ms.
-    pub fn delay(mut self, delay: Duration) -> UiDelay {
+    pub fn every(mut self, delay: Duration) -> UiDelay {
         self.delay = delay.max(FLOOR);
         self
     }
