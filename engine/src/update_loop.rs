@@ -147,7 +147,7 @@ impl<T: Value> Inner<T> {
         let retries = next.retries;
         let next = Arc::new(next);
         let old = self.shown.change(|shown| {
-            shown.answered = asked;
+            shown.answered = if fault!("answers_early") { shown.asked } else { asked };
             std::mem::replace(&mut shown.snapshot, next)
         });
         drop(old);

@@ -302,36 +302,6 @@ fn mutable_state_basic() {
     world.engine.assert_consistent();
 }
 
-#[test]
-fn mutable_state_skips_an_update_when_equal() {
-    let world = Stepping::new();
-    let engine = &world.engine;
-    let state = engine.mutable_state(vec![1]).expect("room");
-    let before = (state.computed(engine).expect("a generation"), engine.commit());
-    assert_eq!(state.set(vec![1]), before.1, "another vector, the same value");
-    assert!(before.0.is_consistent());
-    state.set(vec![2]);
-    assert!(!before.0.is_consistent());
-    let error = StateError::new("broken");
-    state.set_error(error.clone());
-    let broken = (state.computed(engine).expect("a generation"), engine.commit());
-    assert_eq!(state.set_error(error), broken.1);
-    assert!(broken.0.is_consistent());
-    state.set_error("broken");
-    assert!(!broken.0.is_consistent(), "looks alike, is another");
-    engine.assert_consistent();
-}
-
-#[test]
-fn mutable_state_initial_output() {
-    let world = Stepping::new();
-    let engine = &world.engine;
-    assert_eq!(engine.mutable_state(i32::default()).expect("room").get(engine), Ok(0));
-    assert_eq!(engine.mutable_state(String::default()).expect("room").get(engine), Ok(String::new()));
-    assert_eq!(engine.mutable_state(Option::<String>::default()).expect("room").get(engine), Ok(None));
-    engine.assert_consistent();
-}
-
 /// Sets a source from a thread while states follow it on another two; the clock runs as fast as it can.
 #[test]
 fn concurrency_of_sums_under_every_delayer() {
