@@ -145,6 +145,18 @@ impl<T: Value> ComputedState<T> {
         StateRead { read, _state: inner.clone() }
     }
 
+    /// [`get`](ComputedState::get) for threads: blocks this one until the value is there. See [`AsyncFunction::wait`].
+    ///
+    /// # Errors
+    /// As [`get`](ComputedState::get).
+    pub fn wait(&self, by: impl Ask) -> Result<T, StateError> {
+        let inner = self.inner();
+        if inner.shown.see(|shown| shown.ended) {
+            return Err(StateError::stopped());
+        }
+        inner.function.wait(by, &inner.id)?.result.as_deref().cloned().map_err(Clone::clone)
+    }
+
     /// The first snapshot after `seen`: at once if there has been one, so that none is missed between two calls; several that came
     /// meanwhile are one. `None` when the state has ended.
     ///

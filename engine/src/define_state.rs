@@ -23,6 +23,9 @@ use crate::value::Value;
 /// How long an update under way may go on after a stop.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// The closure, which takes the rules about its errors last.
+type Ruled<T, E> = dyn FnOnce(Life<E>) -> Arc<Compute<T>> + Send;
+
 /// A computed state being defined: see [`Engine::computed_state`]. Options, then [`build`](DefineState::build).
 #[must_use = "there is no state before it is built"]
 pub struct DefineState<T: Value, E> {
@@ -31,7 +34,7 @@ pub struct DefineState<T: Value, E> {
     delayer: Box<dyn UpdateDelayer>,
     grace: Duration,
     life: Life<E>,
-    closure: Box<dyn FnOnce(Life<E>) -> Arc<Compute<T>>>,
+    closure: Box<Ruled<T, E>>,
 }
 
 impl<T: Value, E> std::fmt::Debug for DefineState<T, E> {

@@ -41,14 +41,14 @@ struct Cells<T> {
 ///
 /// A reader always gets the value of now without computing anything: there is no moment at which it is stale. A clone is another
 /// handle to the same state; when the last one is dropped, what was made from it is stale.
-pub struct MutableState<T: Value + PartialEq>(Arc<Cell<T>>);
+pub struct MutableState<T: Value>(Arc<Cell<T>>);
 
-struct Cell<T: Value + PartialEq> {
+struct Cell<T: Value> {
     source: Source<u64, Held<T>>,
     id: u64,
 }
 
-impl<T: Value + PartialEq> Drop for Cell<T> {
+impl<T: Value> Drop for Cell<T> {
     fn drop(&mut self) {
         self.source.remove(&self.id);
     }
@@ -77,7 +77,7 @@ impl Engine {
     }
 }
 
-impl<T: Value + PartialEq> MutableState<T> {
+impl<T: Value> MutableState<T> {
     /// The value, or the error it was set to. Recorded if a context asks.
     ///
     /// # Errors
@@ -130,18 +130,20 @@ impl<T: Value + PartialEq> MutableState<T> {
                 let _settled = source.data.obtain_key(graph, hash, &self.0.id, false)?;
                 continue;
             };
-            let old = held?;
-            let new = change(&old);
-            if new == old {
+            let new = match &held {
+                Ok(value) => Ok(change(value)),
+                Err(error) => return Err(error.clone()),
+            };
+            if source.data.cut_off.same(&held, &new) {
                 return Ok(CommitId(graph.finished_commit()));
             }
             let version = graph.head(slot).version();
             if seen >= crate::verify::WORN {
                 // Once in 2^32 changes the key moves to a fresh slot; of two threads that do so at once the later one counts.
                 graph.commit(smallvec::smallvec![Root::Forget { slot, version }]);
-                return Ok(self.set(new));
+                return Ok(source.set(&self.0.id, new));
             }
-            let replacement = Arc::new(Replacement::new(slot, version, seen, crate::value::expose::<Held<T>>(Ok(new))));
+            let replacement = Arc::new(Replacement::new(slot, version, seen, crate::value::expose(new)));
             let commit = graph.commit(smallvec::smallvec![Root::Replace(replacement.clone())]);
             if replacement.is_done() {
                 return Ok(CommitId(commit));
@@ -163,13 +165,13 @@ impl<T: Value + PartialEq> MutableState<T> {
     }
 }
 
-impl<T: Value + PartialEq> Clone for MutableState<T> {
+impl<T: Value> Clone for MutableState<T> {
     fn clone(&self) -> MutableState<T> {
         MutableState(self.0.clone())
     }
 }
 
-impl<T: Value + PartialEq> std::fmt::Debug for MutableState<T> {
+impl<T: Value> std::fmt::Debug for MutableState<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MutableState").field("function", &self.0.source.name()).field("id", &self.0.id).finish()
     }

@@ -121,6 +121,11 @@ fn a_reader_gets_the_value_of_now_and_the_loop_does_not_compute_it_once_more() {
     assert_eq!(block_on(gated.state().get(&gated.world.engine)), Ok(2));
     gated.world.advance(S);
     assert_eq!((gated.state().value(), gated.runs()), (Ok(2), 2));
+    gated.source.set(3);
+    assert_eq!((gated.state().wait(&gated.world.engine), gated.state().value()), (Ok(3), Ok(2)));
+    drop(gated.state().stop());
+    gated.world.tasks.run();
+    assert!(gated.state().wait(&gated.world.engine).expect_err("no more").is_stopped());
     gated.world.engine.assert_consistent();
 }
 
@@ -475,6 +480,7 @@ fn what_states_are_made_of_crosses_threads() {
     both::<(Timer, Backoff, FixedDelay, NextTick, UiDelay)>();
     both::<(ActionTracker, Action)>();
     send::<(UpdateLoop, StateRead<String>, StateWait<String>)>();
+    send::<DefineState<String, StateError>>();
     fn of<T: Send>(_: impl Fn(&Engine) -> T) {}
     of(|engine: &Engine| engine.mutable_state(1_u8));
 }
