@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn waits_grow_from_a_second_to_a_minute() {
         let mut follow = Follow::default();
-        let waits: Vec<u64> = (0..14).map(|_| follow.failed().as_millis() as u64).collect();
-        assert_eq!(waits[..5], [1_000, 1_414, 2_000, 2_828, 4_000]);
-        assert_eq!(waits[11..], [45_254, 60_000, 60_000]);
+        let waits: Vec<f64> = (0..14).map(|_| (follow.failed().as_secs_f64() * 1_000.0).round()).collect();
+        assert_eq!(waits[..5], [1_000.0, 1_414.0, 2_000.0, 2_828.0, 4_000.0]);
+        assert_eq!(waits[11..], [45_255.0, 60_000.0, 60_000.0]);
     }
 }
