@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use wellspring::{Backoff, ComputedState, Cx, DefineState, ErrorKind, FixedDelay, NextTick, StateError, UpdateDelayer, UpdateLoop};
+use wellspring::{Backoff, ComputedState, Cx, DefineState, ErrorKind, FixedDelay, StateError, UpdateLoop};
 use wellspring_tests::stepping::{Gate, Stepping};
 use wellspring_tests::waking::{Counting, block_on, poll_once};
 
@@ -302,69 +302,6 @@ fn mutable_state_basic() {
     world.engine.assert_consistent();
 }
 
-/// Sets a source from a thread while states follow it on another two; the clock runs as fast as it can.
-#[test]
-fn concurrency_of_sums_under_every_delayer() {
-    const SETS: u64 = 2_000;
-    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
-    let world = Stepping::new();
-    let source = world.engine.mutable_state(0_u64).expect("room");
-    let doubled = {
-        let source = source.clone();
-        world.engine.function("doubled", move |cx: &Cx, (): &()| source.get(cx).map(|n| n * 2)).expect("a free name")
-    };
-    let delayers: [Arc<dyn UpdateDelayer>; 4] = [
-        Arc::new(FixedDelay::without_floor(Duration::ZERO)),
-        Arc::new(NextTick::new()),
-        Arc::new(FixedDelay::new(Duration::ZERO)),
-        Arc::new(FixedDelay::new(100 * MS)),
-    ];
-    let states: Vec<_> = (0..8)
-        .map(|n| {
-            let (source, doubled) = (source.clone(), doubled.clone());
-            let define = world.engine.computed_state(move |cx: Cx| {
-                let (source, doubled) = (source.clone(), doubled.clone());
-                async move { Ok::<_, StateError>(source.get(&cx)? + doubled.get(&cx, &())??) }
-            });
-            let (state, updates) = define.delayer(delayers[n % delayers.len()].clone()).build().expect("room");
-            tokio.spawn(updates);
-            state
-        })
-        .collect();
-    let done = Arc::new(AtomicBool::new(false));
-    let ticking = {
-        let (clock, done) = (world.clock.clone(), done.clone());
-        std::thread::spawn(move || {
-            while !done.load(SeqCst) {
-                clock.advance(MS);
-                std::thread::yield_now();
-            }
-        })
-    };
-    let setting = {
-        let source = source.clone();
-        std::thread::spawn(move || {
-            for n in 1..=SETS {
-                source.set(n);
-                if n % 50 == 0 {
-                    std::thread::yield_now();
-                }
-            }
-        })
-    };
-    setting.join().expect("it does not panic");
-    for state in &states {
-        let last = block_on(state.when(|now| now.value() == Ok(&(SETS * 3)))).expect("it is not stopped");
-        assert!(last.is_consistent() && last.error_count() == 0);
-    }
-    for state in states {
-        block_on(state.stop());
-    }
-    done.store(true, SeqCst);
-    ticking.join().expect("it does not panic");
-    world.engine.assert_consistent();
-}
-
 #[test]
 fn computed_source_basic() {
     let world = Stepping::new();
@@ -491,5 +428,27 @@ fn key_value_model_basic() {
     world.advance(MS);
     let after = state.snapshot();
     assert_eq!((after.value(), after.update_count()), (Ok(&Some(5)), 2));
+    world.engine.assert_consistent();
+}
+
+#[test]
+fn computed_interceptor_auto_recompute() {
+    let world = Stepping::new();
+    let time = {
+        let timer = world.engine.timer();
+        world.engine.define("time").expire_after(S).function(move |_: &Cx, (): &()| timer.now()).expect("a free name")
+    };
+    let define = world.engine.computed_state(move |cx: Cx| {
+        let now = time.get(&cx, &());
+        async move { now }
+    });
+    let (state, updates) = define.build().expect("room");
+    world.tasks.add(updates);
+    world.advance(5 * S);
+    let before = state.snapshot().update_count();
+    assert!(before > 2, "{before}");
+    drop(state.stop());
+    world.advance(5 * S);
+    assert_eq!((state.snapshot().update_count(), world.tasks.left()), (before, 0));
     world.engine.assert_consistent();
 }

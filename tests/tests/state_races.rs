@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use wellspring::{ComputedState, Cx, Engine, FixedDelay, ManualClock, StateError};
+use wellspring::{ComputedState, Cx, Engine, FixedDelay, ManualClock, NextTick, StateError, UpdateDelayer};
+use wellspring_tests::stepping::Stepping;
 use wellspring_tests::waking::block_on;
 
 fn tokio() -> Runtime {
@@ -98,6 +99,68 @@ fn who_follows_a_state_ends_at_its_last_value_and_never_goes_back() {
     engine.assert_consistent();
 }
 
+/// The peer's ConcurrencyTest: sets a source from a thread while states follow it on another two; the clock runs as fast as it can.
+#[test]
+fn concurrency_of_sums_under_every_delayer() {
+    const SETS: u64 = 2_000;
+    let (world, tokio) = (Stepping::new(), tokio());
+    let source = world.engine.mutable_state(0_u64).expect("room");
+    let doubled = {
+        let source = source.clone();
+        world.engine.function("doubled", move |cx: &Cx, (): &()| source.get(cx).map(|n| n * 2)).expect("a free name")
+    };
+    let delayers: [Arc<dyn UpdateDelayer>; 4] = [
+        Arc::new(FixedDelay::without_floor(Duration::ZERO)),
+        Arc::new(NextTick::new()),
+        Arc::new(FixedDelay::new(Duration::ZERO)),
+        Arc::new(FixedDelay::new(Duration::from_millis(100))),
+    ];
+    let states: Vec<_> = (0..8)
+        .map(|n| {
+            let (source, doubled) = (source.clone(), doubled.clone());
+            let define = world.engine.computed_state(move |cx: Cx| {
+                let (source, doubled) = (source.clone(), doubled.clone());
+                async move { Ok::<_, StateError>(source.get(&cx)? + doubled.get(&cx, &())??) }
+            });
+            let (state, updates) = define.delayer(delayers[n % delayers.len()].clone()).build().expect("room");
+            tokio.spawn(updates);
+            state
+        })
+        .collect();
+    let done = Arc::new(AtomicBool::new(false));
+    let ticking = {
+        let (clock, done) = (world.clock.clone(), done.clone());
+        std::thread::spawn(move || {
+            while !done.load(SeqCst) {
+                clock.advance(Duration::from_millis(1));
+                std::thread::yield_now();
+            }
+        })
+    };
+    let setting = {
+        let source = source.clone();
+        std::thread::spawn(move || {
+            for n in 1..=SETS {
+                source.set(n);
+                if n % 50 == 0 {
+                    std::thread::yield_now();
+                }
+            }
+        })
+    };
+    setting.join().expect("it does not panic");
+    for state in &states {
+        let last = block_on(state.when(|now| now.value() == Ok(&(SETS * 3)))).expect("it is not stopped");
+        assert!(last.is_consistent() && last.error_count() == 0);
+    }
+    for state in states {
+        block_on(state.stop());
+    }
+    done.store(true, SeqCst);
+    ticking.join().expect("it does not panic");
+    world.engine.assert_consistent();
+}
+
 #[test]
 fn states_made_read_stopped_and_dropped_at_any_moment_leave_nothing() {
     const STATES: u64 = 300;
@@ -136,7 +199,7 @@ fn one_life(
         })
     };
     // No grace: what is under way is dropped.
-    let grace = Duration::from_secs(if n % 2 == 0 { 0 } else { 10 });
+    let grace = Duration::from_secs(if n.is_multiple_of(2) { 0 } else { 10 });
     let (state, updates): (ComputedState<u64>, _) = define.delayer(at_once()).grace(grace).build().expect("room");
     let updates = tokio.spawn(updates);
     let settles = |result: Result<u64, StateError>| result.is_ok() || result.is_err_and(|error| error.is_stopped());
