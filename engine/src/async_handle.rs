@@ -132,10 +132,11 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
         if let Err(fault) = asker.record(dep) {
             return GetFuture(Reading::Ready(Some(Err(fault))));
         }
+        let flight = Check { key: &key, value: &value, slot: dep.slot, epoch: dep.epoch }.flight(asker);
         let handle = self.0.clone();
         GetFuture(Reading::Cold(Box::pin(async move {
             let check = Check { key: &key, value: &value, slot: dep.slot, epoch: dep.epoch };
-            handle.data.check_async(&handle.graph, &check).await;
+            handle.data.check_async(&handle.graph, flight, &check).await;
             Ok(value)
         })))
     }

@@ -407,7 +407,7 @@ fn forget_worn(graph: &Arc<Graph>, slot: u32, head: Head) {
 }
 
 /// Closes an async body's context also when its future is dropped half-way.
-struct EndOnDrop(Cx);
+pub(crate) struct EndOnDrop(pub(crate) Cx);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {

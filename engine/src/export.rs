@@ -99,7 +99,7 @@ impl Export {
         let nodes: Vec<_> = slots.iter().filter_map(|&slot| graph.shown(slot)).collect();
         let shown: HashSet<u32> = nodes.iter().map(|node| node.label.id.slot()).collect();
         let mut edges = Vec::new();
-        for &dependant in &shown {
+        for dependant in nodes.iter().map(|node| node.label.id.slot()) {
             graph.with_deps(dependant, |deps| {
                 for dep in deps.filter(|dep| shown.contains(&dep.slot)) {
                     if edges.len() == self.edges {

@@ -8,9 +8,11 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 
+use crate::compute::EndOnDrop;
 use crate::cx::{Asker, Cx};
 use crate::describe::{Describe, text_of};
-use crate::function::{Body, FnData, flight_key};
+use crate::flight::FlightKey;
+use crate::function::{Body, FnData};
 use crate::graph::Graph;
 use crate::key::Key;
 use crate::read::{NodeId, node_id};
@@ -85,6 +87,14 @@ pub(crate) struct Check<'k, K, V> {
     pub(crate) epoch: u32,
 }
 
+impl<K, V> Check<'_, K, V> {
+    /// Whose waits a check's are: the asking flight's, so that a cycle through it is found. Without one, those of a flight that has
+    /// ended, for which nobody waits.
+    pub(crate) fn flight(&self, asker: Asker<'_>) -> FlightKey {
+        asker.cx.map_or((self.slot, self.epoch), |cx| cx.state().flight)
+    }
+}
+
 impl<K: Key, V: Value> FnData<K, V> {
     /// Whether a hit is to be computed once more. A constant `false` without debug assertions.
     #[inline(always)]
@@ -99,22 +109,24 @@ impl<K: Key, V: Value> FnData<K, V> {
     }
 
     #[cold]
-    pub(crate) fn check(&self, graph: &Arc<Graph>, held: bool, check: &Check<'_, K, V>) {
+    pub(crate) fn check(&self, graph: &Arc<Graph>, asker: Asker<'_>, check: &Check<'_, K, V>) {
         let Some(before) = self.quiet(graph, check) else { return };
-        let Some(body) = self.body(held) else { return };
+        let Some(body) = self.body(asker.held) else { return };
         let Body::Sync(body) = &*body else { return };
-        let cx = Cx::check(graph.id, flight_key(check.slot, graph.head(check.slot)), held);
+        let cx = Cx::check(graph.id, check.flight(asker), asker.held);
+        let _end = EndOnDrop(cx.clone());
         // A body that panics has not changed silently.
         let Ok(value) = catch_unwind(AssertUnwindSafe(|| body(&cx, check.key))) else { return };
         self.compare(graph, &cx, before, check, &value);
     }
 
     /// [`check`](Self::check) of an asynchronous function.
-    pub(crate) async fn check_async(&self, graph: &Arc<Graph>, check: &Check<'_, K, V>) {
+    pub(crate) async fn check_async(&self, graph: &Arc<Graph>, flight: FlightKey, check: &Check<'_, K, V>) {
         let Some(before) = self.quiet(graph, check) else { return };
         let Some(body) = self.body(false) else { return };
         let Body::Async(make) = &*body else { return };
-        let cx = Cx::check(graph.id, flight_key(check.slot, graph.head(check.slot)), false);
+        let cx = Cx::check(graph.id, flight, false);
+        let _end = EndOnDrop(cx.clone());
         let key = check.key.clone();
         let Ok(mut future) = catch_unwind(AssertUnwindSafe(|| make(cx.clone(), key))) else { return };
         let value = std::future::poll_fn(|task| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task))) {

@@ -346,7 +346,7 @@ impl<K: Key, V: Value> Function<K, V> {
                 self.count_hit();
                 asker.record(Dep { slot, epoch })?;
                 if self.data.is_checked(asker) {
-                    self.data.check(&self.graph, asker.held, &Check { key: &key.to_key(), value: &value, slot, epoch });
+                    self.data.check(&self.graph, asker, &Check { key: &key.to_key(), value: &value, slot, epoch });
                 }
                 return Ok(value);
             }

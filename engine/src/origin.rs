@@ -83,6 +83,9 @@ pub(crate) struct Entry {
     pub(crate) change: Option<Change>,
 }
 
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Entry>() == 32);
+
 /// The ring.
 #[derive(Debug)]
 pub(crate) struct Origins {
