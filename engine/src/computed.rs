@@ -107,7 +107,10 @@ impl<K: Key, V: Value> Renew<V> for Origin<K, V> {
                     Body::Async(_) => data.obtain_async(graph, slot, version, None).await,
                 };
                 match got {
-                    Ok((value, epoch)) => return Ok(self.handle.generation(slot, version, epoch, value, self.key.clone())),
+                    Ok((value, epoch)) => {
+                        data.touch_kept(slot);
+                        return Ok(self.handle.generation(slot, version, epoch, value, self.key.clone()));
+                    }
                     Err(Miss::Removed) => {}
                     Err(Miss::Fault(fault)) => return Err(fault),
                 }

@@ -53,6 +53,21 @@ impl Graph {
         if self.sweeper.phase.load(Ordering::Acquire) == phase || fault!("open_sweep_ignored") { Stands::Together } else { Stands::Open }
     }
 
+    /// What [`is_unchanged_since`](Graph::is_unchanged_since) wants from before the first read.
+    pub(crate) fn changes(&self) -> u64 {
+        // Acquire: what is read comes after it.
+        self.sweeper.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing at all has changed since: what was read stood together, also what was evicted before it was looked at.
+    ///
+    /// A slot that an eviction freed says nothing about its last tenant any more, so a capacity smaller than what is read would
+    /// otherwise look like a commit at every try.
+    pub(crate) fn is_unchanged_since(&self, changes: u64) -> bool {
+        // Acquire: as the second look in `stands`.
+        changes & 1 == 0 && self.sweeper.changes.load(Ordering::Acquire) == changes
+    }
+
     /// Waits on this thread until the sweep that is open, if one is, is over.
     pub(crate) fn wait_for_sweep(&self) {
         let mut backoff = Backoff::default();
@@ -110,17 +125,18 @@ impl<K: Key, V: Value> Function<K, V> {
         let hash = self.hash(key);
         let mut tries = 0;
         while tries < TRIES {
-            let (value, slot, epoch) = match self.take_hit(hash, key) {
-                Some(hit) => {
+            let (value, slot, epoch, before) = match self.take_hit(hash, key) {
+                Some((value, slot, epoch)) => {
                     self.count_hit();
-                    hit
+                    (value, slot, epoch, None)
                 }
                 None => {
                     self.count_miss();
                     tries += 1;
+                    let before = self.graph.changes();
                     let (slot, _, (value, epoch)) =
                         self.data.obtain_key(&self.graph, hash, key, asker.held).map_err(|fault| asker.fault(fault))?;
-                    (value, slot, epoch)
+                    (value, slot, epoch, Some(before))
                 }
             };
             let dep = Dep { slot, epoch };
@@ -131,6 +147,10 @@ impl<K: Key, V: Value> Function<K, V> {
                         return Ok(value);
                     }
                     Stands::Open => self.graph.wait_for_sweep(),
+                    Stands::Changed if before.is_some_and(|before| self.graph.is_unchanged_since(before)) => {
+                        asker.record(dep)?;
+                        return Ok(value);
+                    }
                     Stands::Changed => break,
                 }
             }
@@ -166,6 +186,7 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
             let mut tries = 0;
             while tries < TRIES {
                 tries += 1;
+                let before = handle.graph.changes();
                 let (slot, _, (value, epoch)) = handle.obtain_async(cx.as_ref(), &key).await?;
                 let dep = Dep { slot, epoch };
                 loop {
@@ -175,6 +196,10 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
                             return Ok(value);
                         }
                         Stands::Open => StepBack(false).await,
+                        Stands::Changed if handle.graph.is_unchanged_since(before) => {
+                            handle.owned_asker(cx.as_ref()).record(dep)?;
+                            return Ok(value);
+                        }
                         Stands::Changed => break,
                     }
                 }

@@ -41,6 +41,8 @@ pub(crate) struct Sweeper {
     pub(crate) done: Condvar,
     /// Odd while a sweep is open. Written by the sweeper alone.
     pub(crate) phase: AtomicU64,
+    /// The same for sweeps that tell of a change; not moved by those that only follow evicted values. Before `phase` on the way up.
+    pub(crate) changes: AtomicU64,
     workers: Workers,
     pub(crate) threshold: usize,
     pub(crate) sweeps: AtomicU64,
@@ -91,6 +93,7 @@ impl Sweeper {
             queue: Mutex::new(Queue::default()),
             done: Condvar::new(),
             phase: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             workers: Workers::new(threads),
             threshold,
             sweeps: AtomicU64::new(0),
@@ -125,7 +128,7 @@ impl Graph {
             let requests = std::mem::take(&mut queue.waiting);
             drop(queue);
             let count = requests.len() as u64;
-            let told = self.while_open(|| self.sweep(requests));
+            let told = self.while_open(requests);
             // Release: whoever sees the number sees the marks. Only the one sweeper writes it.
             self.commit.fetch_add(count, Ordering::Release);
             queue = lock(&sweeper.queue);
@@ -145,16 +148,21 @@ impl Graph {
     }
 
     /// Runs the sweep with the phase odd.
-    fn while_open<T>(&self, sweep: impl FnOnce() -> T) -> T {
-        let phase = &self.sweeper.phase;
-        // Relaxed (load): the sweeper's own. Release: not needed by what follows (every mark is a Release store or a CAS, and so
-        // carries the odd phase with it), but kept as the rule for this word.
-        let quiet = phase.load(Ordering::Relaxed);
+    fn while_open(self: &Arc<Graph>, requests: Vec<Roots>) -> Told {
+        let (phase, changes) = (&self.sweeper.phase, &self.sweeper.changes);
+        // A request without roots tells of a key that has no node: it may have had one.
+        let only_follows = |roots: &Roots| !roots.is_empty() && roots.iter().all(|root| matches!(root, Root::Unsettle { .. }));
+        let step = u64::from(!requests.iter().all(only_follows));
+        // Relaxed (loads): the sweeper's own. Release: not needed by what follows (every mark is a Release store or a CAS, and so
+        // carries the odd phase with it), but kept as the rule for these words.
+        let (quiet, unchanged) = (phase.load(Ordering::Relaxed), changes.load(Ordering::Relaxed));
+        changes.store(unchanged + step, Ordering::Release);
         phase.store(quiet + 1, Ordering::Release);
-        let result = sweep();
-        // Release: the marks before the end of the sweep.
+        let told = self.sweep(requests);
+        // Release (both): the marks before the end of the sweep.
+        changes.store(unchanged + 2 * step, Ordering::Release);
         phase.store(quiet + 2, Ordering::Release);
-        result
+        told
     }
 
     fn sweep(self: &Arc<Graph>, requests: Vec<Roots>) -> Told {

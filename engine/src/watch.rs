@@ -70,14 +70,30 @@ impl Graph {
         armed
     }
 
+    /// Forgets a watcher. The last one takes the flag with it: a node that nobody watches may be evicted.
     pub(crate) fn unwatch(&self, slot: u32, watcher: u64) {
-        let mut shard = lock(self.watchers.shard(slot));
-        if let Some(entries) = shard.get_mut(&slot) {
+        {
+            let mut shard = lock(self.watchers.shard(slot));
+            let Some(entries) = shard.get_mut(&slot) else { return };
             entries.retain(|(_, id, _)| *id != watcher);
-            if entries.is_empty() {
-                shard.remove(&slot);
+            if !entries.is_empty() {
+                return;
             }
+            shard.remove(&slot);
         }
+        // Under the list's lock as in `watch`: whoever subscribes meanwhile is in the table by now, or sets the flag after this.
+        self.edges.while_held(&self.row(slot).rev, || {
+            if lock(self.watchers.shard(slot)).contains_key(&slot) {
+                return;
+            }
+            let mut now = self.head(slot);
+            while now.is_consistent() && now.has(WATCHED) {
+                match self.swing(slot, now, now.without(WATCHED)) {
+                    Ok(()) => return,
+                    Err(other) => now = other,
+                }
+            }
+        });
     }
 
     /// Two passes: first decide whom to tell, then tell them, with no lock held.
