@@ -43,7 +43,7 @@ impl Graph {
         let unmarked = |dep: &Dep| {
             let head = self.head(dep.slot);
             // `changed` once more than the head: a slot's next tenant is newer than every epoch of the last.
-            dep.epoch != UNSTORED && head.is_live() && head.is_settled() && self.unchanged(*dep)
+            dep.epoch != UNSTORED && head.is_live() && head.is_settled() && (self.unchanged(*dep) || fault!("changed_unchecked"))
         };
         if !deps.iter().all(unmarked) {
             return Stands::Changed;

@@ -441,6 +441,9 @@ impl Graph {
             let to = if now.is_consistent() {
                 now.in_state(color).without(WATCHED)
             } else if now.is_settled() {
+                if fault!("evicted_unmarked") {
+                    return;
+                }
                 // There is no value to verify for.
                 now.in_state(State::Empty)
             } else if now.is_owned() && !now.has(DOOMED_MAYBE) {

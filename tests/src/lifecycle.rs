@@ -370,7 +370,7 @@ impl Run {
             }),
             Op::Panics(key, panics) => self.outside(|outside| outside.panics[key] = panics),
             Op::Invalidate(what, key) => {
-                with!(self.lives, what, |handle| drop(handle.invalidate(&(key as u8))));
+                with!(self.lives, what, |handle| handle.invalidate(&(key as u8)));
                 match what {
                     What::Outer(LAZY) => drop(self.model.invalidate_after(LAZY, key, DEBOUNCE)),
                     What::Outer(function) => self.model.invalidate(function, key),
@@ -382,13 +382,15 @@ impl Run {
                 assert_eq!(told, self.model.invalidate_after(function, key, delay), "whether outer {function} {key} has a node");
             }
             Op::Remove(what, key) => {
-                with!(self.lives, what, |handle| drop(handle.remove(&(key as u8))));
+                with!(self.lives, what, |handle| handle.remove(&(key as u8)));
                 match what {
                     What::Outer(function) => self.model.nodes[function][key] = None,
                     _ => self.touch(what, key),
                 }
             }
-            Op::Shrink(what, entries) => with!(self.lives, what, |handle| drop(handle.shrink_to(entries))),
+            Op::Shrink(what, entries) => {
+                with!(self.lives, what, |handle| handle.shrink_to(entries));
+            }
             Op::Tick(by) => {
                 self.lives.clock.advance(by);
                 self.model.advance(by);
