@@ -193,7 +193,10 @@ impl<K: Key, V: Value> Handle<K, V> {
         loop {
             let (slot, version) = self.data.find_or_insert(&self.graph, self.hash(key), key).map_err(asker)?;
             match self.data.obtain_async(&self.graph, slot, version, cx).await {
-                Ok(got) => return Ok((slot, version, got)),
+                Ok(got) => {
+                    self.data.touch_kept(slot);
+                    return Ok((slot, version, got));
+                }
                 Err(Miss::Removed) => {}
                 Err(Miss::Fault(fault)) => return Err(asker(fault)),
             }

@@ -79,9 +79,11 @@ impl<K: Key, V: Value> FnData<K, V> {
         }
     }
 
-    fn end_without_value(&self, graph: &Graph, slot: u32, flight: Head, fault: Option<Fault>, start: u64) {
+    fn end_without_value(&self, graph: &Arc<Graph>, slot: u32, flight: Head, fault: Option<Fault>, start: u64) {
         graph.abandon(slot, flight);
         graph.end_flight(flight_key(slot, flight), Outcome { fault, start, ..Outcome::default() });
+        // A node without a value counts too, and nothing else may ever be stored.
+        self.keep_within(graph);
     }
 
     /// Stores a body's result, unless it was made from a fault or the node moved on. It began after the first commit had finished
@@ -109,6 +111,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             Ok(None) => {
                 graph.abandon(slot, flight);
                 self.hand_over(graph, key, &value, start, Ended::Hopeless);
+                self.keep_within(graph);
                 return Ok(Ran { value, ended: Ended::Hopeless, stored: false });
             }
             Err(panic) => {
@@ -141,9 +144,7 @@ impl<K: Key, V: Value> FnData<K, V> {
                 if let Some(term) = term {
                     graph.arm_term(slot, term);
                 }
-                if let Some(bounds) = &self.bounds {
-                    bounds.keep_within(graph);
-                }
+                self.keep_within(graph);
                 let unverifiable = recorded.as_slice().iter().any(|dep| dep.epoch == UNSTORED);
                 if waiters {
                     graph.end_flight(
@@ -174,15 +175,16 @@ impl<K: Key, V: Value> FnData<K, V> {
             _ => None,
         };
         let equal = served.is_some() || self.is_unchanged(graph, slot, flight, value);
+        let key = || self.key(graph, slot, flight.version());
+        // A value that stays keeps its weight.
+        let weigh = |bounds: &Bounds<K, V>| bounds.weight_of(key, value, self.is_inline());
+        let weight = if equal { None } else { self.bounds.as_ref().map(weigh) };
+        // Last: no rule of the user's may panic while the word owns a value.
         let result = match equal {
             true => Outcoming::Equal,
             false if self.is_inline() => Outcoming::Changed(to_word(value)),
             false => Outcoming::Changed(expose(value.clone())),
         };
-        let key = || self.key(graph, slot, flight.version());
-        // A value that stays keeps its weight.
-        let weigh = |bounds: &Bounds<K, V>| bounds.weight_of(key, value, self.is_inline());
-        let weight = if equal { None } else { self.bounds.as_ref().map(weigh) };
         Prepared { result, term, weight, served }
     }
 
@@ -270,7 +272,10 @@ impl<K: Key, V: Value> FnData<K, V> {
                 }
             };
             match got {
-                Ok(got) => return Ok((slot, version, got)),
+                Ok(got) => {
+                    self.touch_kept(slot);
+                    return Ok((slot, version, got));
+                }
                 Err(Miss::Removed) => {}
                 Err(Miss::Fault(fault)) => return Err(fault),
             }

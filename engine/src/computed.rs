@@ -162,7 +162,10 @@ impl<K: Key, V: Value> Handle<K, V> {
                 Body::Async(_) => data.obtain_async(graph, slot, version, None).await,
             };
             match got {
-                Ok((value, epoch)) => return Ok(((slot, version, epoch), value)),
+                Ok((value, epoch)) => {
+                    data.touch_kept(slot);
+                    return Ok(((slot, version, epoch), value));
+                }
                 Err(Miss::Removed) => {}
                 Err(Miss::Fault(fault)) => return Err(fault),
             }

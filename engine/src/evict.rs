@@ -112,6 +112,13 @@ impl<K, V> Bounds<K, V> {
         }
     }
 
+    /// The node was read, and was no hit: that leaves a trace only where reads have times.
+    pub(crate) fn touch_kept(&self, slot: u32) {
+        if self.quantum > 0 {
+            self.touch(slot);
+        }
+    }
+
     /// Ticks between two moves of the stamp; 0 for none.
     pub(crate) fn quantum(&self) -> u64 {
         self.quantum
@@ -174,9 +181,11 @@ impl<K, V> Bounds<K, V> {
     where
         K: 'static,
     {
+        // A key that is to be kept is so from its birth; others must be read once more before the hand passes over them.
+        // Relaxed (both): a hint.
+        let stamp = if self.quantum > 0 { self.now.load(Ordering::Relaxed) } else { 0 };
         // SAFETY: [region-stable] as in `touch`.
-        // Relaxed: a hint.
-        unsafe { self.stamps.at(slot as usize) }.store(0, Ordering::Relaxed);
+        unsafe { self.stamps.at(slot as usize) }.store(stamp, Ordering::Relaxed);
         for budget in self.budgets() {
             budget.admit(slot, version, Self::key_bytes(), |slot, version| graph.head(slot).version() == version);
         }
@@ -267,7 +276,8 @@ impl Graph {
         let mut head = self.head(slot);
         while head.version() == version && head.state() == State::Evicted {
             let to = if forget_deps { head.next_flight(State::Publishing) } else { head.in_state(State::Empty) };
-            match self.mark_from(slot, head, to, found) {
+            let marked = if fault!("unsettled_alone") { self.swing(slot, head, to) } else { self.mark_from(slot, head, to, found) };
+            match marked {
                 Ok(()) => {
                     found.marked += 1;
                     if forget_deps {

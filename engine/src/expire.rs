@@ -101,7 +101,9 @@ impl<V> Life<V> {
     pub(crate) fn term(&self, graph: &Graph, kind: Option<ErrorKind>) -> Term {
         let Some(span) = self.span(kind) else { return Term::default() };
         let ahead = self.refresh_ahead.filter(|_| kind.is_none());
-        Term { expires: graph.timers.after(span), refresh: ahead.map_or(0, |ahead| graph.timers.after(span.saturating_sub(ahead))) }
+        // Tick 0 is never: what ends at the clock's zero ends a tick later.
+        let after = |span: Duration| graph.timers.after(span).max(1);
+        Term { expires: after(span), refresh: ahead.map_or(0, |ahead| after(span.saturating_sub(ahead))) }
     }
 }
 

@@ -257,7 +257,11 @@ impl Flight {
                 graph.abandon(self.slot, self.head);
             }
             // Does nothing where the body's end has posted already; without that, the node was removed under the flight.
+            let failed = fault.is_some();
             graph.end_flight((self.slot, self.head.epoch()), Outcome { fault, start: self.start, ..Outcome::default() });
+            if failed {
+                graph.function(self.slot).keep_within(&graph);
+            }
         }
         if self.outcome().is_none() {
             self.post(Outcome { start: self.start, ..Outcome::default() });
@@ -414,6 +418,8 @@ impl Drop for Joined {
         };
         if last && self.flight.start != u64::MAX {
             self.flight.cancel(&self.graph);
+            // The node came with the flight, and goes if it is one too many.
+            self.graph.function(self.flight.slot).keep_within(&self.graph);
         } else if others {
             // This waiter may have been the one the future last saw; another must take over.
             self.flight.wake_all();

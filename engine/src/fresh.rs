@@ -39,20 +39,16 @@ impl Graph {
         self.sweeper.phase.load(Ordering::Acquire)
     }
 
-    /// Looks at the heads of what was read since the phase was `began`, like a seqlock of which a sweep is the writer: the phase, the heads,
-    /// the phase again. Where there was no sweep at all, nothing need be looked at, and what was read may have been evicted since.
-    pub(crate) fn stands(&self, began: u64, deps: &[Dep]) -> Stands {
+    /// Looks at the heads of what was read, like a seqlock of which a sweep is the writer: the phase, the heads, the phase again.
+    pub(crate) fn stands(&self, deps: &[Dep]) -> Stands {
         let phase = self.phase();
         if phase & 1 == 1 && !fault!("open_sweep_ignored") {
             return Stands::Open;
         }
-        if phase == began {
-            return Stands::Together;
-        }
         let unmarked = |dep: &Dep| {
             let head = self.head(dep.slot);
             // `changed` once more than the head: a slot's next tenant is newer than every epoch of the last.
-            dep.epoch != UNSTORED && head.is_live() && head.is_settled() && self.unchanged(*dep)
+            dep.epoch != UNSTORED && head.is_live() && head.is_settled() && (self.unchanged(*dep) || fault!("changed_unchecked"))
         };
         if !deps.iter().all(unmarked) {
             return Stands::Changed;
@@ -60,6 +56,21 @@ impl Graph {
         // Acquire: heads are loaded with Acquire, so this load comes after them; a mark they had shown is stored after the phase
         // became odd.
         if self.phase() == phase || fault!("open_sweep_ignored") { Stands::Together } else { Stands::Open }
+    }
+
+    /// What [`is_unchanged_since`](Graph::is_unchanged_since) wants from before the first read.
+    pub(crate) fn changes(&self) -> u64 {
+        // Acquire: what is read comes after it.
+        self.sweeper.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing at all has changed since: what was read stood together, also what was evicted before it was looked at.
+    ///
+    /// A slot that an eviction freed says nothing about its last tenant any more, so a capacity smaller than what is read would
+    /// otherwise look like a commit at every try.
+    pub(crate) fn is_unchanged_since(&self, changes: u64) -> bool {
+        // Acquire: as the second look in `stands`.
+        changes & 1 == 0 && self.sweeper.changes.load(Ordering::Acquire) == changes
     }
 
     /// Waits on this thread until the sweep that is open, if one is, is over.
@@ -118,28 +129,32 @@ impl<K: Key, V: Value> Function<K, V> {
         let hash = self.hash(key);
         let mut tries = 0;
         while tries < TRIES {
-            let began = self.graph.phase();
-            let (value, slot, epoch) = match self.take_hit(hash, key) {
-                Some(hit) => {
+            tries += 1;
+            let (value, slot, epoch, before) = match self.take_hit(hash, key) {
+                Some((value, slot, epoch)) => {
                     self.count_hit();
-                    hit
+                    (value, slot, epoch, None)
                 }
                 None => {
                     self.count_miss();
-                    tries += 1;
+                    let before = self.graph.changes();
                     let (slot, _, (value, epoch)) =
                         self.data.obtain_key(&self.graph, hash, key, asker.held).map_err(|fault| asker.fault(fault))?;
-                    (value, slot, epoch)
+                    (value, slot, epoch, Some(before))
                 }
             };
             let dep = Dep { slot, epoch };
             loop {
-                match self.graph.stands(began, &[dep]) {
+                match self.graph.stands(&[dep]) {
                     Stands::Together => {
                         asker.record(dep)?;
                         return Ok(value);
                     }
                     Stands::Open => self.graph.wait_for_sweep(),
+                    Stands::Changed if before.is_some_and(|before| self.graph.is_unchanged_since(before)) => {
+                        asker.record(dep)?;
+                        return Ok(value);
+                    }
                     Stands::Changed => break,
                 }
             }
@@ -175,16 +190,20 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
             let mut tries = 0;
             while tries < TRIES {
                 tries += 1;
-                let began = handle.graph.phase();
+                let before = handle.graph.changes();
                 let (slot, _, (value, epoch)) = handle.obtain_async(cx.as_ref(), &key).await?;
                 let dep = Dep { slot, epoch };
                 loop {
-                    match handle.graph.stands(began, &[dep]) {
+                    match handle.graph.stands(&[dep]) {
                         Stands::Together => {
                             handle.owned_asker(cx.as_ref()).record(dep)?;
                             return Ok(value);
                         }
                         Stands::Open => StepBack(false).await,
+                        Stands::Changed if handle.graph.is_unchanged_since(before) => {
+                            handle.owned_asker(cx.as_ref()).record(dep)?;
+                            return Ok(value);
+                        }
                         Stands::Changed => break,
                     }
                 }

@@ -246,6 +246,13 @@ impl<K: Key, V: Value> FnData<K, V> {
         }
     }
 
+    /// The node was read after it was brought up to date.
+    pub(crate) fn touch_kept(&self, slot: u32) {
+        if let Some(bounds) = &self.bounds {
+            bounds.touch_kept(slot);
+        }
+    }
+
     /// The slot of a key that is not in its home bucket, or 0. A number comes back in a register: nothing of the hit path is
     /// spilled for the sake of this.
     #[cold]
@@ -570,6 +577,12 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
 
     fn evict(&self, graph: &Graph, slot: u32, version: u32) -> Verdict {
         self.evict_node(graph, slot, version)
+    }
+
+    fn keep_within(&self, graph: &Arc<Graph>) {
+        if let Some(bounds) = &self.bounds {
+            bounds.keep_within(graph);
+        }
     }
 
     fn refresh_ahead(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, version: u32) {

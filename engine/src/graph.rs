@@ -78,6 +78,8 @@ pub(crate) trait AnyFunction: Send + Sync + Any {
     fn move_stamp(&self, graph: &Graph);
     /// The evicting hand is over one of its nodes.
     fn evict(&self, graph: &Graph, slot: u32, version: u32) -> Verdict;
+    /// Evicts what is beyond the limits that concern it.
+    fn keep_within(&self, graph: &Arc<Graph>);
     /// The node's value weighs so much now: for the node's owner.
     fn set_weight(&self, graph: &Graph, slot: u32, weight: u32);
     /// What it holds.

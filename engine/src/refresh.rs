@@ -10,7 +10,7 @@ use crate::cx::Cx;
 use crate::deps::{Dep, UNSTORED};
 use crate::expire::Term;
 use crate::function::{Body, FnData, Lease};
-use crate::graph::Graph;
+use crate::graph::{AnyFunction, Graph};
 use crate::key::Key;
 use crate::log::What;
 use crate::node::{HAS_VALUE, Head, State, WAITERS, value_flags};
@@ -72,6 +72,8 @@ impl<K: Key, V: Value> FnData<K, V> {
         let term = prepared.term.unwrap_or_default();
         let renewal = Renewal { epoch: head.epoch(), word, deps, term, weight: prepared.weight };
         graph.commit(smallvec::smallvec![Root::Refresh { slot, version: head.version(), renewal: Box::new(renewal) }]);
+        // The new value may weigh more.
+        self.keep_within(graph);
     }
 }
 

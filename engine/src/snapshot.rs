@@ -50,7 +50,13 @@ struct Try<'e> {
     engine: &'e Engine,
     deadline: Option<Duration>,
     tries: u32,
+    /// The graph's changes when the closure ran last.
+    before: u64,
 }
+
+/// Runs after which reads that were evicted before they were looked at count as standing, if nothing changed meanwhile. Not at once:
+/// what was evicted may have been computed twice in one run, and come out differently if it reads outside data.
+const PATIENT: u32 = 4;
 
 impl Try<'_> {
     /// Whether the closure may run once more.
@@ -60,7 +66,13 @@ impl Try<'_> {
             return Err(SnapshotContended { tries: self.tries });
         }
         self.tries += 1;
+        self.before = self.engine.graph().changes();
         Ok(())
+    }
+
+    /// Whether what the closure read stood together.
+    fn is_over(&self, stands: Stands) -> bool {
+        stands == Stands::Together || self.tries >= PATIENT && self.engine.graph().is_unchanged_since(self.before)
     }
 }
 
@@ -98,7 +110,7 @@ impl Engine {
 
     fn tries(&self, limit: Option<Duration>) -> Try<'_> {
         let deadline = limit.map(|limit| self.graph().timers.clock().now().saturating_add(limit));
-        Try { engine: self, deadline, tries: 0 }
+        Try { engine: self, deadline, tries: 0, before: 0 }
     }
 
     fn read_together<R>(&self, limit: Option<Duration>, mut read: impl FnMut(&Snapshot) -> R) -> Result<R, SnapshotContended> {
@@ -106,18 +118,17 @@ impl Engine {
         let mut run = self.tries(limit);
         loop {
             run.again()?;
-            let began = graph.phase();
             let mut snapshot = Snapshot(Cx::outside(graph.id, true));
             let result = read(&snapshot);
             let stands = snapshot.0.close(|recorded, _| {
                 loop {
-                    match graph.stands(began, recorded.as_slice()) {
+                    match graph.stands(recorded.as_slice()) {
                         Stands::Open => graph.wait_for_sweep(),
                         settled => return settled,
                     }
                 }
             });
-            if stands == Stands::Together {
+            if run.is_over(stands) {
                 return Ok(result);
             }
         }
@@ -135,7 +146,6 @@ impl Engine {
         loop {
             run.again()?;
             let graph = self.graph();
-            let began = graph.phase();
             let mut cx = Cx::outside_shared(graph.id);
             let result = match cx.share() {
                 Some(mine) => read(Snapshot(mine)).await,
@@ -144,11 +154,11 @@ impl Engine {
             let recorded = cx.close(|recorded, _| recorded.as_slice().to_vec());
             let mut stands = Stands::Open;
             step_back_until(|| {
-                stands = graph.stands(began, &recorded);
+                stands = graph.stands(&recorded);
                 stands != Stands::Open
             })
             .await;
-            if stands == Stands::Together {
+            if run.is_over(stands) {
                 return Ok(result);
             }
         }

@@ -47,6 +47,8 @@ pub(crate) struct Sweeper {
     pub(crate) done: Condvar,
     /// Odd while a sweep is open. Written by the sweeper alone.
     pub(crate) phase: AtomicU64,
+    /// The same for sweeps that tell of a change; not moved by those that only follow evicted values. Before `phase` on the way up.
+    pub(crate) changes: AtomicU64,
     workers: Workers,
     pub(crate) threshold: usize,
     pub(crate) sweeps: AtomicU64,
@@ -97,6 +99,7 @@ impl Sweeper {
             queue: Mutex::new(Queue { waiting: Vec::new(), sweeping: false, tickets: 0, finished: 0, asleep: 0, origins }),
             done: Condvar::new(),
             phase: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             workers: Workers::new(threads),
             threshold,
             sweeps: AtomicU64::new(0),
@@ -146,7 +149,7 @@ impl Graph {
             self.begun.store(queue.tickets, Ordering::Relaxed);
             drop(queue);
             let count = requests.len() as u64;
-            let told = self.while_open(|| self.sweep(requests));
+            let told = self.while_open(requests);
             // Release: whoever sees the number sees the marks. Only the one sweeper writes it.
             self.commit.fetch_add(count, Ordering::Release);
             queue = lock(&sweeper.queue);
@@ -166,16 +169,21 @@ impl Graph {
     }
 
     /// Runs the sweep with the phase odd.
-    fn while_open<T>(&self, sweep: impl FnOnce() -> T) -> T {
-        let phase = &self.sweeper.phase;
-        // Relaxed (load): the sweeper's own. Release: not needed by what follows (every mark is a Release store or a CAS, and so
-        // carries the odd phase with it), but kept as the rule for this word.
-        let quiet = phase.load(Ordering::Relaxed);
+    fn while_open(self: &Arc<Graph>, requests: Vec<Roots>) -> Told {
+        let (phase, changes) = (&self.sweeper.phase, &self.sweeper.changes);
+        // A request without roots tells of a key that has no node: it may have had one.
+        let only_follows = |roots: &Roots| !roots.is_empty() && roots.iter().all(|root| matches!(root, Root::Unsettle { .. }));
+        let step = u64::from(!requests.iter().all(only_follows));
+        // Relaxed (loads): the sweeper's own. Release: not needed by what follows (every mark is a Release store or a CAS, and so
+        // carries the odd phase with it), but kept as the rule for these words.
+        let (quiet, unchanged) = (phase.load(Ordering::Relaxed), changes.load(Ordering::Relaxed));
+        changes.store(unchanged + step, Ordering::Release);
         phase.store(quiet + 1, Ordering::Release);
-        let result = sweep();
-        // Release: the marks before the end of the sweep.
+        let told = self.sweep(requests);
+        // Release (both): the marks before the end of the sweep.
+        changes.store(unchanged + 2 * step, Ordering::Release);
         phase.store(quiet + 2, Ordering::Release);
-        result
+        told
     }
 
     /// Returns when the commits that are under way now are over: a value that was read before and is unmarked after is of one commit,
@@ -492,6 +500,9 @@ impl Graph {
             let to = if now.is_consistent() {
                 now.in_state(color).without(WATCHED)
             } else if now.is_settled() {
+                if fault!("evicted_unmarked") {
+                    return;
+                }
                 // There is no value to verify for.
                 now.in_state(State::Empty)
             } else if now.is_owned() && !now.has(DOOMED_MAYBE) {

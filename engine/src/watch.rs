@@ -87,6 +87,7 @@ impl Graph {
         })
     }
 
+    /// Forgets a watcher. The last one takes the flag with it: a node that nobody watches may be evicted.
     pub(crate) fn unwatch(&self, slot: u32, watcher: u64) {
         let gone = {
             let mut shard = lock(self.watchers.shard(slot));
@@ -95,9 +96,26 @@ impl Graph {
             if entries.is_empty() {
                 shard.remove(&slot);
             }
-            gone
+            (gone, shard.contains_key(&slot))
         };
+        let (gone, watched) = gone;
         drop(gone);
+        if watched {
+            return;
+        }
+        // Under the list's lock as in `watch`: whoever subscribes meanwhile is in the table by now, or sets the flag after this.
+        self.edges.while_held(&self.row(slot).rev, || {
+            if lock(self.watchers.shard(slot)).contains_key(&slot) {
+                return;
+            }
+            let mut now = self.head(slot);
+            while now.is_consistent() && now.has(WATCHED) {
+                match self.swing(slot, now, now.without(WATCHED)) {
+                    Ok(()) => return,
+                    Err(other) => now = other,
+                }
+            }
+        });
     }
 
     /// Two passes: first decide whom to tell, then tell them, with no lock held.

@@ -4,6 +4,8 @@
 
 pub mod concurrent;
 pub mod expr;
+pub mod lifecycle;
+pub mod lifetimes;
 pub mod op;
 pub mod oracle;
 pub mod program;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use wellspring::{AsyncFunction, CommitId, Computed, Cx, Engine, EngineBuilder, Fault, Function, NodeRef, Pin, Source};
+use wellspring::{AsyncFunction, CommitId, Computed, Cx, Engine, EngineBuilder, Fault, Function, NodeRef, Pin, Snapshot, Source};
 
 use crate::expr::{BROKEN, Outcome, Stop};
 use crate::program::{KEYS, Kind, Place, Program, SOURCES, initial};
@@ -147,6 +147,32 @@ impl Parts {
         result.unwrap_or_else(|_| std::panic::resume_unwind(Box::new("a body panics")))
     }
 
+    /// A read that belongs to a snapshot. Waits for nothing unless the function is asynchronous.
+    async fn read_together(&self, place: Place, by: &Snapshot) -> Result<Outcome, Fault> {
+        match place {
+            Place::Source(source) if source < SOURCES / 2 => self.words.get(by, &(source as u32)).map(from_word),
+            Place::Source(source) => self.boxes.get(by, &((source - SOURCES / 2) as u32)).map(|value| value.outcome),
+            Place::Node(node) => {
+                let key = (node % KEYS) as u32;
+                match self.function(node) {
+                    Registered::Word(function) => function.get(by, &key).map(from_word),
+                    Registered::Boxed(function) => function.get(by, &key).map(|value| value.outcome),
+                    Registered::Text(function) => function.get(by, text(key).as_str()).map(|value| value.outcome),
+                    Registered::AsyncWord(function) => function.get(by, &key).await.map(from_word),
+                    Registered::AsyncBoxed(function) => function.get(by, &key).await.map(|value| value.outcome),
+                }
+            }
+        }
+    }
+
+    async fn read_all_together(&self, places: &[Place], by: &Snapshot) -> Vec<Result<Outcome, Fault>> {
+        let mut all = Vec::new();
+        for &place in places {
+            all.push(self.read_together(place, by).await);
+        }
+        all
+    }
+
     /// The same body as a future: evaluated again from the start after every read, with the reads so far replayed.
     async fn run_async(&self, node: usize, cx: Cx) -> Outcome {
         self.count_run();
@@ -288,6 +314,32 @@ impl World {
                 }
             },
         }
+    }
+
+    /// Reads a node with the promise that the value stood at one instant.
+    ///
+    /// # Errors
+    /// The engine's fault.
+    pub fn get_fresh(&self, node: usize) -> Result<Outcome, Fault> {
+        let key = (node % KEYS) as u32;
+        match self.parts.function(node) {
+            Registered::Word(function) => function.get_fresh(&self.engine, &key).map(from_word),
+            Registered::Boxed(function) => function.get_fresh(&self.engine, &key).map(|value| value.outcome),
+            Registered::Text(function) => function.get_fresh(&self.engine, text(key).as_str()).map(|value| value.outcome),
+            Registered::AsyncWord(function) => block_on(function.get_fresh(&self.engine, &key)).map(from_word),
+            Registered::AsyncBoxed(function) => block_on(function.get_fresh(&self.engine, &key)).map(|value| value.outcome),
+        }
+    }
+
+    /// Reads places in one snapshot; `None` if it was contended.
+    pub fn snapshot(&self, places: &[Place]) -> Option<Vec<Result<Outcome, Fault>>> {
+        let waits = places.iter().any(|place| matches!(place, Place::Node(node) if self.parts.program.rule(*node).kind.is_async()));
+        let read = if waits {
+            block_on(self.engine.snapshot_async(|by| async move { self.parts.read_all_together(places, &by).await }))
+        } else {
+            self.engine.snapshot(|by| block_on(self.parts.read_all_together(places, by)))
+        };
+        read.ok()
     }
 
     /// Starts a read of an asynchronous function, polls it once and leaves.

@@ -163,6 +163,57 @@ fn what_is_watched_stays() {
 }
 
 #[test]
+fn what_nobody_watches_any_more_may_leave() {
+    let Stack { engine, base, .. } = stack(Capacity::entries(1_000));
+    let computed = base.computed(&engine, &1).expect("a value");
+    let (woken, waker) = wellspring_tests::waking::Counting::pair();
+    let (mut first, mut second) = (computed.invalidated(), computed.invalidated());
+    assert!(wellspring_tests::waking::poll_once(&mut first, &waker).is_pending());
+    assert!(wellspring_tests::waking::poll_once(&mut second, &waker).is_pending());
+    drop(first);
+    base.shrink_to(0);
+    assert_eq!(base.len(), 1, "one is left");
+    drop(second);
+    base.shrink_to(0);
+    assert_eq!((base.len(), woken.count()), (0, 0));
+    engine.assert_consistent();
+}
+
+#[test]
+fn keys_that_never_get_a_value_do_not_outgrow_the_capacity() {
+    let engine = Engine::new();
+    let define = || engine.define::<u64, u64>("broken").capacity(Capacity::entries(10));
+    let broken = define().function(|_: &Cx, _: &u64| std::panic::resume_unwind(Box::new("a body panics"))).expect("a free name");
+    let define = engine.define::<u64, u64>("endless").capacity(Capacity::entries(10));
+    let endless = define.async_function(|_: Cx, _: u64| std::future::pending()).expect("a free name");
+    for n in 0..1_000 {
+        broken.get(&engine, &n).expect_err("a panic");
+        assert!(broken.len() <= 10, "{} keys", broken.len());
+        let mut read = endless.get(&engine, &n);
+        assert!(wellspring_tests::waking::poll_once(&mut read, std::task::Waker::noop()).is_pending());
+        drop(read);
+        assert!(endless.len() <= 10, "{} keys", endless.len());
+    }
+    engine.assert_consistent();
+}
+
+#[test]
+fn a_weight_that_cannot_be_told_is_a_fault_and_loses_no_value() {
+    let (engine, tracker) = (Engine::new(), wellspring_tests::tracked::Tracker::default());
+    let made = tracker.clone();
+    let function = engine
+        .define("f")
+        .capacity(Capacity::weight(1_000))
+        .weigh(|_: &u64, _: &wellspring_tests::tracked::Tracked| std::panic::resume_unwind(Box::new("no scales")))
+        .function(move |_: &Cx, n: &u64| made.track(Ok(*n as i64)))
+        .expect("a free name");
+    assert!(matches!(function.get(&engine, &1), Err(wellspring::Fault::Panicked { .. })));
+    engine.collect();
+    assert_eq!(tracker.alive(), 0, "I31");
+    engine.assert_consistent();
+}
+
+#[test]
 fn values_count_by_their_weight_where_they_have_one() {
     let engine = Engine::new();
     let text = engine
@@ -254,6 +305,23 @@ fn a_key_is_kept_for_as_long_after_its_last_read_as_its_function_says() {
         kept.get(&engine, &0).expect("a value");
         assert_eq!(runs.load(SeqCst), expected, "after {wait} ms more");
     }
+    engine.assert_consistent();
+}
+
+#[test]
+fn a_key_is_kept_from_its_first_read_on() {
+    let clock = Arc::new(ManualClock::new());
+    let engine = Engine::builder().clock(clock.clone()).build();
+    let define = engine.define("kept").capacity(Capacity::entries(1)).keep_at_least(500 * MS);
+    let kept = define.function(|_: &Cx, n: &u64| *n).expect("a free name");
+    for n in 0..3 {
+        kept.get(&engine, &n).expect("a value");
+    }
+    kept.shrink_to(0);
+    assert_eq!(kept.len(), 3, "each was read a moment ago");
+    clock.advance(1_000 * MS);
+    kept.shrink_to(0);
+    assert_eq!(kept.len(), 0);
     engine.assert_consistent();
 }
 

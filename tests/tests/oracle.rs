@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
-use wellspring::Engine;
+use wellspring::{Capacity, Engine};
 use wellspring_tests::concurrent::{self, Act};
 use wellspring_tests::expr::{Dialect, Expr};
 use wellspring_tests::op::Op;
@@ -86,6 +86,8 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         8 => number().prop_map(Act::Get),
         2 => number().prop_map(Act::Peek),
+        2 => number().prop_map(Act::Fresh),
+        2 => (number(), number()).prop_map(|(a, b)| Act::Snapshot(a, b)),
         3 => number().prop_map(Act::Raise),
         1 => (number(), number()).prop_map(|(a, b)| Act::RaiseTwo(a, b)),
         1 => number().prop_map(Act::Invalidate),
@@ -143,7 +145,7 @@ proptest! {
 proptest! {
     #![proptest_config(config(500))]
 
-    /// I1, I2, I3, I7, I26 while three threads run; I5, I8-I14, I31 when they have stopped.
+    /// I1, I2, I3, I4, I7, I26 while three threads run; I5, I8-I14, I31 when they have stopped.
     #[test]
     fn threads_never_see_an_old_value_and_agree_at_the_end(
         program in program(Dialect::Monotone, 4, 3),
@@ -153,5 +155,16 @@ proptest! {
         let builder = Engine::builder();
         let builder = if parallel { builder.sweep_threads(2).parallel_threshold(1) } else { builder.sweep_threads(1) };
         concurrent::run(&program, &scripts, builder);
+    }
+
+    /// The same while the engine holds fewer nodes than there are: I30. What is not kept costs what it would without a cache, so the
+    /// programs are small.
+    #[test]
+    fn threads_never_see_an_old_value_whatever_is_evicted(
+        program in program(Dialect::Monotone, 2, 2),
+        scripts in proptest::collection::vec(proptest::collection::vec(act(), 1..40), 2..4),
+        entries in 2..5_usize,
+    ) {
+        concurrent::run(&program, &scripts, Engine::builder().sweep_threads(1).capacity(Capacity::entries(entries)));
     }
 }

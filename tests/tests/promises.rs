@@ -182,6 +182,51 @@ fn a_snapshot_is_given_up_after_sixteen_runs_or_at_its_deadline() {
     engine.assert_consistent();
 }
 
+/// A function that keeps two keys, and one made from two of its keys.
+fn cramped(engine: &Engine) -> (Source<u8, i64>, wellspring::Function<u8, i64>, wellspring::Function<u8, i64>) {
+    let source = source(engine);
+    let inner = source.clone();
+    let define = engine.define("small").capacity(wellspring::Capacity::entries(2));
+    let small = define.function(move |cx: &Cx, key: &u8| inner.get(cx, key).expect("a value") + 1).expect("a free name");
+    let inner = small.clone();
+    let body = move |cx: &Cx, key: &u8| inner.get(cx, key).expect("a value") + inner.get(cx, &(key + 1)).expect("a value");
+    let pair = engine.function("pair", body).expect("a free name");
+    (source, small, pair)
+}
+
+#[test]
+fn a_fresh_read_of_what_is_not_kept_is_not_contended() {
+    let engine = Engine::new();
+    let (source, ..) = cramped(&engine);
+    let runs = Arc::new(AtomicU64::new(0));
+    let counter = runs.clone();
+    let body = move |cx: &Cx, key: &u8| {
+        counter.fetch_add(1, SeqCst);
+        source.get(cx, key).expect("a value")
+    };
+    let define = engine.define("huge").capacity(wellspring::Capacity::weight(10)).weigh(|_: &u8, _: &i64| 100);
+    let huge = define.function(body).expect("a free name");
+    assert_eq!((huge.get_fresh(&engine, &0), huge.existing(&0).is_none()), (Ok(0), true));
+    assert_eq!(runs.load(SeqCst), 1, "nobody committed: the first result was right");
+    engine.assert_consistent();
+}
+
+#[test]
+fn a_snapshot_of_more_than_a_function_holds_is_not_contended() {
+    let engine = Engine::new();
+    let (source, small, pair) = cramped(&engine);
+    for round in 1..20 {
+        source.set(&0, round);
+        let seen = engine.snapshot(|s| {
+            let small: i64 = (0..8).map(|key| small.get(s, &key).expect("a value")).sum();
+            let pairs: i64 = (0..7).map(|key| pair.get(s, &key).expect("a value")).sum();
+            (small, pairs)
+        });
+        assert_eq!(seen, Ok((8 + round, 14 + round)), "I30: eviction changes no result");
+    }
+    engine.assert_consistent();
+}
+
 #[test]
 fn a_removed_key_is_not_taken_for_the_one_that_was_read() {
     let engine = Engine::new();

@@ -69,6 +69,17 @@ fn a_value_expires_at_its_time_and_not_a_tick_earlier() {
 }
 
 #[test]
+fn what_ends_at_once_ends_at_the_clocks_zero_too() {
+    let (clock, engine) = at_hand();
+    let (function, runs) = counting(engine.define("f").expire_after(Duration::ZERO));
+    function.get(&engine, &1).expect("a value");
+    clock.advance(MS);
+    assert!(function.existing(&1).is_none(), "tick 0 is no never");
+    assert_eq!((function.get(&engine, &1), runs.load(SeqCst)), (Ok(2), 2));
+    engine.assert_consistent();
+}
+
+#[test]
 fn what_was_made_from_an_expired_value_may_be_stale() {
     let (clock, engine) = at_hand();
     let (rate, _) = counting(engine.define("rate").expire_after(100 * MS));

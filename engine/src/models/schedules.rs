@@ -8,7 +8,7 @@ use crate::sync::Arc;
 use crate::{AsyncFunction, Cx, Define, Engine, Function, Source};
 
 /// Depth and schedules as salsa uses them, scaled to the time CI has. `WELLSPRING_SHUTTLE` multiplies the schedules.
-fn schedules(check: impl Fn() + Send + Sync + 'static) {
+pub(super) fn schedules(check: impl Fn() + Send + Sync + 'static) {
     let times: usize = std::env::var("WELLSPRING_SHUTTLE").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let mut config = Config::new();
     config.stack_size = 0x4_0000;
