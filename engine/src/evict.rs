@@ -39,11 +39,56 @@ pub(crate) enum Verdict {
 
 pub(crate) type Weigh<K, V> = dyn Fn(&K, &V) -> u32 + Send + Sync;
 
-/// A function's part in the limits that concern it.
-pub(crate) struct Bounds<K, V> {
+/// Where hits leave their trace for the hand. Apart from the rest of [`Bounds`], with an address that is never null as its first word: so whether
+/// there is one is asked of the word that a hit needs anyway.
+pub(crate) struct Trace {
     stamps: Base<AtomicU8>,
     /// What a hit writes: 1, or the present quantum of `keep`.
     now: AtomicU8,
+}
+
+impl Trace {
+    /// What a hit leaves behind at this time.
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { stamps: self.stamps.clone(), now: self.now() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn now(&self) -> u8 {
+        // Relaxed: a hint to the hand.
+        self.now.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn move_on(&self) {
+        // Relaxed: a hint; moved by the timers alone.
+        let now = self.now();
+        self.now.store(if now >= LAST_STAMP { 1 } else { now + 1 }, Ordering::Relaxed);
+    }
+}
+
+/// A stamp at one time.
+pub(crate) struct Mark {
+    stamps: Base<AtomicU8>,
+    now: u8,
+}
+
+impl Mark {
+    /// The node was read. A load, and a store if it was not read since the hand came by.
+    #[inline(always)]
+    pub(crate) fn put(&self, slot: usize) {
+        // SAFETY: [region-stable] a slot of a node has its stamp.
+        let stamp = unsafe { self.stamps.at(slot) };
+        // Relaxed (both): a hint to the hand.
+        if stamp.load(Ordering::Relaxed) != self.now {
+            stamp.store(self.now, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A function's part in the limits that concern it.
+pub(crate) struct Bounds<K, V> {
+    stamps: Base<AtomicU8>,
     /// Ticks of a quantum of `keep_at_least`; 0 without.
     quantum: u64,
     own: Option<Budget>,
@@ -74,7 +119,6 @@ impl<K, V> Bounds<K, V> {
         let own = own.or_else(|| ((keep.is_some() || traced) && engine.is_none()).then(Budget::unlimited));
         (own.is_some() || engine.is_some()).then(|| Bounds {
             stamps,
-            now: AtomicU8::new(1),
             quantum: keep.map_or(0, |ticks| ticks.div_ceil(u64::from(QUANTA)).max(1)),
             own,
             engine,
@@ -82,16 +126,9 @@ impl<K, V> Bounds<K, V> {
         })
     }
 
-    /// The node was read. A load, and a store if it was not read since the hand came by.
-    #[inline(always)]
-    pub(crate) fn touch(&self, slot: u32) {
-        // Relaxed (all): a hint to the hand.
-        let now = self.now.load(Ordering::Relaxed);
-        // SAFETY: [region-stable] a slot of a node has its stamp.
-        let stamp = unsafe { self.stamps.at(slot as usize) };
-        if stamp.load(Ordering::Relaxed) != now {
-            stamp.store(now, Ordering::Relaxed);
-        }
+    /// For hits.
+    pub(crate) fn trace(&self) -> Trace {
+        Trace { stamps: self.stamps.clone(), now: AtomicU8::new(1) }
     }
 
     /// Ticks between two moves of the stamp; 0 for none.
@@ -99,15 +136,9 @@ impl<K, V> Bounds<K, V> {
         self.quantum
     }
 
-    pub(crate) fn move_stamp(&self) {
-        // Relaxed (both): a hint; moved by the timers alone.
-        let now = self.now.load(Ordering::Relaxed);
-        self.now.store(if now >= LAST_STAMP { 1 } else { now + 1 }, Ordering::Relaxed);
-    }
-
-    /// Whether the hand passes the node over.
-    fn was_read(&self, slot: u32) -> bool {
-        // SAFETY: [region-stable] as in `touch`.
+    /// Whether the hand passes the node over, when hits write `now`.
+    fn was_read(&self, slot: u32, now: u8) -> bool {
+        // SAFETY: [region-stable] as in `Mark::put`.
         let stamp = unsafe { self.stamps.at(slot as usize) };
         // Relaxed (all): a hint; a read between the load and the store gets no second chance.
         let seen = stamp.load(Ordering::Relaxed);
@@ -118,7 +149,6 @@ impl<K, V> Bounds<K, V> {
             stamp.store(0, Ordering::Relaxed);
             return true;
         }
-        let now = self.now.load(Ordering::Relaxed);
         if seen == SOME_TIME {
             stamp.store(now, Ordering::Relaxed);
             return true;
@@ -128,11 +158,11 @@ impl<K, V> Bounds<K, V> {
     }
 
     /// Whether the node was read since the last time this was asked (by a function with `keep_at_least`: lately).
-    pub(crate) fn take_read(&self, slot: u32) -> bool {
-        // SAFETY: [region-stable] as in `touch`.
+    pub(crate) fn take_read(&self, slot: u32, now: u8) -> bool {
+        // SAFETY: [region-stable] as in `Mark::put`.
         let stamp = unsafe { self.stamps.at(slot as usize) };
         // Relaxed (both): a hint.
-        if self.quantum > 0 { self.was_read(slot) } else { stamp.swap(0, Ordering::Relaxed) != 0 }
+        if self.quantum > 0 { self.was_read(slot, now) } else { stamp.swap(0, Ordering::Relaxed) != 0 }
     }
 
     fn budgets(&self) -> impl Iterator<Item = &Budget> {
@@ -156,7 +186,7 @@ impl<K, V> Bounds<K, V> {
     where
         K: 'static,
     {
-        // SAFETY: [region-stable] as in `touch`.
+        // SAFETY: [region-stable] as in `Mark::put`.
         // Relaxed: a hint.
         unsafe { self.stamps.at(slot as usize) }.store(0, Ordering::Relaxed);
         for budget in self.budgets() {
@@ -288,7 +318,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         if !head.is_live() || head.version() != version {
             return Verdict::Gone;
         }
-        if bounds.was_read(slot) || head.has(WATCHED) || head.is_owned() || head.state() == State::Computing {
+        if bounds.was_read(slot, self.stamp_now()) || head.has(WATCHED) || head.is_owned() || head.state() == State::Computing {
             return Verdict::Kept;
         }
         let freed = Head::new(State::Empty, version.wrapping_add(1) & LAST_VERSION, head.epoch().saturating_add(1));

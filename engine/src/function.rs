@@ -8,7 +8,7 @@ use crate::collector::Retired;
 use crate::column::CHUNK;
 use crate::cx::Cx;
 use crate::deps::DepList;
-use crate::evict::{Bounds, Verdict};
+use crate::evict::{Bounds, Trace, Verdict};
 use crate::expire::Life;
 use crate::fault::Fault;
 use crate::flight::FlightKey;
@@ -124,7 +124,9 @@ pub(crate) struct FnData<K, V> {
     pub(crate) table: Table,
     /// The graph's hot rows.
     rows: Base<Row>,
-    /// Limits that concern it: a hit leaves its trace for the evicting hand.
+    /// Where a hit leaves its trace for the evicting hand; `None` if nothing is limited.
+    trace: Option<Trace>,
+    /// Limits that concern it.
     pub(crate) bounds: Option<Bounds<K, V>>,
     pub(crate) id: u32,
     pub(crate) name: String,
@@ -159,6 +161,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             hashing,
             table,
             rows,
+            trace: bounds.as_ref().map(Bounds::trace),
             bounds,
             id,
             name,
@@ -222,7 +225,13 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// What reads go through, in registers where a batch keeps it. The graph, which is borrowed, has the rows.
     #[inline(always)]
     pub(crate) fn reader<'g>(&'g self, _graph: &'g Graph) -> Reader<'g, K, V> {
-        Reader { function: self, homes: self.table.homes(), words: self.hashing.words(), rows: self.rows.clone() }
+        Reader { function: self, homes: self.table.homes(), words: self.hashing.words(), rows: self.rows.clone(), mark: None }
+    }
+
+    /// [`reader`](Self::reader) for a batch, whose hits leave the same trace.
+    #[inline(always)]
+    pub(crate) fn batch_reader<'g>(&'g self, graph: &'g Graph) -> Reader<'g, K, V> {
+        Reader { mark: self.trace.as_ref().map(Trace::mark), ..self.reader(graph) }
     }
 
     /// The hit path: one bucket, one row. Returns (value word, slot, epoch) of a consistent node.
@@ -232,23 +241,28 @@ impl<K: Key, V: Value> FnData<K, V> {
         let (row, slot, head) = reader.find(hash, key)?;
         let word = take(row, head)?;
         self.touch(slot);
-        Some((word, slot, head.epoch()))
+        Some((word, slot as u32, head.epoch()))
     }
 
     /// The node was read.
     #[inline(always)]
-    pub(crate) fn touch(&self, slot: u32) {
-        if let Some(bounds) = &self.bounds {
-            bounds.touch(slot);
+    pub(crate) fn touch(&self, slot: usize) {
+        if let Some(trace) = &self.trace {
+            trace.mark().put(slot);
         }
+    }
+
+    /// What a hit writes at this time.
+    pub(crate) fn stamp_now(&self) -> u8 {
+        self.trace.as_ref().map_or(0, Trace::now)
     }
 
     /// The slot of a key that is not in its home bucket, or 0. A number comes back in a register: nothing of the hit path is
     /// spilled for the sake of this.
     #[cold]
     #[inline(never)]
-    pub(crate) fn slot_beyond<Q: ?Sized + Lookup<K>>(&self, rows: &Base<Row>, hash: u64, key: &Q) -> u32 {
-        self.table.find(hash, |slot| look::<K, Q>(rows, slot, key)).map_or(0, |(_, slot, _)| slot)
+    pub(crate) fn slot_beyond<Q: ?Sized + Lookup<K>>(&self, rows: &Base<Row>, hash: u64, key: &Q) -> usize {
+        self.table.find(hash, |slot| look::<K, Q>(rows, slot as usize, key)).map_or(0, |(_, slot, _)| slot)
     }
 
     /// The key's slot and version, whatever its state.
@@ -546,8 +560,8 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
     }
 
     fn move_stamp(&self, graph: &Graph) {
-        if let Some(bounds) = &self.bounds {
-            bounds.move_stamp();
+        if let (Some(bounds), Some(trace)) = (&self.bounds, &self.trace) {
+            trace.move_on();
             graph.timers.arm(graph.timers.now() + bounds.quantum(), Due::Stamp { function: self.id });
         }
     }

@@ -107,7 +107,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     #[inline]
     pub fn get_many<Q: Lookup<K>>(&self, pin: &Pin<'_>, keys: &[Q], mut each: impl FnMut(usize, Option<&V>)) {
         pin.check(&self.graph);
-        let reader = self.data.reader(&self.graph);
+        let reader = self.data.batch_reader(&self.graph);
         let mut hits = 0;
         let mut give = |at: usize, word: Option<u64>| match word {
             Some(word) => {
@@ -330,7 +330,7 @@ impl<K: Key, V: Value> Function<K, V> {
             Ok((slot, _, got)) => {
                 // What a body has just read is about to be depended on.
                 if asker.cx.is_some() {
-                    self.data.touch(slot);
+                    self.data.touch(slot as usize);
                 }
                 record(asker, slot, got)
             }

@@ -2,6 +2,7 @@
 //!
 //! A row is read like a seqlock: head, key, value, head again. Nothing is locked, counted or written.
 
+use crate::evict::Mark;
 use crate::function::FnData;
 use crate::key::{BoxedKey, Key, Lookup, WordHash, is_word};
 use crate::node::{Head, Row};
@@ -17,6 +18,8 @@ pub(crate) struct Reader<'g, K, V> {
     pub(crate) homes: Homes,
     pub(crate) words: WordHash,
     pub(crate) rows: Base<Row>,
+    /// What the hits of a batch leave behind.
+    pub(crate) mark: Option<Mark>,
 }
 
 impl<'g, K: Key, V: Value> Reader<'g, K, V> {
@@ -27,15 +30,15 @@ impl<'g, K: Key, V: Value> Reader<'g, K, V> {
 
     /// The key's row and head.
     #[inline(always)]
-    pub(crate) fn find<Q: ?Sized + Lookup<K>>(&self, hash: u64, key: &Q) -> Option<(&'g Row, u32, Head)> {
-        match self.homes.find(hash, |slot| look::<K, Q>(&self.rows, slot, key)) {
+    pub(crate) fn find<Q: ?Sized + Lookup<K>>(&self, hash: u64, key: &Q) -> Option<(&'g Row, usize, Head)> {
+        match self.homes.find(hash, |slot| look::<K, Q>(&self.rows, slot as usize, key)) {
             Some(found) => Some(found),
             None => self.find_beyond(hash, key),
         }
     }
 
     #[inline(always)]
-    fn find_beyond<Q: ?Sized + Lookup<K>>(&self, hash: u64, key: &Q) -> Option<(&'g Row, u32, Head)> {
+    fn find_beyond<Q: ?Sized + Lookup<K>>(&self, hash: u64, key: &Q) -> Option<(&'g Row, usize, Head)> {
         match self.function.slot_beyond(&self.rows, hash, key) {
             0 => None,
             slot => look::<K, Q>(&self.rows, slot, key),
@@ -50,9 +53,11 @@ impl<'g, K: Key, V: Value> Reader<'g, K, V> {
     }
 
     #[inline(always)]
-    fn taken(&self, row: &Row, slot: u32, head: Head) -> Option<u64> {
+    fn taken(&self, row: &Row, slot: usize, head: Head) -> Option<u64> {
         let word = take(row, head)?;
-        self.function.touch(slot);
+        if let Some(mark) = &self.mark {
+            mark.put(slot);
+        }
         Some(word)
     }
 
@@ -60,7 +65,7 @@ impl<'g, K: Key, V: Value> Reader<'g, K, V> {
     #[inline(always)]
     pub(crate) fn word_at<Q: ?Sized + Lookup<K>>(&self, slot: u32, key: &Q) -> Option<u64> {
         // Slot 0 is never live, and a chunk belongs to one function.
-        let guessed = if slot == 0 { None } else { look::<K, Q>(&self.rows, slot, key) };
+        let guessed = if slot == 0 { None } else { look::<K, Q>(&self.rows, slot as usize, key) };
         let (row, slot, head) = match guessed {
             Some(found) => found,
             None => self.find_beyond(self.hash(key), key)?,
@@ -101,11 +106,12 @@ pub(crate) fn holds<K: Key, Q: ?Sized + Lookup<K>>(word: u64, key: &Q) -> bool {
     }
 }
 
-/// The first half of the seqlock: the slot's row and head if it holds the key.
+/// The first half of the seqlock: the slot's row and head if it holds the key. The slot goes in and out as wide as an address, so that
+/// a trace in the stamps needs no widening of its own.
 #[inline(always)]
-pub(crate) fn look<'g, K: Key, Q: ?Sized + Lookup<K>>(rows: &Base<Row>, slot: u32, key: &Q) -> Option<(&'g Row, u32, Head)> {
+pub(crate) fn look<'g, K: Key, Q: ?Sized + Lookup<K>>(rows: &Base<Row>, slot: usize, key: &Q) -> Option<(&'g Row, usize, Head)> {
     // SAFETY: [region-stable] a slot in a table has its row, and callers hold the graph for longer than the row.
-    let row = unsafe { rows.at(slot as usize) };
+    let row = unsafe { rows.at(slot) };
     // Acquire: what was written before the node became consistent. Before the key, so that a new tenant fails `take`.
     let head = Head(row.head.load(Ordering::Acquire));
     // Acquire: the key's box, and the head that freed the slot before this tenant, which fails the re-check in `take`.

@@ -35,7 +35,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// Starts a refresh of the node's present generation, if it was read since the last.
     pub(crate) fn start_refresh(self: &Arc<Self>, graph: &Arc<Graph>, slot: u32, version: u32) {
         let head = graph.head(slot);
-        let read = self.bounds.as_ref().is_some_and(|bounds| bounds.take_read(slot));
+        let read = self.bounds.as_ref().is_some_and(|bounds| bounds.take_read(slot, self.stamp_now()));
         let (true, true, Some(spawner)) = (read, head.is_consistent() && head.version() == version, &graph.spawner) else { return };
         let Some(Lease::Owned(body)) = self.body(false) else { return };
         let (function, weak, graph_id) = (self.clone(), Arc::downgrade(graph), graph.id);

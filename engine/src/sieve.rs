@@ -30,6 +30,13 @@ impl Sieve {
     pub(crate) fn push(&mut self, slot: u32, version: u32, members: usize, stays: impl Fn(u32, u32) -> bool) {
         if self.order.len() >= 2 * members + FEW {
             self.close_gaps(stays);
+        } else if self.order.len() == self.order.capacity() {
+            // Memory is what is being kept within bounds: gaps are filled first, and the order grows by little.
+            if self.left > self.order.len() / 8 {
+                self.close_gaps(|_, _| true);
+            } else {
+                self.order.reserve_exact(self.order.len() / 8 + FEW);
+            }
         }
         self.order.push(pack(slot, version));
     }
@@ -160,6 +167,21 @@ mod tests {
             assert!(sieve.order.len() <= 2 * 101 + FEW);
         }
         assert!(hits > 10_000);
+    }
+
+    #[test]
+    fn the_order_takes_little_more_memory_than_its_members_however_many_come_and_go() {
+        let mut sieve = Sieve::default();
+        let members = 10_000;
+        for slot in 0..20 * members {
+            sieve.push(slot + 1, 1, members as usize, |_, _| true);
+            if slot >= members {
+                let (slot, version) = sieve.next().expect("members");
+                sieve.leave(slot, version);
+            }
+        }
+        assert_eq!(sieve.len(), members as usize);
+        assert!(sieve.bytes() <= members as usize * 8 * 13 / 10, "{} bytes", sieve.bytes());
     }
 
     #[test]
