@@ -39,8 +39,8 @@ pub(crate) enum Verdict {
 
 pub(crate) type Weigh<K, V> = dyn Fn(&K, &V) -> u32 + Send + Sync;
 
-/// Where hits leave their trace for the hand. Apart from the rest of [`Bounds`], with an address that is never null as its first word: so whether
-/// there is one is asked of the word that a hit needs anyway.
+/// Where hits leave their trace for the hand. Apart from the rest of [`Bounds`], since the only part of it that can say "none" is the
+/// address, which is never null: whether there is one is asked of the word that a hit needs anyway.
 pub(crate) struct Trace {
     stamps: Base<AtomicU8>,
     /// What a hit writes: 1, or the present quantum of `keep`.

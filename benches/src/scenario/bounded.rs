@@ -1,14 +1,15 @@
 //! What a capacity costs a hit, and whether it holds.
 //!
-//! `hit/capacity`: two readers as in `hit/get`, of a function with a capacity nobody reaches, beside the same function without one. The instruction
-//! counts of the same are in `benches/instructions.rs`.
+//! `hit/capacity`: two readers as in `hit/get`, of a function with a capacity nobody reaches, beside the same function
+//! without one. The instruction counts of the same are in `benches/instructions.rs`.
 //!
-//! `evict/bounded-memory`: one thread makes 50 million reads of uniform random keys out of 10 million, of a function that may hold a million.
-//! First it fills up with different keys, then come the reads, nine of ten of which store a value and evict another. A figure is
-//! the peak of the bytes in use beyond an engine with one node, in percent of the budget: bytes as the counting allocator sees them (asked every
-//! 256 reads) and the engine's own mappings (`Stats::mapped`, which only grow; not the columns for stamps, weights and times). The `/rss` row
-//! compares the growth of the process's resident pages, which has those columns too, the allocator's own spare pages, and huge pages where one
-//! byte of them is in use.
+//! `evict/bounded-memory`: one thread makes 50 million reads of uniform random keys out of 10 million, of a function that
+//! may hold a million. First it fills up with different keys, then come the reads, nine of ten of which store a value and
+//! evict another. A figure is the peak of the bytes in use beyond an engine with one node, in percent of the budget:
+//! bytes as the counting allocator sees them (asked every 256 reads) and the engine's own mappings (`Stats::mapped`,
+//! which only grow; not the columns for stamps, weights and times). The `/rss` row compares the growth of the process's
+//! resident pages, which has those columns too, the allocator's own spare pages, and huge pages where one byte of them is
+//! in use.
 //!
 //! - `/entries`: a million entries. The budget is what the engine takes when it is full and nothing has been evicted yet.
 //! - `/bytes`: `Capacity::bytes` for as many nodes as `NODE_BYTES` of the engine says; the budget is that capacity.

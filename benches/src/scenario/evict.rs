@@ -1,11 +1,12 @@
 //! Which keys a bounded cache keeps: the share of reads it answers, beside moka and quick_cache with as many entries.
 //!
-//! Conditions: one thread reads a trace from end to end, first into an empty cache; a read that finds nothing computes the value and stores
-//! it, by our `get`, moka's `get_with` and quick_cache's `get_or_insert_with`. `evict/zipf` draws from zipf 0.99 over a million keys;
-//! `evict/baskets` is every line of the Complete Journey's baskets by time, read by product: of the folder that `WELLSPRING_BASKETS`
-//! names, else the four weeks that the shop carries. Capacities are shares of the keys there are. A figure is the hit ratio in percent of all
-//! reads, first ones included; what a read costs, hit or miss, stands in the note. Ours and quick_cache decide the same way every
-//! time; moka's housekeeping also goes by the clock.
+//! Conditions: one thread reads a trace from end to end, first into an empty cache; a read that finds nothing computes
+//! the value and stores it, by our `get`, moka's `get_with` and quick_cache's `get_or_insert_with`. `evict/zipf` draws
+//! from zipf 0.99 over a million keys; `evict/baskets` is every line of the Complete Journey's baskets by time, read by
+//! product: of the folder that `WELLSPRING_BASKETS` names, else the four weeks that the shop carries. Capacities are
+//! shares of the keys there are. A figure is the hit ratio in percent of all reads, first ones included; what a read
+//! costs, hit or miss, stands in the note. Ours and quick_cache decide the same way every time; moka's housekeeping also
+//! goes by the clock.
 
 use std::cell::RefCell;
 

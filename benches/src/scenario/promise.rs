@@ -1,10 +1,11 @@
 //! Reads with a promise beside reads without one.
 //!
-//! `snapshot/unrelated`: one thread reads ten warm keys in `Engine::snapshot`, over and over, while another makes a thousand commits a
-//! second, each a batch that sets ten other keys. The first row is the share of snapshots whose closure ran once. The others are the time of
-//! a snapshot beside ten plain `get`s of the same keys, and beside ten lookups under one read lock of a `RwLock<HashMap>` that another
-//! thread locks to write ten other keys a thousand times a second. `fresh/hit`: two readers as in `hit/get`, with
-//! `get_fresh` and with `get_at_least` of the last commit, beside `get`.
+//! `snapshot/unrelated`: one thread reads ten warm keys in `Engine::snapshot`, over and over, while another makes a
+//! thousand commits a second, each a batch that sets ten other keys. The first row is the share of snapshots whose
+//! closure ran once. The others are the time of a snapshot beside ten plain `get`s of the same keys, and beside ten
+//! lookups under one read lock of a `RwLock<HashMap>` that another thread locks to write ten other keys a thousand times
+//! a second. `fresh/hit`: two readers as in `hit/get`, with `get_fresh` and with `get_at_least` of the last commit,
+//! beside `get`.
 
 use std::cell::Cell;
 use std::collections::HashMap;

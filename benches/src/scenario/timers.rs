@@ -1,12 +1,13 @@
 //! What a million values cost that will end by themselves.
 //!
-//! `timers/idle-1m`: a million values of 64 functions whose expiry lies an hour away and more, so that no two functions' ends fall together; then the
-//! process does nothing for two seconds. A figure is the processor time of all its threads meanwhile, in percent of a core
-//! (`/proc/self/task/*/schedstat`, counted up to the hundredth of a percent at least). Beside it a million tokio tasks that sleep until the same moments. Two seconds are
-//! shorter than some intervals at which a wheel moves entries down, so the note has the same for 50 minutes on a clock moved by hand.
+//! `timers/idle-1m`: a million values of 64 functions whose expiry lies an hour away and more, so that no two functions'
+//! ends fall together; then the process does nothing for two seconds. A figure is the processor time of all its threads
+//! meanwhile, in percent of a core (`/proc/self/task/*/schedstat`, counted up to the hundredth of a percent at least).
+//! Beside it a million tokio tasks that sleep until the same moments. Two seconds are shorter than some intervals at
+//! which a wheel moves entries down, so the note has the same for 50 minutes on a clock moved by hand.
 //!
-//! `timers/idle-1m/arming`: what computing such a value takes, beside the same functions without expiry; and the difference, beside spawning a
-//! tokio task that sleeps and polling it once.
+//! `timers/idle-1m/arming`: what computing such a value takes, beside the same functions without expiry; and the
+//! difference, beside spawning a tokio task that sleeps and polling it once.
 
 use std::fs;
 use std::sync::Arc;
@@ -101,7 +102,7 @@ fn arming(expiring: bool) -> f64 {
 fn idle(name: &str, plan: Plan) -> Vec<Row> {
     let rounds = if plan.quick { 1 } else { 3 };
     let ours: Vec<f64> = (0..rounds).map(|_| idle_ours()).collect();
-    let note = format!("{VALUES} armed, idle for 2 s; {:.3}% over 50 minutes of a clock moved by hand", idle_for_long());
+    let note = format!("{VALUES} armed, idle for 2 s; {:.5}% over 50 minutes of a clock moved by hand", idle_for_long());
     let [with, without] = alternate_warm(plan.rounds(), plan.patience(), [&mut || arming(true), &mut || arming(false)]);
     let alone = [median(&with) - median(&without)];
     let arm_name = format!("{name}/arming");
