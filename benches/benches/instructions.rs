@@ -9,6 +9,7 @@ use gungraun::{library_benchmark, library_benchmark_group, main};
 use wellspring::{Engine, Function};
 use wellspring_benches::graphs::Shape;
 use wellspring_benches::keys::{Spread, indices};
+use wellspring_benches::scenario::bounded::filled_within;
 use wellspring_benches::scenario::compute::{Stable, key_at};
 use wellspring_benches::scenario::hit::{Bound, bound, filled};
 use wellspring_benches::scenario::sweep::Wired;
@@ -26,7 +27,15 @@ struct Cached {
 }
 
 fn cached() -> Cached {
-    let (engine, function) = filled(STEPS as u32);
+    cached_by(filled(STEPS as u32))
+}
+
+/// The same with a capacity, which nothing reaches: a hit leaves its trace for the evicting hand.
+fn cached_within() -> Cached {
+    cached_by(filled_within(STEPS as u32))
+}
+
+fn cached_by((engine, function): (Engine, Function<u64, u64>)) -> Cached {
     let keys: Vec<u64> = indices(Spread::Uniform, STEPS as u32, 1).into_iter().take(STEPS).map(u64::from).collect();
     let cached = Cached { engine, function, keys };
     // The first pin of a thread registers it.
@@ -43,6 +52,7 @@ fn peeks(cached: &Cached) -> u64 {
 
 #[library_benchmark]
 #[bench::a_thousand(cached())]
+#[bench::within_capacity(cached_within())]
 fn peek(cached: Cached) -> Cached {
     black_box(peeks(&cached));
     cached
@@ -58,6 +68,7 @@ fn map((map, cached): (Bound<u64>, Cached)) -> (Bound<u64>, Cached) {
 
 #[library_benchmark]
 #[bench::a_thousand(cached())]
+#[bench::within_capacity(cached_within())]
 fn get(cached: Cached) -> Cached {
     for key in &cached.keys {
         let _ = black_box(cached.function.get(&cached.engine, key));
@@ -67,12 +78,22 @@ fn get(cached: Cached) -> Cached {
 
 #[library_benchmark]
 #[bench::a_thousand(cached())]
+#[bench::within_capacity(cached_within())]
 fn get_many(cached: Cached) -> Cached {
     let pin = cached.engine.pin();
     cached.function.get_many(&pin, &cached.keys, |_, value| {
         black_box(value);
     });
     drop(pin);
+    cached
+}
+
+#[library_benchmark]
+#[bench::a_thousand(cached())]
+fn get_fresh(cached: Cached) -> Cached {
+    for key in &cached.keys {
+        let _ = black_box(cached.function.get_fresh(&cached.engine, key));
+    }
     cached
 }
 
@@ -108,7 +129,7 @@ fn sweep(wired: Wired) -> Wired {
     wired
 }
 
-library_benchmark_group!(name = hits, benchmarks = [peek, map, get, get_many]);
+library_benchmark_group!(name = hits, benchmarks = [peek, map, get, get_fresh, get_many]);
 library_benchmark_group!(name = computes, benchmarks = [compute_fresh, recompute]);
 library_benchmark_group!(name = sweeps, benchmarks = [sweep]);
 

@@ -58,11 +58,15 @@ pub fn indices(spread: Spread, keys: u32, seed: u64) -> Vec<u32> {
     match spread {
         Spread::Uniform => (0..len).map(|_| dice.below(keys)).collect(),
         Spread::One => vec![keys / 2; len],
-        Spread::Zipf => {
-            let zipf = Zipf::new(keys, 0.99);
-            (0..len).map(|_| scatter(zipf.rank(dice.unit()), keys)).collect()
-        }
+        Spread::Zipf => zipf(keys, len, seed),
     }
+}
+
+/// So many draws from zipf with exponent 0.99 over `0..keys`, the popular ranks scattered over the key space.
+pub fn zipf(keys: u32, len: usize, seed: u64) -> Vec<u32> {
+    let mut dice = Dice::new(seed);
+    let zipf = Zipf::new(keys, 0.99);
+    (0..len).map(|_| scatter(zipf.rank(dice.unit()), keys)).collect()
 }
 
 /// Moves neighbouring ranks apart, so that the hot keys do not share cache lines more than chance would have it.

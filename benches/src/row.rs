@@ -24,6 +24,10 @@ impl Unit {
     pub const MILLIS: Unit = Unit { name: "ms", more_is_better: false };
     /// Bytes in use for one.
     pub const BYTES: Unit = Unit { name: "B", more_is_better: false };
+    /// What was to be had, in percent.
+    pub const SHARE: Unit = Unit { name: "%", more_is_better: true };
+    /// What was used up, in percent.
+    pub const LOAD: Unit = Unit { name: "%", more_is_better: false };
 
     fn ratio(self, ours: f64, peer: f64) -> f64 {
         if self.more_is_better { ours / peer } else { peer / ours }
@@ -37,6 +41,8 @@ pub enum Bar {
     Ratio(f64),
     /// Our own figure is at most this.
     AtMost(f64),
+    /// Our own figure is at least this.
+    AtLeast(f64),
     /// Our own figure is at least this, or the ratio at least the second.
     Either(f64, f64),
     /// The ratio is at least the first and our figure at least the second; when the peer's figure is under the third,
@@ -138,6 +144,7 @@ impl Row {
         let (asked, met) = match bar {
             Bar::Ratio(least) => (format!(">= {least}x"), ratio >= least),
             Bar::AtMost(most) => (format!("<= {most} {unit}"), ours <= most),
+            Bar::AtLeast(least) => (format!(">= {least} {unit}"), ours >= least),
             Bar::Either(least, or_ratio) => (format!(">= {least} {unit} or {or_ratio}x"), ours >= least || ratio >= or_ratio),
             Bar::Both(least_ratio, least, when) => {
                 let share = self.beside.as_ref().map_or(1.0, |beside| (beside.value / when).min(1.0));

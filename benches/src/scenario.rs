@@ -2,18 +2,22 @@
 
 use crate::{Plan, Row};
 
+pub mod bounded;
 pub mod caches;
 pub mod compute;
+pub mod evict;
 pub mod fusion;
 pub mod handle;
 pub mod hit;
 pub mod many;
 pub mod memory;
+pub mod promise;
 pub mod redis;
 pub mod salsa;
 pub mod signals;
 pub mod storm;
 pub mod sweep;
+pub mod timers;
 pub mod watch;
 
 /// Said of a row whose peer this build does not contain.
@@ -26,6 +30,11 @@ pub struct Scenario {
     pub name: &'static str,
     /// Measures it.
     pub run: fn(&str, Plan) -> Vec<Row>,
+}
+
+/// Whether a scenario asks how many bytes are in use, and so needs a process whose allocator counts them.
+pub fn counts_bytes(name: &str) -> bool {
+    name.starts_with("memory/") || name.starts_with(bounded::MEMORY)
 }
 
 /// Every scenario, in the order of the report.
@@ -42,6 +51,10 @@ pub fn scenarios() -> Vec<Scenario> {
         memory::SCENARIOS,
         storm::SCENARIOS,
         watch::SCENARIOS,
+        evict::SCENARIOS,
+        bounded::SCENARIOS,
+        promise::SCENARIOS,
+        timers::SCENARIOS,
         fusion::SCENARIOS,
         redis::SCENARIOS,
     ]

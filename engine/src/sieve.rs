@@ -7,9 +7,49 @@
 /// A slot and the version it had when it came; 0 where one has left.
 type Entry = u64;
 
+/// Entries of a block.
+const BLOCK: usize = 512;
+
+/// The entries, in blocks of a fixed size: what is being kept within bounds must not double for a moment, or leave the allocator with
+/// the holes of smaller arrays, whenever it grows.
+#[derive(Debug, Default)]
+struct Order {
+    blocks: Vec<Box<[Entry; BLOCK]>>,
+    len: usize,
+}
+
+impl Order {
+    /// Whether the next entry needs another block.
+    fn is_full(&self) -> bool {
+        self.len == self.blocks.len() * BLOCK
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self.is_full() {
+            self.blocks.push(Box::new([0; BLOCK]));
+        }
+        self.len += 1;
+        self.set(self.len - 1, entry);
+    }
+
+    fn at(&self, at: usize) -> Entry {
+        self.blocks[at / BLOCK][at % BLOCK]
+    }
+
+    fn set(&mut self, at: usize, entry: Entry) {
+        self.blocks[at / BLOCK][at % BLOCK] = entry;
+    }
+
+    /// Keeps the blocks that the keys to come will need again.
+    fn truncate(&mut self, len: usize) {
+        self.len = len;
+        self.blocks.truncate(len.div_ceil(BLOCK) + len / BLOCK / 4 + 1);
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Sieve {
-    order: Vec<Entry>,
+    order: Order,
     hand: usize,
     left: usize,
 }
@@ -28,15 +68,17 @@ const FEW: usize = 64;
 impl Sieve {
     /// A key came. `stays` says whether an entry is still what it was: asked when more than half of the order may be gone.
     pub(crate) fn push(&mut self, slot: u32, version: u32, members: usize, stays: impl Fn(u32, u32) -> bool) {
-        if self.order.len() >= 2 * members + FEW {
+        if self.order.len >= 2 * members + FEW {
             self.close_gaps(stays);
+        } else if self.order.is_full() && self.left > self.order.len / 8 {
+            self.close_gaps(|_, _| true);
         }
         self.order.push(pack(slot, version));
     }
 
     /// Entries in the order, gaps not counted.
     pub(crate) fn len(&self) -> usize {
-        self.order.len() - self.left
+        self.order.len - self.left
     }
 
     /// The entry under the hand, which moves on; `None` if there is none at all.
@@ -45,13 +87,13 @@ impl Sieve {
             return None;
         }
         loop {
-            if self.hand == self.order.len() {
+            if self.hand == self.order.len {
                 self.hand = 0;
-                if self.left * 2 > self.order.len() {
+                if self.left * 2 > self.order.len {
                     self.close_gaps(|_, _| true);
                 }
             }
-            let entry = self.order[self.hand];
+            let entry = self.order.at(self.hand);
             self.hand += 1;
             if entry != 0 {
                 return Some(unpack(entry));
@@ -64,9 +106,10 @@ impl Sieve {
         let entry = pack(slot, version);
         // Gaps may have been closed since: then it is not where the hand was, and will be met again as one that left.
         if let Some(at) = self.hand.checked_sub(1)
-            && self.order.get(at) == Some(&entry)
+            && at < self.order.len
+            && self.order.at(at) == entry
         {
-            self.order[at] = 0;
+            self.order.set(at, 0);
             self.left += 1;
         }
     }
@@ -74,18 +117,18 @@ impl Sieve {
     fn close_gaps(&mut self, stays: impl Fn(u32, u32) -> bool) {
         let mut kept = 0;
         let mut hand = 0;
-        for at in 0..self.order.len() {
+        for at in 0..self.order.len {
             if at == self.hand {
                 hand = kept;
             }
-            let entry = self.order[at];
+            let entry = self.order.at(at);
             let (slot, version) = unpack(entry);
             if entry != 0 && stays(slot, version) {
-                self.order[kept] = entry;
+                self.order.set(kept, entry);
                 kept += 1;
             }
         }
-        if self.hand >= self.order.len() {
+        if self.hand >= self.order.len {
             hand = kept;
         }
         self.order.truncate(kept);
@@ -93,7 +136,7 @@ impl Sieve {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.order.capacity() * size_of::<Entry>()
+        self.order.blocks.len() * size_of::<[Entry; BLOCK]>()
     }
 }
 
@@ -157,9 +200,24 @@ mod tests {
                     sieve.leave(slot, version);
                 }
             }
-            assert!(sieve.order.len() <= 2 * 101 + FEW);
+            assert!(sieve.order.len <= 2 * 101 + FEW);
         }
         assert!(hits > 10_000);
+    }
+
+    #[test]
+    fn the_order_takes_little_more_memory_than_its_members_however_many_come_and_go() {
+        let mut sieve = Sieve::default();
+        let members = 10_000;
+        for slot in 0..20 * members {
+            sieve.push(slot + 1, 1, members as usize, |_, _| true);
+            if slot >= members {
+                let (slot, version) = sieve.next().expect("members");
+                sieve.leave(slot, version);
+            }
+        }
+        assert_eq!(sieve.len(), members as usize);
+        assert!(sieve.bytes() <= members as usize * 8 * 13 / 10, "{} bytes", sieve.bytes());
     }
 
     #[test]

@@ -163,7 +163,7 @@ fn run(request: &Request) -> io::Result<bool> {
         print_head(&mut out, request)?;
     }
     for scenario in &wanted {
-        if scenario.name.starts_with("memory/") && !request.counting {
+        if scenario::counts_bytes(scenario.name) && !request.counting {
             out.flush()?;
             count_in_child(request, scenario.name)?;
             continue;
@@ -181,6 +181,9 @@ fn run(request: &Request) -> io::Result<bool> {
 fn count_in_child(request: &Request, name: &str) -> io::Result<()> {
     let mut child = Command::new(std::env::current_exe()?);
     child.args([COUNTING, name]);
+    if request.plan.quick {
+        child.arg("--quick");
+    }
     match request.format {
         Format::Table => {}
         Format::Json => _ = child.arg("--json"),

@@ -32,6 +32,11 @@ pub fn counted_by(bytes_in_use: fn() -> usize) {
     let _ = BYTES_IN_USE.set(bytes_in_use);
 }
 
+/// How many bytes are in use, in a process that counts them.
+pub(super) fn bytes_in_use() -> Option<fn() -> usize> {
+    BYTES_IN_USE.get().copied()
+}
+
 /// The bytes `make` leaves in use, those the allocator does not see as `mapped` says.
 fn bytes_with<T>(in_use: fn() -> usize, make: impl FnOnce() -> T, mapped: impl FnOnce(&T) -> usize) -> f64 {
     let before = in_use();
@@ -47,7 +52,7 @@ fn bytes_of<T>(in_use: fn() -> usize, make: impl FnOnce() -> T) -> f64 {
 const NODES: u32 = 1_000_000;
 
 fn node(name: &str, _plan: Plan) -> Vec<Row> {
-    let Some(&in_use) = BYTES_IN_USE.get() else {
+    let Some(in_use) = bytes_in_use() else {
         return vec![Row::skipped(name, Unit::BYTES, "", "this process does not count its allocations")];
     };
     let of_engine = |nodes: u64| {
@@ -75,7 +80,7 @@ fn node(name: &str, _plan: Plan) -> Vec<Row> {
 }
 
 fn edge(name: &str, _plan: Plan) -> Vec<Row> {
-    let Some(&in_use) = BYTES_IN_USE.get() else {
+    let Some(in_use) = bytes_in_use() else {
         return vec![Row::skipped(name, Unit::BYTES, "", "this process does not count its allocations")];
     };
     let shape = Shape::random(NODES, 5);
