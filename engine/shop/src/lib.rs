@@ -14,6 +14,7 @@ pub mod cut;
 pub mod data;
 pub mod database;
 pub mod error;
+pub mod figure;
 pub mod functions;
 pub mod keys;
 pub mod latency;
@@ -26,6 +27,7 @@ pub mod report;
 pub mod run;
 mod schema;
 pub mod shop;
+mod watch;
 pub mod workload;
 mod writer;
 

@@ -11,6 +11,7 @@ use lexopt::prelude::{Long, Short, Value};
 use crate::cut::Cut;
 use crate::data::Data;
 use crate::error::ShopError;
+use crate::figure::Figure;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -23,9 +24,12 @@ usage: wellspring-shop [options]
   --readers N       reader threads                                 [one per core]
   --updates N       the writer's updates per second                [500]
   --seed N          of the choice of keys and updates              [1]
+  --capacity N      hold N values at most; the least used are evicted  [no limit]
   --data DIR        load the full files instead of the built-in four weeks
   --db PATH         keep the SQLite database there; one made by an earlier run is used as it is
                     [a temporary file]
+  --watch KEY       print a line each time a value changes, such as price:1110843 or basket_total:33002280318;
+                    may be repeated
   --json            print one JSON object instead of the table
   --fault skip-invalidation
                     forget one invalidation: the check must find it
@@ -33,7 +37,7 @@ usage: wellspring-shop [options]
 
 cut writes the lines of weeks A to B of the files in --data, and the products they name, to --out.
 
-At the end every cached value is checked against SQL. Exit status: 0 all fresh, 1 a stale value was found
+At the end every cached value is checked against SQL, with --capacity every value there is. Exit status: 0 all fresh, 1 a stale value was found
 (each is printed with its key), 2 the run failed.
 ";
 
@@ -59,10 +63,14 @@ pub struct Options {
     pub updates: u32,
     /// Of the choice of keys and updates.
     pub seed: u64,
+    /// How many values the engine may hold; all when not said.
+    pub capacity: Option<usize>,
     /// Where the baskets come from; none when not said.
     pub data: Option<Data>,
     /// Where the database is kept; a temporary file when not said.
     pub db: Option<PathBuf>,
+    /// Figures of which every change is printed.
+    pub watch: Vec<Figure>,
     /// One JSON object instead of the table.
     pub json: bool,
     /// What to break on purpose.
@@ -83,8 +91,10 @@ impl Default for Options {
             readers: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_READERS),
             updates: 500,
             seed: 1,
+            capacity: None,
             data: None,
             db: None,
+            watch: Vec::new(),
             json: false,
             fault: None,
         }
@@ -93,6 +103,9 @@ impl Default for Options {
 
 /// Each reader keeps a database connection open, so their number is bounded.
 const MAX_READERS: usize = 256;
+
+/// What an engine has room for: more would bound nothing.
+const MAX_ENTRIES: usize = 1 << 28;
 
 /// Reads the command line (without the program's name).
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, ShopError> {
@@ -107,8 +120,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             Long("readers") => options.readers = number(&mut parser, "--readers", 1..=MAX_READERS)?,
             Long("updates") => options.updates = number(&mut parser, "--updates", 1..=1_000_000)?,
             Long("seed") => options.seed = number(&mut parser, "--seed", 0..=u64::MAX)?,
+            Long("capacity") => options.capacity = Some(number(&mut parser, "--capacity", 1..=MAX_ENTRIES)?),
             Long("data") => options.data = Some(Data::Folder(path(&mut parser)?)),
             Long("db") => options.db = Some(path(&mut parser)?),
+            Long("watch") => options.watch.push(figure(&mut parser, "--watch")?),
             Long("json") => options.json = true,
             Long("fault") => options.fault = Some(fault(&text(&mut parser)?)?),
             other => return Err(usage(other.unexpected())),
@@ -161,6 +176,13 @@ fn number<N: FromStr + PartialOrd + std::fmt::Display>(
         .ok_or_else(|| ShopError::Usage(format!("{option} {value}: not a number from {} to {}", range.start(), range.end())))
 }
 
+fn figure(parser: &mut lexopt::Parser, option: &str) -> Result<Figure, ShopError> {
+    text(parser)?.parse().map_err(|error| match error {
+        ShopError::Usage(text) => ShopError::Usage(format!("{option} {text}")),
+        other => other,
+    })
+}
+
 fn seconds(value: &str) -> Result<Duration, ShopError> {
     // A day is long enough, and keeps every counter far from its end.
     let seconds = value.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
@@ -200,14 +222,16 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
-        let line = "--seconds 0.5 --readers=3 --updates 7 --seed 9 --data d --db f --json --fault skip-invalidation";
+        let line = "--seconds 0.5 --readers=3 --updates 7 --seed 9 --capacity 800 --data d --db f --watch price:7 --watch basket_total:8 --json --fault skip-invalidation";
         let expected = Options {
             time: Duration::from_millis(500),
             readers: 3,
             updates: 7,
             seed: 9,
+            capacity: Some(800),
             data: Some(Data::Folder("d".into())),
             db: Some("f".into()),
+            watch: vec![Figure::Price(7), Figure::BasketTotal(8)],
             json: true,
             fault: Some(Fault::SkipInvalidation),
         };
@@ -239,6 +263,14 @@ mod tests {
             "--readers 0",
             "--readers 257",
             "--seed x",
+            "--capacity 0",
+            "--capacity -5",
+            "--capacity all",
+            "--capacity 1e6",
+            "--capacity",
+            "--watch",
+            "--watch price",
+            "--watch cost:7",
             "--fault other",
             "--what",
             "extra",

@@ -1,6 +1,6 @@
 //! The service: the books, and the writes that keep them fresh.
 
-use wellspring::Engine;
+use wellspring::{Capacity, Engine};
 
 use crate::database::{Database, UNKNOWN};
 use crate::error::ShopError;
@@ -20,7 +20,15 @@ pub struct Shop {
 impl Shop {
     /// Registers the books over an open database, on an engine of their own.
     pub fn new(database: Database) -> Result<Self, ShopError> {
-        let engine = Engine::new();
+        Self::on(Engine::new(), database)
+    }
+
+    /// [`new`](Self::new), with room for so many values and no more, all functions together.
+    pub fn bounded(database: Database, entries: usize) -> Result<Self, ShopError> {
+        Self::on(Engine::builder().capacity(Capacity::entries(entries)).build(), database)
+    }
+
+    fn on(engine: Engine, database: Database) -> Result<Self, ShopError> {
         let books = engine.service(Books { database })?;
         Ok(Self { engine, books })
     }
@@ -56,7 +64,7 @@ impl Shop {
         Ok(if unheard_of { 4 } else { 2 })
     }
 
-    /// Computes every value of `keys`, so that the run starts from a full cache.
+    /// Computes every value of `keys`, so that the run starts from a full cache, or as full as it may be.
     pub fn warm(&self, keys: &Keys) -> Answer<()> {
         let (engine, books) = (&self.engine, &self.books);
         for &product in &keys.products {

@@ -102,10 +102,82 @@ fn a_skipped_invalidation_is_printed_with_its_key_and_ends_in_exit_1() {
 }
 
 #[test]
+fn a_capacity_bounds_what_is_held_and_the_check_still_compares_every_value_and_finds_none_stale() {
+    let output = program(&["--seconds", "1", "--json", "--capacity", "50000"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let json = json(&output);
+    let figure = |name: &str| json[name].as_u64().unwrap_or_else(|| panic!("{name} in {json}"));
+    assert_eq!((figure("stale"), figure("capacity")), (0, 50_000));
+    assert!(figure("checked") >= 20_000, "{json}");
+    assert!(figure("evicted") >= 20_000, "{json}");
+    // Whoever is evicting may be a sixteenth behind.
+    assert!(figure("held") <= 53_125 && figure("cached") <= figure("held"), "{json}");
+    assert!(figure("updates") > 0 && figure("lookups") > 0, "{json}");
+}
+
+#[test]
+fn with_a_capacity_the_table_says_what_was_held_evicted_and_still_cached() {
+    let small = tiny::folder();
+    let output = program(&["--seconds", "0.3", "--capacity", "20", "--data", &path(small.path())]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let table = out(&output);
+    for row in ["held, of the capacity", " of 20\n", "evicted", "still cached at the check"] {
+        assert!(table.contains(row), "{row} in\n{table}");
+    }
+    assert!(table.ends_with(" values, 0 stale\n"), "{table}");
+}
+
+#[test]
+fn a_watched_figure_is_told_at_each_change_from_the_first_value_to_the_one_in_the_database() {
+    let data = tiny::folder();
+    let kept = tempfile::tempdir().expect("a folder");
+    let db = kept.path().join("shop.db");
+    let watched = ["--watch", "price:1", "--watch", "basket_total:100", "--watch", "price:2", "--watch", "department_revenue:FUEL"];
+    let run = ["--seconds", "0.5", "--updates", "2000", "--db", &path(&db), "--data", &path(data.path())];
+    let output = program(&[&run[..], &watched].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let text = out(&output);
+    let told = |figure: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.split_once(&format!(" s  {figure} ")));
+        lines.map(|(_, what)| what.to_owned()).collect()
+    };
+    for (figure, first) in [("price:1", "2.00"), ("basket_total:100", "4.00"), ("price:2", "none"), ("department_revenue:FUEL", "25.00")] {
+        let told = told(figure);
+        let (start, changes) = told.split_first().unwrap_or_else(|| panic!("{figure} in\n{text}"));
+        // An update may have come before the first look.
+        assert!(start == &format!("is {first}") || figure != "price:2", "{figure}: {start}");
+        let mut last = start.strip_prefix("is ").unwrap_or_else(|| panic!("{figure}: {start}")).to_owned();
+        for change in changes {
+            let (old, new) = change.split_once(" -> ").unwrap_or_else(|| panic!("{figure}: {change}"));
+            assert!(old == last && new != old, "{figure}: {change} after {last}");
+            last = new.to_owned();
+        }
+    }
+    assert!(told("price:1").len() > 1, "{text}");
+    assert_eq!(told("price:2").len(), 1, "nobody sets the price of a product that has none: {text}");
+    let sql = rusqlite::Connection::open(&db).expect("a database");
+    let price: i64 = sql.query_row("SELECT millicents FROM prices WHERE product_id = 1", [], |row| row.get(0)).expect("a price");
+    let last = told("price:1").pop().unwrap_or_default();
+    let price = wellspring_shop::line::UnitPrice(price).to_string();
+    assert!(last.ends_with(&format!(" {price}")), "the last line says {last}, the database {price}");
+}
+
+#[test]
+fn watching_leaves_the_json_object_alone_on_standard_output() {
+    let data = tiny::folder();
+    let output = program(&["--seconds", "0.2", "--json", "--data", &path(data.path()), "--watch", "price:1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(json(&output)["stale"].is_number());
+    assert!(err(&output).contains(" s  price:1 is "), "{}", err(&output));
+}
+
+#[test]
 fn nonsense_on_the_command_line_ends_in_exit_2_and_says_why() {
     for (arguments, word) in [
         (&["--seconds", "never"][..], "never"),
         (&["--fault", "everything"], "everything"),
+        (&["--capacity", "0"], "--capacity 0"),
+        (&["--watch", "cost:7"], "cost:7"),
         (&["--data", "/no/such/folder"], "/no/such/folder"),
         (&["--db", "/no/such/folder/shop.db"], "unable to open"),
         (&["cut", "--weeks", "1-2"], "cut needs"),
@@ -121,7 +193,7 @@ fn nonsense_on_the_command_line_ends_in_exit_2_and_says_why() {
 fn help_names_every_option() {
     let output = program(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
-    for option in ["--seconds", "--readers", "--seed", "--data", "--db", "--json", "--fault", "--help", "cut"] {
+    for option in ["--seconds", "--readers", "--seed", "--capacity", "--data", "--db", "--watch", "--json", "--fault", "--help", "cut"] {
         assert!(out(&output).contains(option), "{option}");
     }
 }

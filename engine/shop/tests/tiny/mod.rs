@@ -45,6 +45,14 @@ pub(crate) fn shop() -> Shop {
     Shop::new(Database::open(None, Some(&data)).expect("a database")).expect("a shop")
 }
 
+/// [`shop`] with room for so many values.
+#[allow(dead_code, reason = "not every test file that shares this module opens the shop itself")]
+pub(crate) fn bounded(entries: usize) -> Shop {
+    let folder = folder();
+    let data = Data::Folder(folder.path().to_owned());
+    Shop::bounded(Database::open(None, Some(&data)).expect("a database"), entries).expect("a shop")
+}
+
 fn write(path: &Path, text: &str) {
     let packed = zstd::encode_all(text.as_bytes(), 1).expect("compression");
     std::fs::write(path, packed).expect("a written file");
