@@ -14,6 +14,7 @@ pub mod salsa;
 pub mod signals;
 pub mod storm;
 pub mod sweep;
+pub mod watch;
 
 /// Said of a row whose peer this build does not contain.
 pub const NOT_BUILT: &str = "not built (add --features peers)";
@@ -40,6 +41,7 @@ pub fn scenarios() -> Vec<Scenario> {
         signals::SCENARIOS,
         memory::SCENARIOS,
         storm::SCENARIOS,
+        watch::SCENARIOS,
         fusion::SCENARIOS,
         redis::SCENARIOS,
     ]

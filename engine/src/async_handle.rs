@@ -10,6 +10,7 @@ use crate::computed::Computed;
 use crate::cx::{Ask, Asker, Cx};
 use crate::deps::Dep;
 use crate::fault::Fault;
+use crate::fingerprint::Check;
 use crate::flight::{Running, block_on};
 use crate::handle::Handle;
 use crate::key::{Key, Lookup};
@@ -101,6 +102,9 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
             let hash = self.hash(key);
             if let Some((value, slot, epoch)) = self.take_hit(hash, key) {
                 self.count_hit();
+                if self.data.is_checked(asker) {
+                    return self.get_checked(asker, key.to_key(), value, Dep { slot, epoch });
+                }
                 return GetFuture(Reading::Ready(Some(asker.record(Dep { slot, epoch }).map(|()| value))));
             }
         }
@@ -120,6 +124,20 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
             }
             Err(fault) => GetFuture(Reading::Ready(Some(Err(fault)))),
         }
+    }
+
+    /// A hit whose body runs once more before the value is given out.
+    #[cold]
+    fn get_checked(&self, asker: Asker<'_>, key: K, value: V, dep: Dep) -> GetFuture<V> {
+        if let Err(fault) = asker.record(dep) {
+            return GetFuture(Reading::Ready(Some(Err(fault))));
+        }
+        let handle = self.0.clone();
+        GetFuture(Reading::Cold(Box::pin(async move {
+            let check = Check { key: &key, value: &value, slot: dep.slot, epoch: dep.epoch };
+            handle.data.check_async(&handle.graph, &check).await;
+            Ok(value)
+        })))
     }
 
     /// An owned asker for a read that goes on after this call.

@@ -10,9 +10,30 @@ use crate::sync::atomic::Ordering;
 
 impl Graph {
     fn deps_of(&self, slot: u32) -> Vec<Dep> {
+        self.first_deps(slot, usize::MAX).0
+    }
+
+    /// The node's first `most` dependencies, and how many there are.
+    pub(crate) fn first_deps(&self, slot: u32, most: usize) -> (Vec<Dep>, usize) {
+        let mut first = Vec::new();
+        let len = self.with_deps(slot, |deps| first.extend(deps.take(most)));
+        (first, len)
+    }
+
+    /// Shows the node's dependencies, in a section; how many there are.
+    pub(crate) fn with_deps(&self, slot: u32, see: impl FnOnce(&mut dyn Iterator<Item = Dep>)) -> usize {
         let _pin = self.collector.section();
         // SAFETY: [pinned-deps] read under the pin above.
-        unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) }.map_or_else(Vec::new, |list| list.iter().collect())
+        let Some(list) = (unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) }) else { return 0 };
+        see(&mut list.iter());
+        list.len()
+    }
+
+    fn settled_deps_of(&self, slot: u32) -> Vec<Dep> {
+        let _pin = self.collector.section();
+        let now = self.durability.now();
+        // SAFETY: [pinned-deps] read under the pin above.
+        unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) }.map_or_else(Vec::new, |list| list.settled(now).collect())
     }
 
     /// (live, stale) reverse edges.
@@ -84,6 +105,8 @@ impl Graph {
             if deps.iter().map(|dep| dep.slot).collect::<HashSet<_>>().len() != deps.len() {
                 wrong.push(format!("I14: {} has a dependency twice", named(slot)));
             }
+            // What a verification would pass over must be right, whatever the node's own state.
+            self.audit_deps(slot, &self.settled_deps_of(slot), &linked, &mut wrong);
             if head.is_settled() {
                 let has_value = self.warm(slot).flags.load(Ordering::Acquire) & HAS_VALUE != 0;
                 if has_value != head.is_consistent() {
@@ -105,11 +128,10 @@ impl Graph {
         if self.flights.len() > 0 {
             wrong.push(format!("I26: {} flight records or waits are left", self.flights.len()));
         }
-        if self.watchers.len() > 0 {
-            let armed = |slot: &u32| self.head(*slot).has(crate::node::WATCHED);
-            let flagged = live.keys().filter(|&slot| armed(slot)).count();
-            if flagged == 0 {
-                wrong.push(format!("I34: {} watchers wait on nodes that will not tell them", self.watchers.len()));
+        for (slot, epoch) in self.watchers.places() {
+            let head = self.head(slot);
+            if !head.is_consistent() || head.epoch() != epoch || !head.has(crate::node::WATCHED) {
+                wrong.push(format!("I34: a watcher of epoch {epoch} waits on node {slot}, which will not tell it: {head:?}"));
             }
         }
         wrong
@@ -120,7 +142,7 @@ impl Graph {
             let head = self.head(dep.slot);
             if !head.is_settled() || head.epoch() != dep.epoch {
                 wrong.push(format!(
-                    "I8: node {slot} is consistent, but its dependency {} is {head:?} (read at epoch {})",
+                    "I8: node {slot} is consistent or has a stamp, but its dependency {} is {head:?} (read at epoch {})",
                     dep.slot, dep.epoch
                 ));
                 continue;

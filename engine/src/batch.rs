@@ -1,11 +1,15 @@
 //! Several changes, one commit.
 
 use std::collections::HashMap;
+use std::panic::Location;
+
+use smallvec::SmallVec;
 
 use crate::fault::Fault;
 use crate::graph::Graph;
 use crate::handle::{Handle, Source};
 use crate::key::{Key, Lookup};
+use crate::origin::Place;
 use crate::sweep::{Root, Roots};
 use crate::sync::Arc;
 use crate::value::Value;
@@ -24,13 +28,15 @@ pub struct Batch<'e> {
 struct Collected {
     graph: Arc<Graph>,
     roots: Roots,
-    /// Slot to (version, value word): the last set of a key wins.
-    sets: HashMap<u32, (u32, u64), ahash::RandomState>,
+    /// Where each root was asked for.
+    places: SmallVec<[Place; 2]>,
+    /// Slot to (version, value word, where it was set): the last set of a key wins.
+    sets: HashMap<u32, (u32, u64, Place), ahash::RandomState>,
 }
 
 impl Collected {
     fn unset(&mut self, slot: u32) {
-        if let Some((_, word)) = self.sets.remove(&slot)
+        if let Some((_, word, _)) = self.sets.remove(&slot)
             && let Some(retired) = self.graph.function(slot).retired_value(word)
         {
             self.graph.collector.retire(retired);
@@ -54,13 +60,22 @@ impl Drop for Collected {
 
 impl<'e> Batch<'e> {
     pub(crate) fn new(graph: &'e Arc<Graph>) -> Batch<'e> {
-        Batch { graph, changes: Collected { graph: graph.clone(), roots: Roots::new(), sets: HashMap::default() } }
+        Batch { graph, changes: Collected { graph: graph.clone(), roots: Roots::new(), places: SmallVec::new(), sets: HashMap::default() } }
     }
 
-    pub(crate) fn into_roots(mut self) -> Roots {
-        let mut roots = std::mem::take(&mut self.changes.roots);
-        roots.extend(self.changes.sets.drain().map(|(slot, (version, word))| Root::Set { slot, version, word }));
-        roots
+    /// The roots, and where each was asked for.
+    pub(crate) fn into_roots(mut self) -> (Roots, SmallVec<[Place; 2]>) {
+        let (mut roots, mut places) = (std::mem::take(&mut self.changes.roots), std::mem::take(&mut self.changes.places));
+        for (slot, (version, word, place)) in self.changes.sets.drain() {
+            roots.push(Root::Set { slot, version, word });
+            places.push(place);
+        }
+        (roots, places)
+    }
+
+    fn push(&mut self, root: Root, place: Place) {
+        self.changes.roots.push(root);
+        self.changes.places.push(place);
     }
 
     fn check(&self, graph: &Arc<Graph>) {
@@ -71,6 +86,7 @@ impl<'e> Batch<'e> {
     ///
     /// # Panics
     /// If the source is another engine's, or the engine is full ([`try_set`](Batch::try_set) returns the latter).
+    #[track_caller]
     pub fn set<K: Key, V: Value, Q: ?Sized + Lookup<K>>(&mut self, source: &Source<K, V>, key: &Q, value: V) {
         if let Err(fault) = self.try_set(source, key, value) {
             panic!("`{}` could not be set: {fault}", source.name());
@@ -84,6 +100,7 @@ impl<'e> Batch<'e> {
     ///
     /// # Panics
     /// If the source is another engine's.
+    #[track_caller]
     pub fn try_set<K: Key, V: Value, Q: ?Sized + Lookup<K>>(&mut self, source: &Source<K, V>, key: &Q, value: V) -> Result<(), Fault> {
         self.check(&source.graph);
         // An earlier set of the key in this batch must not survive a later one that equals the value of today.
@@ -91,7 +108,7 @@ impl<'e> Batch<'e> {
             self.changes.unset(slot);
         }
         if let Some(Root::Set { slot, version, word }) = source.set_root(key, value)? {
-            self.changes.sets.insert(slot, (version, word));
+            self.changes.sets.insert(slot, (version, word, Location::caller()));
         }
         Ok(())
     }
@@ -100,17 +117,21 @@ impl<'e> Batch<'e> {
     ///
     /// # Panics
     /// If the function is another engine's.
+    #[track_caller]
     pub fn invalidate<K: Key, V: Value, Q: ?Sized + Lookup<K>>(&mut self, function: &Handle<K, V>, key: &Q) {
         self.check(&function.graph);
-        self.changes.roots.extend(function.root(key));
+        if let Some(root) = function.root(key) {
+            self.push(root, Location::caller());
+        }
     }
 
     /// Invalidates every key of a function at the commit.
     ///
     /// # Panics
     /// If the function is another engine's.
+    #[track_caller]
     pub fn invalidate_all<K: Key, V: Value>(&mut self, function: &Handle<K, V>) {
         self.check(&function.graph);
-        self.changes.roots.push(Root::Function { id: function.data.id });
+        self.push(Root::Function { id: function.changed().id }, Location::caller());
     }
 }

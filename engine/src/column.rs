@@ -36,13 +36,13 @@ struct Growth {
 }
 
 impl Columns {
-    /// Room for `max_nodes`, rounded up to chunks.
+    /// Room for `max_nodes`, rounded up to chunks; slot numbers have 31 bits.
     ///
     /// # Panics
     /// If the process has no addresses or no memory left, as any allocation would.
     pub(crate) fn new(max_nodes: u32) -> Columns {
         // Slot numbers start after chunk 0 so that no live slot is 0 and an edge word is never 0.
-        let max_chunks = ((max_nodes as usize).div_ceil(CHUNK) + 1).min(u32::MAX as usize / CHUNK);
+        let max_chunks = ((max_nodes as usize).div_ceil(CHUNK) + 1).min((1 << 31) / CHUNK);
         let slots = max_chunks * CHUNK;
         let none = "the process has no addresses left for an engine";
         let (rows, warm) = (Region::new(slots).expect(none), Region::new(slots).expect(none));

@@ -56,7 +56,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// Runs a sync body for a claimed node; `None` if the node was removed under the claim.
     pub(crate) fn run(&self, graph: &Arc<Graph>, slot: u32, flight: Head, body: &Body<K, V>, held: bool) -> Result<Option<Ran<V>>, Fault> {
         let Body::Sync(body) = body else { return Err(Fault::WouldBlock) };
-        let start = graph.finished_commit();
+        let (start, made) = (graph.finished_commit(), graph.begun_commit());
         let key = flight_key(slot, flight);
         let mut cx = Cx::inline(graph.id, key, held);
         let result = Running::within(graph.id, key, false, || {
@@ -64,13 +64,15 @@ impl<K: Key, V: Value> FnData<K, V> {
         });
         self.computes.count();
         match result {
-            Ok(Some(value)) => cx.close(|recorded, faulted| self.store(graph, slot, flight, faulted, recorded, value, start)).map(Some),
+            Ok(Some(value)) => {
+                cx.close(|recorded, faulted| self.store(graph, slot, flight, faulted, recorded, value, (start, made))).map(Some)
+            }
             Ok(None) => {
                 self.end_without_value(graph, slot, flight, None, start);
                 Ok(None)
             }
             Err(panic) => {
-                let fault = Fault::Panicked { function: self.name.clone(), message: panic_message(&*panic) };
+                let fault = Fault::of_panic(self.name.clone(), panic);
                 self.end_without_value(graph, slot, flight, Some(fault.clone()), start);
                 Err(fault)
             }
@@ -82,7 +84,8 @@ impl<K: Key, V: Value> FnData<K, V> {
         graph.end_flight(flight_key(slot, flight), Outcome { fault, start, ..Outcome::default() });
     }
 
-    /// Stores a body's result, unless it was made from a fault or the node moved on.
+    /// Stores a body's result, unless it was made from a fault or the node moved on. It began after the first commit had finished
+    /// and the second had begun.
     #[allow(clippy::too_many_arguments, reason = "the flight's whole state, once")]
     fn store(
         &self,
@@ -92,7 +95,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         faulted: bool,
         recorded: &Recorded,
         value: V,
-        start: u64,
+        (start, made): (u64, u64),
     ) -> Result<Ran<V>, Fault> {
         let key = flight_key(slot, flight);
         // User code (`Eq`, `Clone`, rules) runs before the node is owned. A word that nobody compares needs none.
@@ -118,7 +121,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             Outcoming::Equal => (true, None),
             Outcoming::Changed(word) => (false, Some(word)),
         };
-        let published = graph.publish(slot, flight, recorded.as_slice(), result, |old| {
+        let published = graph.publish(slot, flight, recorded.as_slice(), result, made, |old| {
             if let Some(retired) = old.and_then(|old| self.retired_value(old)) {
                 graph.collector.retire(retired);
             }
@@ -166,7 +169,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         let term = self.life.is_limited().then(|| self.life.term(graph, kind));
         let served = match &self.life.errors {
             Some(rule) if rule.serve_stale && kind.is_some() => {
-                self.with_old(graph, slot, flight, |old| rule.kind(old).is_none().then(|| old.clone())).flatten()
+                self.with_value(graph, slot, flight, |old| rule.kind(old).is_none().then(|| old.clone())).flatten()
             }
             _ => None,
         };
@@ -198,13 +201,14 @@ impl<K: Key, V: Value> FnData<K, V> {
     }
 
     /// Whether the new value equals the old one by the function's rule.
-    fn is_unchanged(&self, graph: &Graph, slot: u32, flight: Head, value: &V) -> bool {
+    pub(crate) fn is_unchanged(&self, graph: &Graph, slot: u32, flight: Head, value: &V) -> bool {
         self.cut_off.compares()
-            && self.with_old(graph, slot, flight, |old| fault!("equal_always") || self.cut_off.same(old, value)).unwrap_or(false)
+            && self.with_value(graph, slot, flight, |old| fault!("equal_always") || self.cut_off.same(old, value)).unwrap_or(false)
     }
 
-    /// Shows the value that a flight is about to replace; `None` if there is none.
-    fn with_old<R>(&self, graph: &Graph, slot: u32, flight: Head, see: impl FnOnce(&V) -> R) -> Option<R> {
+    /// Shows the value the node has as long as its head is this one: a consistent node's own, or the one that a flight is about to
+    /// replace. `None` if there is none.
+    pub(crate) fn with_value<R>(&self, graph: &Graph, slot: u32, flight: Head, see: impl FnOnce(&V) -> R) -> Option<R> {
         // Relaxed: written by owners of `Publishing` before this flight claimed the node.
         if graph.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE == 0 {
             return None;
@@ -214,7 +218,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         if !graph.head(slot).same_flight(flight) {
             return None;
         }
-        // SAFETY: [pinned-value] the flight still owned the node after the load, so the word was its value; the pin keeps it.
+        // SAFETY: [pinned-value] the head was still the same after the load, so the word was its value; the pin keeps it.
         let old = unsafe { Read::<V>::new(word, self.is_inline()) };
         Some(see(&old))
     }
@@ -224,6 +228,8 @@ impl<K: Key, V: Value> FnData<K, V> {
         let Some(Lease::Owned(body)) = self.body(false) else { return None };
         // The future lives in the graph's own table, so it holds the graph weakly.
         let (weak_graph, graph_id, function) = (Arc::downgrade(graph), graph.id, self.clone());
+        // Before the claim: what made the node stale has begun by now.
+        let made = graph.begun_commit();
         graph.launch(slot, from, move |flight, start| {
             Box::pin(async move {
                 let Body::Async(make) = &*body else { return };
@@ -236,7 +242,7 @@ impl<K: Key, V: Value> FnData<K, V> {
                 function.computes.count();
                 let recorded = cx.state().end();
                 drop(end);
-                let stored = function.store(&graph, slot, flight, cx.state().is_faulted(), &recorded, value, start);
+                let stored = function.store(&graph, slot, flight, cx.state().is_faulted(), &recorded, value, (start, made));
                 drop(stored);
             })
         })
@@ -391,7 +397,7 @@ impl<K: Key, V: Value> FnData<K, V> {
 }
 
 /// Whatever was made from an evicted value may be stale once the value is made again: it might come out differently.
-fn unsettle(graph: &Arc<Graph>, slot: u32, head: Head) {
+pub(crate) fn unsettle(graph: &Arc<Graph>, slot: u32, head: Head) {
     graph.commit(smallvec::smallvec![crate::sweep::Root::Unsettle { slot, version: head.version(), forget_deps: false }]);
 }
 

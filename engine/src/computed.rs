@@ -4,23 +4,28 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::changes::Changes;
 use crate::compute::Miss;
 use crate::deps::{Dep, UNSTORED};
 use crate::fault::Fault;
 use crate::function::Body;
 use crate::graph::Graph;
-use crate::handle::Origin;
+use crate::handle::{Handle, Origin};
 use crate::key::Key;
 use crate::node::{Head, State};
 use crate::read::{NodeId, node_id};
 use crate::sync::Arc;
 use crate::value::Value;
 
-type Renewal<'a, V> = Pin<Box<dyn Future<Output = Result<Computed<V>, Fault>> + Send + 'a>>;
+/// (slot, version, epoch): where a generation is, or was.
+pub(crate) type Place = (u32, u32, u32);
 
-trait Renew<V>: Send + Sync {
-    fn renew(&self) -> Renewal<'_, V>;
-    fn renew_here(&self) -> Result<Computed<V>, Fault>;
+pub(crate) type Renewal<V> = Pin<Box<dyn Future<Output = Result<Computed<V>, Fault>> + Send>>;
+
+/// What is left of a key's type in a generation.
+pub(crate) trait Renew<V>: Send + Sync {
+    fn renew(self: Arc<Self>) -> Renewal<V>;
+    fn renew_here(self: Arc<Self>) -> Result<Computed<V>, Fault>;
 }
 
 /// One generation of a cached value: the value as it was, whether it still holds, and a signal for its end.
@@ -28,14 +33,13 @@ trait Renew<V>: Send + Sync {
 /// Holding one keeps a copy of the value, not the node's place in the cache.
 pub struct Computed<V> {
     graph: Arc<Graph>,
-    /// (slot, version, epoch).
-    place: (u32, u32, u32),
+    place: Place,
     value: V,
     origin: Arc<dyn Renew<V>>,
 }
 
 impl<V: Value> Computed<V> {
-    pub(crate) fn new<K: Key>(graph: Arc<Graph>, place: (u32, u32, u32), value: V, origin: Arc<Origin<K, V>>) -> Computed<V> {
+    pub(crate) fn new<K: Key>(graph: Arc<Graph>, place: Place, value: V, origin: Arc<Origin<K, V>>) -> Computed<V> {
         Computed { graph, place, value, origin }
     }
 
@@ -66,12 +70,63 @@ impl<V: Value> Computed<V> {
         Invalidated { graph: self.graph.clone(), place: self.place, watcher: self.graph.watchers.number(), armed: false }
     }
 
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The key's current generation first, then one item for each that brought another value: a [`Stream`](futures_core::Stream), also
+    /// read with [`Changes::next`]. Verifies before it yields: a generation that was maybe stale and verified, or recomputed and equal
+    /// by the function's rule, is no item. Generations that came and went between two polls are skipped, the last one never is.
+    ///
+    /// A fault is an item too; the next poll then goes on after a wait by the engine's clock, 1 s at first and longer each time by
+    /// the square root of two, up to 60 s, until a read succeeds. Endless, but for the item after [`Fault::Gone`].
+    ///
+    /// ```
+    /// # use wellspring::Engine;
+    /// # let engine = Engine::new();
+    /// # fn block_on<F: Future>(future: F) -> F::Output {
+    /// #     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    /// #     let mut future = std::pin::pin!(future);
+    /// #     loop { if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut cx) { return output; } }
+    /// # }
+    /// let price = engine.source("price", |_: &u32| 100_u64)?;
+    /// let mut prices = price.computed(&engine, &7)?.changes();
+    /// # block_on(async {
+    /// assert_eq!(*prices.next().await.expect("endless")?.value(), 100);
+    /// price.set(&7, 120);
+    /// assert_eq!(*prices.next().await.expect("endless")?.value(), 120);
+    /// # Ok::<(), wellspring::Fault>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn changes(&self) -> Changes<V> {
+        Changes::new(self.graph.clone(), self.origin.clone())
+    }
+
+    /// The key's first generation from now on whose value the predicate accepts: looks at the current one, and then at each that
+    /// brought another value. Dropping it ends it.
+    ///
+    /// # Errors
+    /// As a read of the function: the first fault ends the wait.
+    pub fn when<P: FnMut(&V) -> bool>(&self, mut predicate: P) -> impl Future<Output = Result<Computed<V>, Fault>> + use<V, P> {
+        let mut changes = self.changes();
+        async move {
+            while let Some(next) = changes.next().await {
+                let computed = next?;
+                if predicate(computed.value()) {
+                    return Ok(computed);
+                }
+            }
+            Err(Fault::Gone)
+        }
+    }
+
     /// The current generation for the same key: this one if it is still consistent.
     ///
     /// # Errors
     /// As a read of the function.
     pub async fn update(&self) -> Result<Computed<V>, Fault> {
-        if self.is_consistent() { Ok(self.clone()) } else { self.origin.renew().await }
+        if self.is_consistent() { Ok(self.clone()) } else { self.origin.clone().renew().await }
     }
 
     /// [`update`](Computed::update) on this thread, which is blocked meanwhile.
@@ -79,7 +134,7 @@ impl<V: Value> Computed<V> {
     /// # Errors
     /// As a read of the function; [`Fault::WouldBlock`] inside an asynchronous function.
     pub fn update_sync(&self) -> Result<Computed<V>, Fault> {
-        if self.is_consistent() { Ok(self.clone()) } else { self.origin.renew_here() }
+        if self.is_consistent() { Ok(self.clone()) } else { self.origin.clone().renew_here() }
     }
 }
 
@@ -95,27 +150,35 @@ impl<V: std::fmt::Debug> std::fmt::Debug for Computed<V> {
     }
 }
 
-impl<K: Key, V: Value> Renew<V> for Origin<K, V> {
-    fn renew(&self) -> Renewal<'_, V> {
-        Box::pin(async move {
-            let (data, graph) = (&self.handle.data, &self.handle.graph);
-            let body = data.body(false).ok_or(Fault::Gone)?;
-            loop {
-                let (slot, version) = data.find_or_insert(graph, self.handle.hash(&self.key), &self.key)?;
-                let got = match &*body {
-                    Body::Sync(_) => data.obtain(graph, slot, version, false),
-                    Body::Async(_) => data.obtain_async(graph, slot, version, None).await,
-                };
-                match got {
-                    Ok((value, epoch)) => return Ok(self.handle.generation(slot, version, epoch, value, self.key.clone())),
-                    Err(Miss::Removed) => {}
-                    Err(Miss::Fault(fault)) => return Err(fault),
-                }
+impl<K: Key, V: Value> Handle<K, V> {
+    /// The key's current generation, brought up to date: where it is and its value. Blocks in a synchronous body.
+    pub(crate) async fn current(&self, key: &K) -> Result<(Place, V), Fault> {
+        let (data, graph) = (&self.data, &self.graph);
+        let body = data.body(false).ok_or(Fault::Gone)?;
+        loop {
+            let (slot, version) = data.find_or_insert(graph, self.hash(key), key)?;
+            let got = match &*body {
+                Body::Sync(_) => data.obtain(graph, slot, version, false),
+                Body::Async(_) => data.obtain_async(graph, slot, version, None).await,
+            };
+            match got {
+                Ok((value, epoch)) => return Ok(((slot, version, epoch), value)),
+                Err(Miss::Removed) => {}
+                Err(Miss::Fault(fault)) => return Err(fault),
             }
+        }
+    }
+}
+
+impl<K: Key, V: Value> Renew<V> for Origin<K, V> {
+    fn renew(self: Arc<Self>) -> Renewal<V> {
+        Box::pin(async move {
+            let (place, value) = self.handle.current(&self.key).await?;
+            Ok(Computed::new(self.handle.graph.clone(), place, value, self.clone()))
         })
     }
 
-    fn renew_here(&self) -> Result<Computed<V>, Fault> {
+    fn renew_here(self: Arc<Self>) -> Result<Computed<V>, Fault> {
         if crate::flight::Running::is_polling() && matches!(self.handle.data.body(false).as_deref(), Some(Body::Async(_))) {
             return Err(Fault::WouldBlock);
         }
@@ -127,7 +190,7 @@ impl<K: Key, V: Value> Renew<V> for Origin<K, V> {
 #[derive(Debug)]
 pub struct Invalidated {
     graph: Arc<Graph>,
-    place: (u32, u32, u32),
+    place: Place,
     watcher: u64,
     armed: bool,
 }

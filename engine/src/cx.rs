@@ -53,6 +53,8 @@ const NOWHERE: usize = usize::MAX;
 const FAULTED: u8 = 1;
 /// The flight has ended.
 const ENDED: u8 = 2;
+/// No flight at all: a value is computed once more to be compared, see [`crate::fingerprint`].
+const CHECK: u8 = 4;
 
 impl CxState {
     // Always: a context is made where it stays, not copied there right after its parts were written.
@@ -83,6 +85,13 @@ impl Cx {
 
     pub(crate) fn shared(graph: u64, flight: FlightKey) -> Cx {
         Cx(Repr::Shared(Arc::new(CxState::new(graph, flight, true, false, None))))
+    }
+
+    /// A check's: records nothing.
+    pub(crate) fn check(graph: u64, flight: FlightKey, held: bool) -> Cx {
+        let state = CxState::new(graph, flight, false, held, None);
+        state.set(CHECK);
+        Cx(Repr::Shared(Arc::new(state)))
     }
 
     pub(crate) fn state(&self) -> &CxState {
@@ -211,6 +220,11 @@ impl CxState {
 
     pub(crate) fn is_faulted(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & FAULTED != 0
+    }
+
+    pub(crate) fn is_check(&self) -> bool {
+        // Relaxed: set before anybody has the context.
+        self.flags.load(Ordering::Relaxed) & CHECK != 0
     }
 
     /// Closes the context and takes what it recorded.

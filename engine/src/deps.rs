@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use crate::collector::Retired;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::fault;
 
 /// One dependency: the slot and the epoch at which it was read. 8 bytes packed.
 ///
@@ -24,16 +25,25 @@ impl Dep {
     }
 
     pub(crate) fn unpack(word: u64) -> Dep {
-        Dep { slot: (word >> 32) as u32, epoch: word as u32 }
+        Dep { slot: ((word & !DURABLE_EDGE) >> 32) as u32, epoch: word as u32 }
     }
 }
+
+/// In a list's word: the dependency is a durable source. Slots have 31 bits.
+const DURABLE_EDGE: u64 = 1 << 63;
+/// In a list's first word: a stamp follows the edges.
+const STAMPED: u64 = 1 << 63;
 
 /// A published dependency list, borrowed. The slots never change; epochs are renewed in place by the node's owner while it
 /// publishes or verifies, and read by anybody under a pin.
 ///
-/// One allocation behind one word in the node: the length, then the edges.
+/// One allocation behind one word in the node: the length, then the edges, then a stamp if one of them is durable.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct DepList<'a>(&'a [AtomicU64]);
+pub(crate) struct DepList<'a> {
+    edges: &'a [AtomicU64],
+    /// See [`crate::durable`].
+    stamp: Option<&'a AtomicU64>,
+}
 
 impl<'a> DepList<'a> {
     /// The list behind a column's pointer; `None` for a null one.
@@ -44,19 +54,25 @@ impl<'a> DepList<'a> {
         if pointer.is_null() {
             return None;
         }
-        // SAFETY: [owned-deps] the caller's promise; the first word is the number of words that follow.
+        // SAFETY: [owned-deps] the caller's promise; the first word is the number of edges that follow, and says if a stamp does.
         unsafe {
-            let len = (*pointer).load(Ordering::Relaxed) as usize;
-            Some(DepList(std::slice::from_raw_parts(pointer.add(1), len)))
+            let header = (*pointer).load(Ordering::Relaxed);
+            let len = (header & !STAMPED) as usize;
+            let edges = std::slice::from_raw_parts(pointer.add(1), len);
+            let stamp = if header & STAMPED != 0 { Some(&*pointer.add(1 + len)) } else { None };
+            Some(DepList { edges, stamp })
         }
     }
 
-    /// A new list on the heap; null for no dependencies.
-    pub(crate) fn leak(deps: &[Dep]) -> *mut AtomicU64 {
+    /// A new list on the heap, without a valid stamp; null for no dependencies.
+    pub(crate) fn leak(deps: &[Dep], durable: impl Fn(u32) -> bool) -> *mut AtomicU64 {
         if deps.is_empty() {
             return std::ptr::null_mut();
         }
-        let words = std::iter::once(deps.len() as u64).chain(deps.iter().map(|dep| dep.pack()));
+        let stamped = deps.iter().any(|dep| durable(dep.slot));
+        let header = deps.len() as u64 | if stamped { STAMPED } else { 0 };
+        let edges = deps.iter().map(|dep| dep.pack() | if stamped && durable(dep.slot) { DURABLE_EDGE } else { 0 });
+        let words = std::iter::once(header).chain(edges).chain(stamped.then_some(0));
         let list: Box<[AtomicU64]> = words.map(AtomicU64::new).collect();
         Box::into_raw(list).cast::<AtomicU64>()
     }
@@ -70,7 +86,8 @@ impl<'a> DepList<'a> {
             let pointer = pointer.cast::<AtomicU64>();
             // SAFETY: [owned-deps] the contract of `retire`: the box `leak` made, its length in the first word.
             unsafe {
-                let len = (*pointer).load(Ordering::Relaxed) as usize + 1;
+                let header = (*pointer).load(Ordering::Relaxed);
+                let len = (header & !STAMPED) as usize + 1 + usize::from(header & STAMPED != 0);
                 drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(pointer, len)));
             }
         }
@@ -79,26 +96,55 @@ impl<'a> DepList<'a> {
     }
 
     pub(crate) fn len(self) -> usize {
-        self.0.len()
+        self.edges.len()
     }
 
     pub(crate) fn get(self, index: usize) -> Option<Dep> {
         // Relaxed: the list was published by a Release store of its pointer; a renewed epoch is only a hint until the
         // owner re-checks it against the dependency's head.
-        self.0.get(index).map(|word| Dep::unpack(word.load(Ordering::Relaxed)))
+        self.edges.get(index).map(|word| Dep::unpack(word.load(Ordering::Relaxed)))
     }
 
     pub(crate) fn renew(self, index: usize, dep: Dep) {
         // Relaxed: published to the next owner by the Release CAS that ends this owner's turn.
-        self.0[index].store(dep.pack(), Ordering::Relaxed);
+        let word = &self.edges[index];
+        word.store(dep.pack() | (word.load(Ordering::Relaxed) & DURABLE_EDGE), Ordering::Relaxed);
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Dep> + 'a {
-        self.0.iter().map(|word| Dep::unpack(word.load(Ordering::Relaxed)))
+        self.edges.iter().map(|word| Dep::unpack(word.load(Ordering::Relaxed)))
+    }
+
+    /// Whether the durable edges are where they were and their values unchanged, at the given number of durable changes.
+    pub(crate) fn is_settled(self, now: u64) -> bool {
+        // Relaxed: the owner's own, or a hint that the owner checks again.
+        self.stamp.is_some_and(|stamp| now & 1 == 0 && stamp.load(Ordering::Relaxed) == now || fault!("stamp_unread"))
+    }
+
+    /// For the list's owner, who has found every edge in place since it read the number; anything else ends the stamp.
+    pub(crate) fn settle(self, now: u64) {
+        if let Some(stamp) = self.stamp {
+            // Relaxed: published to the next owner with the head.
+            stamp.store(if now & 1 == 0 { now } else { 0 }, Ordering::Relaxed);
+        }
+    }
+
+    /// What a verification has to look at, with its place: all, or all that is not durable if those are settled.
+    pub(crate) fn unsettled(self, settled: bool) -> impl Iterator<Item = (usize, Dep)> + 'a {
+        let skipped = if settled { DURABLE_EDGE } else { 0 };
+        let words = self.edges.iter().map(|word| word.load(Ordering::Relaxed)).enumerate();
+        words.filter(move |&(_, word)| word & skipped == 0).map(|(index, word)| (index, Dep::unpack(word)))
+    }
+
+    /// What a verification does not look at, at the given number of durable changes.
+    pub(crate) fn settled(self, now: u64) -> impl Iterator<Item = Dep> + 'a {
+        let chosen = if self.is_settled(now) { DURABLE_EDGE } else { 0 };
+        let words = self.edges.iter().map(|word| word.load(Ordering::Relaxed));
+        words.filter(move |word| word & chosen != 0).map(Dep::unpack)
     }
 
     pub(crate) fn bytes(self) -> usize {
-        (self.0.len() + 1) * 8
+        (self.edges.len() + 1 + usize::from(self.stamp.is_some())) * 8
     }
 }
 

@@ -345,9 +345,19 @@ impl Edges {
 
     /// Every edge of a list, live or stale, under its lock.
     pub(crate) fn list(&self, rev: &AtomicU64) -> Vec<Edge> {
+        self.first(rev, usize::MAX)
+    }
+
+    /// The blocks with a list's newest `most` edges, live or stale, under its lock.
+    pub(crate) fn first(&self, rev: &AtomicU64, most: usize) -> Vec<Edge> {
         let held = self.hold(rev);
         let mut found = Vec::new();
-        self.walk(handle(held), |edge| found.push(edge));
+        for block in self.blocks(handle(held)) {
+            if found.len() >= most {
+                break;
+            }
+            found.extend(block.iter().map(|word| unpack(word.load(Ordering::Relaxed))));
+        }
         // Release: nothing was written; pairs with the next holder's Acquire all the same.
         rev.store(held & !LOCK, Ordering::Release);
         found

@@ -4,10 +4,11 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin as StdPin;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::async_handle::AsyncFunction;
+use crate::background::Background;
 use crate::batch::Batch;
 use crate::capacity::{Budget, Capacity};
 use crate::clock::{Clock, SystemClock};
@@ -15,21 +16,27 @@ use crate::collector::Collector;
 use crate::column::Columns;
 use crate::cx::{Ask, Asker, Cx, sealed};
 use crate::define::{Define, Options};
+use crate::durable::Durability;
 use crate::edge::Edges;
 use crate::evict::Bounds;
 use crate::fault::RegisterError;
+use crate::feed::Feeds;
+use crate::fingerprint::{MissingInvalidation, OnMissing};
 use crate::flight::Flights;
 use crate::function::{Body, FnData, Traits};
 use crate::graph::Graph;
 use crate::handle::{CommitId, Function, Handle, Source};
 use crate::key::{Hashing, Key};
 use crate::log::{Event, EventLog};
+use crate::notify::{DEFAULT_THREADS, Notifier};
+use crate::origin::{By, Origins};
 use crate::pin::Pin;
+use crate::states::States;
 use crate::stats::{Counters, Stats};
 use crate::sweep::{Root, Sweeper};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, lock};
-use crate::timer::{Due, Sleep, Timers};
+use crate::sync::{Arc, Mutex, Weak, lock};
+use crate::timer::{Due, Sleep, Timer, Timers};
 use crate::value::Value;
 use crate::watch::Watchers;
 
@@ -50,13 +57,15 @@ pub struct Engine {
 }
 
 /// User code, by name. Functions hold theirs weakly.
-#[derive(Default)]
-struct Bodies {
+pub(crate) struct Bodies {
     registered: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
+    notifier: Arc<Notifier>,
+    states: States,
 }
 
 impl Drop for Bodies {
     fn drop(&mut self) {
+        self.notifier.close();
         let registered = std::mem::take(&mut *lock(&self.registered));
         for (_, body) in registered {
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(body)));
@@ -105,6 +114,9 @@ impl Engine {
             event_log: false,
             clock: None,
             capacity: None,
+            notify_threads: DEFAULT_THREADS,
+            remembered: DEFAULT_REMEMBERED,
+            on_missing: None,
         }
     }
 
@@ -179,10 +191,12 @@ impl Engine {
     pub fn batch(&self, collect: impl FnOnce(&mut Batch<'_>)) -> CommitId {
         let mut batch = Batch::new(&self.graph);
         collect(&mut batch);
-        CommitId(self.graph.commit(batch.into_roots()))
+        let (roots, places) = batch.into_roots();
+        CommitId(self.graph.commit_by(roots, &By::Each(&places)))
     }
 
     /// Makes every cached value stale: one commit. Costs a visit to every node.
+    #[track_caller]
     pub fn invalidate_everything(&self) -> CommitId {
         CommitId(self.graph.commit(smallvec::smallvec![Root::Everything]))
     }
@@ -232,8 +246,10 @@ impl Engine {
     /// Checks the whole graph against the invariants of DESIGN.md; meant for the end of every test.
     ///
     /// # Panics
-    /// With a list of what is wrong. Call it at quiescence: a flight or sweep under way looks like a fault.
+    /// With a list of what is wrong. Call it at quiescence: a flight or sweep under way looks like a fault. Only for values that are
+    /// brought up to date because somebody watches them it waits by itself.
     pub fn assert_consistent(&self) {
+        self.graph.feeds.notifier.settle();
         let wrong = self.graph.audit();
         assert!(wrong.is_empty(), "the graph is inconsistent:\n{}", wrong.join("\n"));
     }
@@ -241,6 +257,27 @@ impl Engine {
     /// Takes what the event log holds; empty unless the builder asked for a log.
     pub fn take_events(&self) -> Vec<Event> {
         self.graph.log.as_ref().map(EventLog::take).unwrap_or_default()
+    }
+
+    pub(crate) fn states(&self) -> &States {
+        &self.bodies.states
+    }
+
+    /// Its clock, to wait on, for what must not keep the engine's functions.
+    pub fn timer(&self) -> Timer {
+        Timer::new(self.graph.clone())
+    }
+
+    /// The engine of a graph, to register `name` with.
+    pub(crate) fn of(graph: &Arc<Graph>, name: &str) -> Result<Engine, RegisterError> {
+        let bodies = graph.bodies.get().and_then(Weak::upgrade).ok_or_else(|| RegisterError::Gone { name: name.to_owned() })?;
+        Ok(Engine { graph: graph.clone(), bodies })
+    }
+
+    /// Whether a function may have the name.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), RegisterError> {
+        let taken = lock(&self.bodies.registered).contains_key(name);
+        if taken { Err(RegisterError::Duplicate { name: name.to_owned() }) } else { Ok(()) }
     }
 
     pub(crate) fn register<K: Key, V: Value>(
@@ -257,8 +294,8 @@ impl Engine {
         }
         let mut functions = self.graph.functions.write().unwrap_or_else(PoisonError::into_inner);
         let id = u32::try_from(functions.len()).ok().filter(|&id| id < u32::MAX).ok_or(RegisterError::TooManyFunctions)?;
-        let Options { cut_off, inline, key_limit, life, capacity, weigh, keep } = options;
-        let set = [(capacity.is_some(), "capacity"), (weigh.is_some(), "weigh"), (keep.is_some(), "keep_at_least")];
+        let Options { cut_off, inline, key_limit, life, capacity, weigh, insight, durable, .. } = options;
+        let set = [(capacity.is_some(), "capacity"), (weigh.is_some(), "weigh"), (insight.fingerprint.is_some(), "fingerprint")];
         let set = life.option().or_else(|| set.iter().find(|(set, _)| *set).map(|(_, name)| *name));
         if source && let Some(option) = set {
             return Err(RegisterError::NotForSources { name, option });
@@ -268,10 +305,13 @@ impl Engine {
         }
         // A source's values were set: nothing could make them again.
         let shared = self.graph.budget.clone().filter(|_| !source);
-        let keep = keep.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        let keep = life.keep_at_least.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
         let bounds = Bounds::new(self.graph.columns.stamps(), capacity.map(Budget::new), shared, weigh, keep, life.refresh_ahead.is_some());
         let quantum = bounds.as_ref().map_or(0, Bounds::quantum);
-        let traits = Traits { source, cut_off, inline, key_limit, life, bounds };
+        if durable {
+            self.graph.durability.begin();
+        }
+        let traits = Traits { source, cut_off, inline, key_limit, life, bounds, insight, durable };
         let (hashing, rows, most) = (self.graph.hashing.clone(), self.graph.columns.rows(), self.graph.columns.max_nodes());
         let Some(data) = FnData::new(id, name.clone(), traits, hashing, rows, most) else {
             return Err(RegisterError::OutOfMemory { name });
@@ -305,8 +345,11 @@ pub trait Service: Send + Sync + Sized + 'static {
 pub(crate) const DEFAULT_THRESHOLD: usize = 16 * 1024;
 
 /// Addresses are reserved for as many nodes as an engine may ever hold: 12 GiB for the columns and 2 GiB for each function's
-/// key table. Ids reach sixteen times as far.
+/// key table. Ids reach eight times as far.
 const DEFAULT_MAX_NODES: u32 = 1 << 28;
+
+/// Changes that `why` can name: 160 KiB of them.
+const DEFAULT_REMEMBERED: usize = if cfg!(any(loom, shuttle)) { 0 } else { 4096 };
 
 /// Options of an engine.
 #[derive(Clone)]
@@ -318,6 +361,9 @@ pub struct EngineBuilder {
     event_log: bool,
     clock: Option<Arc<dyn Clock>>,
     capacity: Option<Capacity>,
+    notify_threads: usize,
+    remembered: usize,
+    on_missing: Option<Arc<OnMissing>>,
 }
 
 impl EngineBuilder {
@@ -334,7 +380,7 @@ impl EngineBuilder {
     }
 
     /// Nodes the engine may hold, rounded up to chunks of 64 per function; beyond it reads of new keys are
-    /// [`Fault::Full`](crate::Fault::Full). Default: 2^28; ids reach to 2^32.
+    /// [`Fault::Full`](crate::Fault::Full). Default: 2^28; ids reach to 2^31.
     ///
     /// Addresses for that many are reserved from the start (48 bytes a node, and 7 to 14 more for each function), memory is
     /// not: it is taken as nodes come. Where the system limits addresses, the engine's limit is lower.
@@ -355,6 +401,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Threads that values are watched with (see [`Function::watch`]), at most: as many callbacks may be stuck at once before the others
+    /// wait for them. Started one by one when callbacks keep the others busy; two stay when there is nothing to do. Default: 16.
+    pub fn notify_threads(mut self, threads: usize) -> EngineBuilder {
+        self.notify_threads = threads.max(1);
+        self
+    }
+
     /// Where the engine gets its time from, in place of the system's monotonic clock: see [`ManualClock`](crate::ManualClock).
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> EngineBuilder {
         self.clock = Some(clock);
@@ -364,6 +417,19 @@ impl EngineBuilder {
     /// Keeps an event log (see [`Engine::take_events`]): for tests, unbounded.
     pub fn event_log(mut self) -> EngineBuilder {
         self.event_log = true;
+        self
+    }
+
+    /// How many of the latest changes [`Engine::why`] can name: 40 bytes each, at most 2^20. Default: 4,096.
+    pub fn remember_changes(mut self, changes: usize) -> EngineBuilder {
+        self.remembered = changes;
+        self
+    }
+
+    /// Who is told of values that have changed without an invalidation: see [`Define::fingerprint`]. Called on the reader's thread,
+    /// with no lock held. By default a line on standard error.
+    pub fn on_missing_invalidation(mut self, tell: impl Fn(&MissingInvalidation) + Send + Sync + 'static) -> EngineBuilder {
+        self.on_missing = Some(Arc::new(tell));
         self
     }
 
@@ -379,20 +445,28 @@ impl EngineBuilder {
             counters: Counters::new(),
             flights: Flights::new(),
             watchers: Watchers::new(),
-            sweeper: Sweeper::new(threads, self.threshold),
+            feeds: Feeds::new(self.notify_threads),
+            sweeper: Sweeper::new(threads, self.threshold, Origins::new(self.remembered)),
+            background: Background::new(),
             timers: Timers::new(self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()))),
+            durability: Durability::default(),
             budget: self.capacity.map(|capacity| Arc::new(Budget::new(capacity))),
             commit: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             functions: RwLock::new(Vec::new()),
+            bodies: OnceLock::new(),
             spawner: self.spawner,
             log: self.event_log.then(EventLog::default),
+            on_missing: self.on_missing,
             #[cfg(test)]
             hooks: crate::hook::Hooks::default(),
             collector: Collector::new(id),
         };
         let graph = Arc::new(graph);
         graph.timers.attach(&graph);
-        Engine { graph, bodies: Arc::new(Bodies::default()) }
+        let bodies = Arc::new(Bodies { registered: Mutex::default(), notifier: graph.feeds.notifier.clone(), states: States::default() });
+        let _ = graph.bodies.set(Arc::downgrade(&bodies));
+        Engine { graph, bodies }
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) type Weigh<K, V> = dyn Fn(&K, &V) -> u32 + Send + Sync;
 /// A function's part in the limits that concern it.
 pub(crate) struct Bounds<K, V> {
     stamps: Base<AtomicU8>,
-    /// What a hit writes: 1, or the present quantum of `keep`.
+    /// What a read writes: [`READ`], or the present quantum of `keep`.
     now: AtomicU8,
     /// Ticks of a quantum of `keep_at_least`; 0 without.
     quantum: u64,
@@ -53,10 +53,19 @@ pub(crate) struct Bounds<K, V> {
 
 /// Quanta in `keep_at_least`: a value is kept for so much of it longer at most.
 const QUANTA: u8 = 16;
-/// The last stamp; the next one is 1 again. 0 is "not read".
-const LAST_STAMP: u8 = 254;
-/// Read at a time that is not known: through a resolved node, which does not know the function.
-pub(crate) const SOME_TIME: u8 = 255;
+/// Stamps: 0 is "not read since the hand came by", 1 is "read". The rest is negative to a hit, which then looks closer.
+const READ: u8 = 1;
+/// Quanta of `keep`, in which a function with that rule says when a node was read; the one after the last is the first again.
+const FIRST_QUANTUM: u8 = 128;
+const LAST_QUANTUM: u8 = 254;
+/// Read at a time that is not known: through a resolved node, which does not know its function.
+const SOME_TIME: u8 = 255;
+
+/// Whether a stamp says all that a hit would: a read of a function without `keep`.
+#[inline(always)]
+pub(crate) fn is_traced(stamp: u8) -> bool {
+    stamp.cast_signed() > 0
+}
 
 /// Nodes whose dependants are marked in one commit.
 const TOGETHER: usize = 64;
@@ -74,7 +83,7 @@ impl<K, V> Bounds<K, V> {
         let own = own.or_else(|| ((keep.is_some() || traced) && engine.is_none()).then(Budget::unlimited));
         (own.is_some() || engine.is_some()).then(|| Bounds {
             stamps,
-            now: AtomicU8::new(1),
+            now: AtomicU8::new(if keep.is_some() { FIRST_QUANTUM } else { READ }),
             quantum: keep.map_or(0, |ticks| ticks.div_ceil(u64::from(QUANTA)).max(1)),
             own,
             engine,
@@ -82,8 +91,17 @@ impl<K, V> Bounds<K, V> {
         })
     }
 
-    /// The node was read. A load, and a store if it was not read since the hand came by.
-    #[inline(always)]
+    /// Where hits leave their traces.
+    pub(crate) fn stamps(&self) -> Base<AtomicU8> {
+        self.stamps.clone()
+    }
+
+    /// What a read writes that does not know the function.
+    pub(crate) fn trace(&self) -> u8 {
+        if self.quantum == 0 { READ } else { SOME_TIME }
+    }
+
+    /// The node was read. Nothing is written that is there already.
     pub(crate) fn touch(&self, slot: u32) {
         // Relaxed (all): a hint to the hand.
         let now = self.now.load(Ordering::Relaxed);
@@ -102,7 +120,7 @@ impl<K, V> Bounds<K, V> {
     pub(crate) fn move_stamp(&self) {
         // Relaxed (both): a hint; moved by the timers alone.
         let now = self.now.load(Ordering::Relaxed);
-        self.now.store(if now >= LAST_STAMP { 1 } else { now + 1 }, Ordering::Relaxed);
+        self.now.store(if now >= LAST_QUANTUM { FIRST_QUANTUM } else { now + 1 }, Ordering::Relaxed);
     }
 
     /// Whether the hand passes the node over.
@@ -123,7 +141,7 @@ impl<K, V> Bounds<K, V> {
             stamp.store(now, Ordering::Relaxed);
             return true;
         }
-        let age = if now >= seen { now - seen } else { now + (LAST_STAMP - seen) };
+        let age = if now >= seen { now - seen } else { now - FIRST_QUANTUM + 1 + (LAST_QUANTUM - seen) };
         age <= QUANTA
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::graph::Graph;
 use crate::node::{State, WATCHED};
+use crate::origin::By;
 use crate::sweep::{Found, Root, Roots};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -57,12 +58,13 @@ pub(crate) struct Life<V> {
     pub(crate) expire_after: Option<Duration>,
     pub(crate) refresh_ahead: Option<Duration>,
     pub(crate) debounce: Option<Duration>,
+    pub(crate) keep_at_least: Option<Duration>,
     pub(crate) errors: Option<ErrorRule<V>>,
 }
 
 impl<V> Default for Life<V> {
     fn default() -> Life<V> {
-        Life { expire_after: None, refresh_ahead: None, debounce: None, errors: None }
+        Life { expire_after: None, refresh_ahead: None, debounce: None, keep_at_least: None, errors: None }
     }
 }
 
@@ -73,6 +75,7 @@ impl<V> Life<V> {
             (self.expire_after.is_some(), "expire_after"),
             (self.refresh_ahead.is_some(), "refresh_ahead"),
             (self.debounce.is_some(), "debounce"),
+            (self.keep_at_least.is_some(), "keep_at_least"),
             (self.errors.is_some(), "classify"),
         ];
         set.iter().find(|(set, _)| *set).map(|(_, name)| *name)
@@ -84,7 +87,7 @@ impl<V> Life<V> {
     }
 
     /// How long a value may live, by what kind of error it is.
-    fn span(&self, kind: Option<ErrorKind>) -> Option<Duration> {
+    pub(crate) fn span(&self, kind: Option<ErrorKind>) -> Option<Duration> {
         let (Some(errors), Some(kind)) = (&self.errors, kind) else { return self.expire_after };
         match kind {
             ErrorKind::Transient => Some(errors.transient),
@@ -146,13 +149,17 @@ impl Graph {
     }
 
     /// The key's value is to be invalidated at the tick, or sooner if somebody asked for that.
+    #[track_caller]
     pub(crate) fn invalidate_at(&self, slot: u32, at: u64) {
         let asked = &self.columns.times(slot).asked;
         // Relaxed (all): a tick and nothing else; armed under the wheel's lock.
         let mut now = asked.load(Ordering::Relaxed);
         while now == 0 || at < now {
             match asked.compare_exchange(now, at, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => break,
+                Ok(_) => {
+                    self.note_wish(slot, std::panic::Location::caller());
+                    break;
+                }
                 Err(other) => now = other,
             }
         }
@@ -190,7 +197,7 @@ impl Graph {
             }
         }
         if !roots.is_empty() {
-            self.commit(roots);
+            self.commit_by(roots, &By::Timer);
         }
         for (slot, version) in refresh {
             self.function(slot).refresh_ahead(self, slot, version);

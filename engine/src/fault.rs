@@ -1,6 +1,9 @@
 //! What can go wrong with the engine's part of a read, and at registration.
 
+use std::any::Any;
 use std::fmt;
+
+use crate::flight::panic_message;
 
 /// What went wrong with the engine's part of a read. Never cached, and neither is a result that was made from one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +95,26 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// A fault on its way out of a body.
+struct Raised(Fault);
+
+/// Ends a body of the engine's own that met a fault and has no value to return for it: whoever asked gets that fault as it is.
+///
+/// An unwind without the panic hook: a result in place of the value would cost every body that meets none.
+pub(crate) fn raise(fault: Fault) -> ! {
+    std::panic::resume_unwind(Box::new(Raised(fault)))
+}
+
+impl Fault {
+    /// What made a body of this function unwind.
+    pub(crate) fn of_panic(function: String, panic: Box<dyn Any + Send>) -> Fault {
+        match panic.downcast::<Raised>() {
+            Ok(raised) => raised.0,
+            Err(panic) => Fault::Panicked { function, message: panic_message(&*panic) },
+        }
+    }
+}
+
 /// Why a function could not be registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -108,6 +131,13 @@ pub enum RegisterError {
         /// The option.
         option: &'static str,
     },
+    /// The option is about values that are set; a function's are made.
+    OnlyForSources {
+        /// The name.
+        name: String,
+        /// The option.
+        option: &'static str,
+    },
     /// The option needs work in the background.
     NeedsSpawner {
         /// The name.
@@ -115,8 +145,25 @@ pub enum RegisterError {
         /// The option.
         option: &'static str,
     },
+    /// The option tells a changed value from an equal one, and the function has no rule for that.
+    NeedsCutOff {
+        /// The name.
+        name: String,
+        /// The option.
+        option: &'static str,
+    },
+    /// The engine of the function to build on was dropped.
+    Gone {
+        /// The name.
+        name: String,
+    },
     /// The engine holds as many functions as it can number.
     TooManyFunctions,
+    /// The engine is at its limit of nodes (see `EngineBuilder::max_nodes`), and a state needs one.
+    Full {
+        /// What the state is.
+        name: String,
+    },
     /// The system has no memory or no addresses left for the function's key table.
     OutOfMemory {
         /// The name.
@@ -133,10 +180,25 @@ impl fmt::Display for RegisterError {
             RegisterError::NotForSources { name, option } => {
                 write!(f, "`{name}` is a source, whose values are set: `{option}` is for functions")
             }
+            RegisterError::OnlyForSources { name, option } => {
+                write!(f, "`{name}` is a function, whose values are made: `{option}` is for sources")
+            }
             RegisterError::NeedsSpawner { name, option } => {
                 write!(f, "`{option}` of `{name}` works in the background: give the engine a `spawner`, or leave the option out")
             }
+            RegisterError::NeedsCutOff { name, option } => {
+                write!(f, "`{option}` of `{name}` tells of changes only: say what one is with `cut_off_eq`, `cut_off_hash` or `cut_off_by`")
+            }
+            RegisterError::Gone { name } => {
+                write!(
+                    f,
+                    "`{name}` is built on a function whose engine was dropped; keep an `Engine` handle while its functions are in use"
+                )
+            }
             RegisterError::TooManyFunctions => f.write_str("the engine holds as many functions as it can number"),
+            RegisterError::Full { name } => {
+                write!(f, "the engine holds as many nodes as it may, and a `{name}` needs one; remove keys or raise `max_nodes`")
+            }
             RegisterError::OutOfMemory { name } => {
                 write!(f, "no memory for the key table of `{name}`; raise the limit on addresses (`ulimit -v`) or lower `max_nodes`")
             }

@@ -246,13 +246,13 @@ impl Flight {
                 return self.drop_cancelled();
             }
             Ok(Poll::Ready(())) => None,
-            Err(panic) => Some(panic_message(&*panic)),
+            Err(panic) => Some(panic),
         };
         let finished = future.take();
         drop(future);
         drop_quietly(finished);
         if let Some(graph) = self.graph.upgrade() {
-            let fault = ended.map(|message| Fault::Panicked { function: graph.function_name(self.slot), message });
+            let fault = ended.map(|panic| Fault::of_panic(graph.function_name(self.slot), panic));
             if fault.is_some() {
                 graph.abandon(self.slot, self.head);
             }
@@ -294,7 +294,7 @@ impl Flight {
 }
 
 /// Wakers are an executor's code: one that panics keeps nobody else asleep.
-fn wake(wakers: impl Iterator<Item = Waker>) {
+pub(crate) fn wake(wakers: impl Iterator<Item = Waker>) {
     for waker in wakers {
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
     }

@@ -33,12 +33,21 @@ pub(crate) enum Stands {
 }
 
 impl Graph {
-    /// Looks at the heads of what was read, like a seqlock of which a sweep is the writer: the phase, the heads, the phase again.
-    pub(crate) fn stands(&self, deps: &[Dep]) -> Stands {
-        // Acquire: the heads are looked at after it.
-        let phase = self.sweeper.phase.load(Ordering::Acquire);
+    /// The number of sweeps begun and ended; odd while one is open.
+    pub(crate) fn phase(&self) -> u64 {
+        // Acquire: what is read after it is read after the marks of the sweeps it counts.
+        self.sweeper.phase.load(Ordering::Acquire)
+    }
+
+    /// Looks at the heads of what was read since the phase was `began`, like a seqlock of which a sweep is the writer: the phase, the heads,
+    /// the phase again. Where there was no sweep at all, nothing need be looked at, and what was read may have been evicted since.
+    pub(crate) fn stands(&self, began: u64, deps: &[Dep]) -> Stands {
+        let phase = self.phase();
         if phase & 1 == 1 && !fault!("open_sweep_ignored") {
             return Stands::Open;
+        }
+        if phase == began {
+            return Stands::Together;
         }
         let unmarked = |dep: &Dep| {
             let head = self.head(dep.slot);
@@ -50,15 +59,14 @@ impl Graph {
         }
         // Acquire: heads are loaded with Acquire, so this load comes after them; a mark they had shown is stored after the phase
         // became odd.
-        if self.sweeper.phase.load(Ordering::Acquire) == phase || fault!("open_sweep_ignored") { Stands::Together } else { Stands::Open }
+        if self.phase() == phase || fault!("open_sweep_ignored") { Stands::Together } else { Stands::Open }
     }
 
     /// Waits on this thread until the sweep that is open, if one is, is over.
     pub(crate) fn wait_for_sweep(&self) {
         let mut backoff = Backoff::default();
         while !backoff.is_long() {
-            // Acquire: the marks of the sweep before its end.
-            if self.sweeper.phase.load(Ordering::Acquire) & 1 == 0 {
+            if self.phase() & 1 == 0 {
                 return;
             }
             backoff.wait();
@@ -110,6 +118,7 @@ impl<K: Key, V: Value> Function<K, V> {
         let hash = self.hash(key);
         let mut tries = 0;
         while tries < TRIES {
+            let began = self.graph.phase();
             let (value, slot, epoch) = match self.take_hit(hash, key) {
                 Some(hit) => {
                     self.count_hit();
@@ -125,7 +134,7 @@ impl<K: Key, V: Value> Function<K, V> {
             };
             let dep = Dep { slot, epoch };
             loop {
-                match self.graph.stands(&[dep]) {
+                match self.graph.stands(began, &[dep]) {
                     Stands::Together => {
                         asker.record(dep)?;
                         return Ok(value);
@@ -166,10 +175,11 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
             let mut tries = 0;
             while tries < TRIES {
                 tries += 1;
+                let began = handle.graph.phase();
                 let (slot, _, (value, epoch)) = handle.obtain_async(cx.as_ref(), &key).await?;
                 let dep = Dep { slot, epoch };
                 loop {
-                    match handle.graph.stands(&[dep]) {
+                    match handle.graph.stands(began, &[dep]) {
                         Stands::Together => {
                             handle.owned_asker(cx.as_ref()).record(dep)?;
                             return Ok(value);

@@ -1,25 +1,29 @@
 //! A registered function without its handle: its key table, its slots, its rules.
 
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use crate::capacity::Budget;
 use crate::collector::Retired;
 use crate::column::CHUNK;
+use crate::consolidate::Consolidation;
+use crate::cut_off::CutOff;
 use crate::cx::Cx;
 use crate::deps::DepList;
-use crate::evict::{Bounds, Verdict};
+use crate::evict::{Bounds, Verdict, is_traced};
 use crate::expire::Life;
 use crate::fault::Fault;
+use crate::fingerprint::Insight;
 use crate::flight::FlightKey;
 use crate::graph::{AnyFunction, Ended, Graph, Refresh};
 use crate::hit::{Reader, holds, look, take};
 use crate::key::{BoxedKey, Hashing, Key, Lookup, is_word, key_from_word};
 use crate::memory::FunctionMemory;
-use crate::node::{HAS_VALUE, Head, LAST_VERSION, Row, State};
+use crate::node::{DURABLE, HAS_VALUE, Head, LAST_VERSION, Row, State};
 use crate::region::Base;
 use crate::stats::{FunctionStats, Tally};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Arc, Backoff, Mutex, Weak, lock};
 use crate::table::{Table, Writer};
 use crate::timer::Due;
@@ -33,37 +37,6 @@ impl FunctionId {
     /// The number: functions are counted from 0 in the order of registration.
     pub fn index(self) -> u32 {
         self.0
-    }
-}
-
-/// How a recomputed value is compared with the one it replaces.
-pub(crate) enum CutOff<V> {
-    Never,
-    Eq(fn(&V, &V) -> bool),
-    By(Box<Comparison<V>>),
-}
-
-type Comparison<V> = dyn Fn(&V, &V) -> bool + Send + Sync;
-
-impl<V> CutOff<V> {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            CutOff::Never => "never",
-            CutOff::Eq(_) => "eq",
-            CutOff::By(_) => "custom",
-        }
-    }
-
-    pub(crate) fn same(&self, old: &V, new: &V) -> bool {
-        match self {
-            CutOff::Never => false,
-            CutOff::Eq(eq) => eq(old, new),
-            CutOff::By(by) => by(old, new),
-        }
-    }
-
-    pub(crate) fn compares(&self) -> bool {
-        !matches!(self, CutOff::Never)
     }
 }
 
@@ -116,6 +89,8 @@ pub(crate) struct Traits<K, V> {
     pub(crate) key_limit: Option<KeyLimit<K>>,
     pub(crate) life: Life<V>,
     pub(crate) bounds: Option<Bounds<K, V>>,
+    pub(crate) insight: Insight<K, V>,
+    pub(crate) durable: bool,
 }
 
 /// A function's part of the graph. What a hit needs is here, the graph's own parts copied, so that it follows one pointer.
@@ -124,7 +99,9 @@ pub(crate) struct FnData<K, V> {
     pub(crate) table: Table,
     /// The graph's hot rows.
     rows: Base<Row>,
-    /// Limits that concern it: a hit leaves its trace for the evicting hand.
+    /// Limits that concern it. Hits leave traces for the evicting hand then.
+    /// Where they are, if there are any.
+    traces: Option<Base<AtomicU8>>,
     pub(crate) bounds: Option<Bounds<K, V>>,
     pub(crate) id: u32,
     pub(crate) name: String,
@@ -133,7 +110,11 @@ pub(crate) struct FnData<K, V> {
     pub(crate) inline: bool,
     pub(crate) key_limit: Option<KeyLimit<K>>,
     pub(crate) life: Life<V>,
+    pub(crate) insight: Insight<K, V>,
+    durable: bool,
     body: OnceLock<Weak<Body<K, V>>>,
+    /// Of a consolidated function: what keeps its values up to date.
+    pub(crate) merge: OnceLock<Arc<Consolidation<K, V>>>,
     pub(crate) computes: Tally,
     /// How many inserts there have ever been: unchanged means that a search made before is still right.
     inserted: AtomicU64,
@@ -154,11 +135,12 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// `None`: no memory for its key table.
     pub(crate) fn new(id: u32, name: String, traits: Traits<K, V>, hashing: Hashing, rows: Base<Row>, most: usize) -> Option<FnData<K, V>> {
         let (table, writer) = Table::new(most)?;
-        let Traits { source, cut_off, inline, key_limit, life, bounds } = traits;
+        let Traits { source, cut_off, inline, key_limit, life, bounds, insight, durable } = traits;
         Some(FnData {
             hashing,
             table,
             rows,
+            traces: bounds.as_ref().map(Bounds::stamps),
             bounds,
             id,
             name,
@@ -167,7 +149,10 @@ impl<K: Key, V: Value> FnData<K, V> {
             inline: inline || is_primitive::<V>(),
             key_limit,
             life,
+            insight,
+            durable,
             body: OnceLock::new(),
+            merge: OnceLock::new(),
             computes: Tally::new(),
             inserted: AtomicU64::new(0),
             slots: Mutex::new(Slots { writer, next: 0, end: 0, free: Vec::new() }),
@@ -238,6 +223,24 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// The node was read.
     #[inline(always)]
     pub(crate) fn touch(&self, slot: u32) {
+        if let Some(stamps) = &self.traces {
+            // SAFETY: [region-stable] a slot of a node has its stamp.
+            // Relaxed: a hint to the hand.
+            let stamp = unsafe { stamps.at(slot as usize) }.load(Ordering::Relaxed);
+            if !is_traced(stamp) {
+                self.leave_trace(slot);
+            }
+        }
+    }
+
+    /// What a resolved node writes when it is read; 0 for nothing.
+    pub(crate) fn trace(&self) -> u8 {
+        self.bounds.as_ref().map_or(0, Bounds::trace)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_trace(&self, slot: u32) {
         if let Some(bounds) = &self.bounds {
             bounds.touch(slot);
         }
@@ -357,7 +360,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         // Release: whoever meets the key meets its box, and the head that freed the slot.
         row.key.store(key, Ordering::Release);
         // Relaxed (both): published by the head's Release store.
-        warm.flags.store(0, Ordering::Relaxed);
+        warm.flags.store(if self.durable { DURABLE } else { 0 }, Ordering::Relaxed);
         // Every edge to the slot's former tenant is older than this epoch, and so shows a change.
         warm.changed.store(empty.epoch(), Ordering::Relaxed);
         let head = if state == State::Empty { empty } else { empty.next_flight(state) };
@@ -462,6 +465,16 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         self.source
     }
 
+    fn key_text(&self, graph: &Graph, slot: u32, version: u32) -> Option<String> {
+        let describe = self.insight.describe?;
+        let key = catch_unwind(AssertUnwindSafe(|| self.key(graph, slot, version))).ok()??;
+        crate::describe::text_of(&key, describe)
+    }
+
+    fn is_durable(&self) -> bool {
+        self.durable
+    }
+
     fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head, held: bool) -> Refresh {
         let Some(body) = self.body(held) else { return Refresh::Ran(Err(Fault::Gone)) };
         match &*body {
@@ -542,6 +555,9 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
             bytes,
             table: self.table.bytes(),
             computes: self.computes.sum(),
+            expire_after: self.life.expire_after,
+            keep_at_least: self.life.keep_at_least,
+            error_delays: self.life.errors.as_ref().map(|rule| (rule.transient, rule.non_transient)),
         }
     }
 

@@ -1,12 +1,15 @@
 //! The graph: every column, table and counter of one engine, shared by all its handles. No user code lives here.
 
 use std::any::Any;
-use std::sync::RwLock;
+use std::sync::{OnceLock, RwLock};
 
+use crate::background::Background;
 use crate::capacity::Budget;
 use crate::collector::Collector;
 use crate::column::Columns;
+use crate::durable::Durability;
 use crate::edge::Edges;
+use crate::engine::Bodies;
 use crate::evict::Verdict;
 use crate::fault::Fault;
 use crate::flight::{Flight, Flights};
@@ -17,7 +20,7 @@ use crate::node::{Head, Row, Warm};
 use crate::stats::{Counters, FunctionStats};
 use crate::sweep::Sweeper;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, fault};
+use crate::sync::{Arc, Weak, fault};
 use crate::timer::Timers;
 use crate::watch::Watchers;
 
@@ -31,15 +34,23 @@ pub(crate) struct Graph {
     pub(crate) counters: Counters,
     pub(crate) flights: Flights,
     pub(crate) watchers: Watchers,
+    pub(crate) feeds: crate::feed::Feeds,
     pub(crate) sweeper: Sweeper,
+    pub(crate) background: Background,
     pub(crate) timers: Timers,
     /// The engine's own limit, shared with every function but sources.
     pub(crate) budget: Option<Arc<Budget>>,
+    pub(crate) durability: Durability,
     /// The last finished commit. A flight notes it at its start and a waiter when it joins.
     pub(crate) commit: AtomicU64,
+    /// The last commit whose sweep has begun: its marks may be met before its number is.
+    pub(crate) begun: AtomicU64,
     pub(crate) functions: RwLock<Vec<Arc<dyn AnyFunction>>>,
+    /// Set once, when the engine is made.
+    pub(crate) bodies: OnceLock<Weak<Bodies>>,
     pub(crate) spawner: Option<Arc<dyn crate::engine::Spawner>>,
     pub(crate) log: Option<crate::log::EventLog>,
+    pub(crate) on_missing: Option<Arc<crate::fingerprint::OnMissing>>,
     #[cfg(test)]
     pub(crate) hooks: crate::hook::Hooks,
     pub(crate) collector: Collector,
@@ -49,6 +60,10 @@ pub(crate) struct Graph {
 pub(crate) trait AnyFunction: Send + Sync + Any {
     fn name(&self) -> &str;
     fn is_source(&self) -> bool;
+    /// The node's key for people; `None` if keys cannot be told or the slot has another tenant. Runs user code.
+    fn key_text(&self, graph: &Graph, slot: u32, version: u32) -> Option<String>;
+    /// Whether it is a source that changes rarely.
+    fn is_durable(&self) -> bool;
     /// Runs a sync function's flight on this thread, or starts an async one. `held` as in [`Asker`](crate::cx::Asker).
     fn refresh(self: Arc<Self>, graph: &Arc<Graph>, slot: u32, head: Head, held: bool) -> Refresh;
     /// Every slot that holds a key.
@@ -151,6 +166,11 @@ impl Graph {
     pub(crate) fn finished_commit(&self) -> u64 {
         // Acquire: marks of the finished sweep are visible to whoever sees its number.
         self.commit.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn begun_commit(&self) -> u64 {
+        // Relaxed: ordered by the marks themselves, see `commit_by`.
+        self.begun.load(Ordering::Relaxed)
     }
 }
 

@@ -9,11 +9,13 @@ use crate::cx::{Ask, Asker};
 use crate::deps::Dep;
 use crate::evict::Bounds;
 use crate::fault::Fault;
+use crate::fingerprint::Check;
 use crate::function::{FnData, FunctionId};
 use crate::graph::Graph;
 use crate::key::{Key, Lookup};
 use crate::pin::Pin;
 use crate::read::{NodeId, NodeRef};
+use crate::subscription::Consolidated;
 use crate::sweep::Root;
 use crate::sync::Arc;
 use crate::value::{Read, Value};
@@ -156,7 +158,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// The key's node resolved, to skip the table from now on. `None` if the key has no node.
     pub fn node<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Option<NodeRef<V>> {
         let (slot, version) = self.data.find(&self.graph, self.hash(key), key)?;
-        Some(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline(), self.data.bounds.is_some()))
+        Some(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline(), self.data.trace()))
     }
 
     /// The node behind an id that was kept, as [`node`](Handle::node) gives it for a key.
@@ -168,7 +170,7 @@ impl<K: Key, V: Value> Handle<K, V> {
         let ours = self.graph.columns.contains(slot) && self.graph.columns.owner(slot) == self.data.id;
         let head = if ours { Some(self.graph.head(slot)) } else { None };
         match head.filter(|head| head.is_live() && head.version() == version) {
-            Some(_) => Ok(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline(), self.data.bounds.is_some())),
+            Some(_) => Ok(NodeRef::new(self.graph.clone(), slot, version, self.data.is_inline(), self.data.trace())),
             None => Err(Fault::UnknownNode { function: self.data.name.clone(), id }),
         }
     }
@@ -187,9 +189,11 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// Makes the key's value stale and everything made from it maybe stale. When this returns, no read that starts later
     /// gets a value made from older sources. A key without a value costs a commit number.
     ///
-    /// Marks only; bodies run when somebody asks. A function with [`debounce`](crate::Define::debounce) does it so much later.
+    /// Marks only; bodies run when somebody asks. A function with [`debounce`](crate::Define::debounce) does it so much later, and one
+    /// with [`consolidate`](crate::Define::consolidate) computes first.
+    #[track_caller]
     pub fn invalidate<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> CommitId {
-        if let Some(delay) = self.data.life.debounce {
+        if let Some(delay) = self.changed().life.debounce {
             self.invalidate_after(key, delay);
             return CommitId(self.graph.finished_commit());
         }
@@ -201,27 +205,54 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// wishes the earliest counts, and a later one never postpones it.
     ///
     /// A source's key: everything made from it is stale then.
+    #[track_caller]
     pub fn invalidate_after<Q: ?Sized + Lookup<K>>(&self, key: &Q, delay: Duration) -> bool {
-        let Some((slot, _)) = self.data.find_changed(&self.graph, self.hash(key), key) else { return false };
+        let Some((slot, _)) = self.changed().find_changed(&self.graph, self.hash(key), key) else { return false };
         self.graph.invalidate_at(slot, self.graph.timers.after(delay).max(1));
         true
     }
 
     pub(crate) fn root<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Option<Root> {
-        let (slot, version) = self.data.find_changed(&self.graph, self.hash(key), key)?;
+        let (slot, version) = self.changed().find_changed(&self.graph, self.hash(key), key)?;
         Some(Root::Stale { slot, version })
     }
 
+    /// Where changes go: a consolidated function's hidden one, otherwise the function itself.
+    pub(crate) fn changed(&self) -> &FnData<K, V> {
+        self.data.merge.get().map_or(&*self.data, |merge| &*merge.hidden)
+    }
+
+    /// Ends the key's value at once, whatever the function's rules: [`invalidate`](Handle::invalidate) without
+    /// [`debounce`](crate::Define::debounce) and [`consolidate`](crate::Define::consolidate).
+    ///
+    /// The next read of a consolidated function's key takes what its body has made last, computed anew only if that is stale.
+    pub fn invalidate_now<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> CommitId {
+        let found = self.data.find_changed(&self.graph, self.hash(key), key);
+        CommitId(self.graph.commit(found.map(|(slot, version)| Root::Stale { slot, version }).into_iter().collect()))
+    }
+
+    /// Completes once no consolidation of the key is under way, neither waiting for its delay nor computing: then the value is what its
+    /// body makes of everything committed before. At once for a function without [`consolidate`](crate::Define::consolidate).
+    pub fn when_consolidated<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Consolidated {
+        let entry = self.data.merge.get().and_then(|merge| merge.entry(&self.graph, self.hash(key), &key.to_key()));
+        Consolidated::new(&self.graph, entry)
+    }
+
     /// [`invalidate`](Handle::invalidate) for every key of the function: one commit, one sweep.
+    #[track_caller]
     pub fn invalidate_all(&self) -> CommitId {
-        CommitId(self.graph.commit(smallvec::smallvec![Root::Function { id: self.data.id }]))
+        CommitId(self.graph.commit(smallvec::smallvec![Root::Function { id: self.changed().id }]))
     }
 
     /// Forgets the key: its value and node are freed, what was made from it is stale. `false` if there was none.
+    #[track_caller]
     pub fn remove<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> bool {
         let found = self.data.find(&self.graph, self.hash(key), key);
         if let Some((slot, version)) = found {
             self.graph.commit(smallvec::smallvec![Root::Forget { slot, version }]);
+            if let Some(merge) = self.data.merge.get() {
+                merge.release(&self.graph, slot, version);
+            }
         }
         found.is_some()
     }
@@ -314,6 +345,9 @@ impl<K: Key, V: Value> Function<K, V> {
             if let Some((value, slot, epoch)) = self.take_hit(hash, key) {
                 self.count_hit();
                 asker.record(Dep { slot, epoch })?;
+                if self.data.is_checked(asker) {
+                    self.data.check(&self.graph, asker.held, &Check { key: &key.to_key(), value: &value, slot, epoch });
+                }
                 return Ok(value);
             }
             return self.get_cold(asker, hash, key);
@@ -382,6 +416,7 @@ impl<K: Key, V: Value> Source<K, V> {
     ///
     /// # Panics
     /// If the engine is at its limit of nodes; [`try_set`](Source::try_set) returns that as an error.
+    #[track_caller]
     pub fn set<Q: ?Sized + Lookup<K>>(&self, key: &Q, value: V) -> CommitId {
         match self.try_set(key, value) {
             Ok(commit) => commit,
@@ -393,6 +428,7 @@ impl<K: Key, V: Value> Source<K, V> {
     ///
     /// # Errors
     /// [`Fault::Full`] or [`Fault::KeyTooLarge`]; nothing was changed then.
+    #[track_caller]
     pub fn try_set<Q: ?Sized + Lookup<K>>(&self, key: &Q, value: V) -> Result<CommitId, Fault> {
         Ok(match self.set_root(key, value)? {
             Some(root) => CommitId(self.graph.commit(smallvec::smallvec![root])),

@@ -175,7 +175,7 @@ pub(crate) struct Warm {
     pub(crate) deps: AtomicPtr<AtomicU64>,
     /// The epoch at which the value last really changed. Written only while `Publishing` (or while the slot is free).
     pub(crate) changed: AtomicU32,
-    /// [`HAS_VALUE`].
+    /// [`HAS_VALUE`], [`AGAIN`], [`DURABLE`] and a commit's number: see [`value_flags`].
     pub(crate) flags: AtomicU32,
 }
 
@@ -195,6 +195,27 @@ pub(crate) struct Times {
 
 /// The value word holds a value (needed because every bit pattern is a value when it is inline).
 pub(crate) const HAS_VALUE: u32 = 1;
+/// There was a value when this one was made: it is not the first.
+pub(crate) const AGAIN: u32 = 1 << 1;
+/// The node is a durable source's: see [`crate::durable`]. Set at its birth.
+pub(crate) const DURABLE: u32 = 1 << 2;
+const STAMP_SHIFT: u32 = 3;
+const STAMP_MASK: u64 = (1 << (32 - STAMP_SHIFT)) - 1;
+
+/// The flags of a value that was made at a commit, in place of those before it. The word is stored with the value anyway, so the number
+/// costs nothing.
+#[inline(always)]
+pub(crate) fn value_flags(before: u32, commit: u64) -> u32 {
+    let again = if before & HAS_VALUE != 0 { AGAIN } else { 0 };
+    ((commit & STAMP_MASK) as u32) << STAMP_SHIFT | HAS_VALUE | again | before & DURABLE
+}
+
+/// The commit in a value's flags, completed to the nearest one that is not later than `now`: of a value older than 2^29
+/// commits too recent a one.
+pub(crate) fn made_at(flags: u32, now: u64) -> u64 {
+    let behind = now.wrapping_sub(u64::from(flags >> STAMP_SHIFT)) & STAMP_MASK;
+    now.saturating_sub(behind)
+}
 
 #[cfg(not(any(loom, shuttle)))]
 const _: () = {
@@ -224,6 +245,20 @@ impl Default for Warm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_values_flags_tell_the_commit_it_was_made_at() {
+        for (made, now) in [(0, 0), (5, 5), (5, 9), (STAMP_MASK, STAMP_MASK + 1), (STAMP_MASK - 3, STAMP_MASK + 70), (1 << 31, 1 << 31)] {
+            for again in [false, true] {
+                let flags = value_flags(u32::from(again) | DURABLE, made);
+                assert_eq!(
+                    (made_at(flags, now), flags & AGAIN != 0, flags & (HAS_VALUE | DURABLE)),
+                    (made, again, HAS_VALUE | DURABLE),
+                    "{made} at {now}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn a_head_packs_and_unpacks_state_version_and_epoch() {

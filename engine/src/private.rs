@@ -4,6 +4,7 @@
 //! method under several traits; the trait for the strongest answer is implemented for the most references to a probe, and
 //! method lookup, which takes references off one at a time, meets it first and passes over it if its bounds do not hold.
 
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -152,6 +153,77 @@ impl<T> CompareDemanded<T> for Probe<T> {
     }
 }
 
+/// Errors of a `Result` are tried again, unless said otherwise: transient.
+pub trait RetryErrors<T> {
+    /// Sets the rule.
+    fn errors<K: Key>(&self, define: Define<K, T>) -> Define<K, T>;
+}
+
+impl<V, E> RetryErrors<Result<V, E>> for &Probe<Result<V, E>>
+where
+    Result<V, E>: Value,
+{
+    fn errors<K: Key>(&self, define: Define<K, Result<V, E>>) -> Define<K, Result<V, E>> {
+        define.retry_errors(|_| crate::ErrorKind::Transient)
+    }
+}
+
+/// A type that is no `Result` has no errors.
+pub trait KeepValues<T> {
+    /// Sets the rule.
+    fn errors<K: Key>(&self, define: Define<K, T>) -> Define<K, T>;
+}
+
+impl<T> KeepValues<T> for Probe<T> {
+    fn errors<K: Key>(&self, define: Define<K, T>) -> Define<K, T> {
+        define
+    }
+}
+
+/// Cut-off by hash for a type that can be hashed as it is.
+pub trait HashWhole<T> {
+    /// Sets the rule.
+    fn cut_off<K: Key>(&self, define: Define<K, T>) -> Define<K, T>;
+}
+
+impl<T: Value + Hash> HashWhole<T> for &&Probe<T> {
+    fn cut_off<K: Key>(&self, define: Define<K, T>) -> Define<K, T> {
+        define.cut_off_hash()
+    }
+}
+
+/// Cut-off by hash for a `Result` of which only the value can be hashed: every error counts as changed.
+pub trait HashOk<T> {
+    /// Sets the rule.
+    fn cut_off<K: Key>(&self, define: Define<K, T>) -> Define<K, T>;
+}
+
+impl<V: Hash, E> HashOk<Result<V, E>> for &Probe<Result<V, E>>
+where
+    Result<V, E>: Value,
+{
+    fn cut_off<K: Key>(&self, define: Define<K, Result<V, E>>) -> Define<K, Result<V, E>> {
+        define.cut_off_hash_ok()
+    }
+}
+
+/// Cut-off by hash for a type that cannot be hashed: an error about the missing bound.
+pub trait HashDemanded<T> {
+    /// Sets the rule.
+    fn cut_off<K: Key>(&self, define: Define<K, T>) -> Define<K, T>
+    where
+        T: Value + Hash;
+}
+
+impl<T> HashDemanded<T> for Probe<T> {
+    fn cut_off<K: Key>(&self, define: Define<K, T>) -> Define<K, T>
+    where
+        T: Value + Hash,
+    {
+        define.cut_off_hash()
+    }
+}
+
 /// Storage for a type that fits the value column.
 pub trait StoreInline<T> {
     /// Sets the storage.
@@ -172,6 +244,30 @@ pub trait StoreBehindPointer<T> {
 
 impl<T> StoreBehindPointer<T> for Probe<T> {
     fn storage<K: Key>(&self, define: Define<K, T>) -> Define<K, T> {
+        define
+    }
+}
+
+/// Keys that can be printed.
+pub trait DescribeByDebug<K> {
+    /// Says how.
+    fn describe<V: Value>(&self, define: Define<K, V>) -> Define<K, V>;
+}
+
+impl<K: Key + std::fmt::Debug> DescribeByDebug<K> for &Probe<K> {
+    fn describe<V: Value>(&self, define: Define<K, V>) -> Define<K, V> {
+        define.debug_keys()
+    }
+}
+
+/// Keys that cannot be printed.
+pub trait DescribeNothing<K> {
+    /// Leaves it at that.
+    fn describe<V>(&self, define: Define<K, V>) -> Define<K, V>;
+}
+
+impl<K> DescribeNothing<K> for Probe<K> {
+    fn describe<V>(&self, define: Define<K, V>) -> Define<K, V> {
         define
     }
 }

@@ -3,7 +3,7 @@
 use crate::deps::{Dep, DepList, UNSTORED};
 use crate::edge::{Edge, generation};
 use crate::graph::Graph;
-use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS};
+use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, State, WAITERS, value_flags};
 use crate::sync::atomic::Ordering;
 use crate::sync::fault;
 
@@ -36,24 +36,36 @@ pub(crate) enum Standing {
 }
 
 impl Graph {
-    /// Publishes a flight's result. `owned` may write other columns of the node; it gets the old value word if that is replaced.
-    pub(crate) fn publish(&self, slot: u32, flight: Head, deps: &[Dep], result: Outcoming, owned: impl FnOnce(Option<u64>)) -> Published {
+    /// Publishes a flight's result. `made` is the commit it began at; `owned` may write other columns of the node, and gets the old value
+    /// word if that is replaced.
+    pub(crate) fn publish(
+        &self,
+        slot: u32,
+        flight: Head,
+        deps: &[Dep],
+        result: Outcoming,
+        made: u64,
+        owned: impl FnOnce(Option<u64>),
+    ) -> Published {
         let Some(mut now) = self.own(slot, flight) else { return Published::Superseded };
         self.reach("publish:owned", slot);
         let standing = self.relink(slot, deps);
         self.reach("publish:linked", slot);
         let (row, warm) = (self.row(slot), self.warm(slot));
         let mut replaced = None;
+        // Relaxed (flags): this owner's predecessor released them with the head, and so will this one.
+        let flags = warm.flags.load(Ordering::Relaxed);
+        let had = flags & HAS_VALUE != 0;
         if let Outcoming::Changed(word) = result {
-            // Relaxed (flags): this owner's predecessor released them with the head.
-            let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
             let old = row.value.load(Ordering::Relaxed);
             // Release: a reader that meets the new word meets the head that says `Publishing`, and its re-check fails.
             row.value.store(word, Ordering::Release);
             // Release: `changed` is read beside a head loaded earlier.
             warm.changed.store(flight.epoch(), Ordering::Release);
-            warm.flags.store(HAS_VALUE, Ordering::Relaxed);
+            warm.flags.store(value_flags(flags, made), Ordering::Relaxed);
             replaced = had.then_some(old);
+        } else if had {
+            warm.flags.store(value_flags(flags, made), Ordering::Relaxed);
         }
         owned(replaced);
         loop {
@@ -101,6 +113,7 @@ impl Graph {
         let grown = old_list.is_none_or(|list| list.len() <= deps.len() && list.iter().zip(deps).all(|(old, new)| old.slot == new.slot));
         let generation =
             if grown { generation(self.row(slot).rev.load(Ordering::Relaxed)) } else { self.edges.next_generation(&self.row(slot).rev) };
+        let durable = self.durability.now();
         let mut standing = Standing::Linked(0);
         let mut renewed = smallvec::SmallVec::<[Dep; 16]>::new();
         for (index, &dep) in deps.iter().enumerate() {
@@ -124,13 +137,17 @@ impl Graph {
             }
         }
         if !(grown && old_len == deps.len()) {
-            let fresh = DepList::leak(&renewed);
+            let fresh = DepList::leak(&renewed, |slot| self.has_durable(slot));
             // Release: whoever sees the pointer sees the list.
             warm.deps.store(fresh, Ordering::Release);
             if !old.is_null() {
                 // SAFETY: [owned-deps] the pointer came from `leak` and is out of the column; readers hold pins.
                 self.collector.retire(unsafe { DepList::retire(old) });
             }
+        }
+        // SAFETY: [owned-deps] as above: the list that is in the column now.
+        if let Some(list) = unsafe { DepList::borrow(warm.deps.load(Ordering::Relaxed)) } {
+            list.settle(if matches!(standing, Standing::Linked(_)) { durable } else { 0 });
         }
         standing
     }

@@ -43,8 +43,8 @@ pub struct NodeRef<V> {
     expected: u64,
     slot: u32,
     inline: bool,
-    /// Reads leave a trace for the evicting hand.
-    traced: bool,
+    /// What reads leave for the evicting hand; 0 for nothing.
+    trace: u8,
     types: PhantomData<fn() -> V>,
 }
 
@@ -55,10 +55,10 @@ unsafe impl<V: Send + Sync> Send for NodeRef<V> {}
 unsafe impl<V: Send + Sync> Sync for NodeRef<V> {}
 
 impl<V> NodeRef<V> {
-    pub(crate) fn new(graph: Arc<Graph>, slot: u32, version: u32, inline: bool, traced: bool) -> NodeRef<V> {
+    pub(crate) fn new(graph: Arc<Graph>, slot: u32, version: u32, inline: bool, trace: u8) -> NodeRef<V> {
         let row = std::ptr::from_ref(graph.row(slot));
         let expected = Head::new(State::Consistent, version, 0).handle_bits();
-        NodeRef { graph, row, expected, slot, inline, traced, types: PhantomData }
+        NodeRef { graph, row, expected, slot, inline, trace, types: PhantomData }
     }
 
     /// The node's id.
@@ -92,11 +92,11 @@ impl<V> NodeRef<V> {
             return None;
         }
         pin.count_hit();
-        if self.traced {
+        if self.trace != 0 {
             // Relaxed (both): a hint.
             let stamp = self.graph.columns.stamp(self.slot);
-            if stamp.load(Ordering::Relaxed) != crate::evict::SOME_TIME {
-                stamp.store(crate::evict::SOME_TIME, Ordering::Relaxed);
+            if stamp.load(Ordering::Relaxed) != self.trace {
+                stamp.store(self.trace, Ordering::Relaxed);
             }
         }
         // SAFETY: [pinned-value] re-checked after the load, under a pin of the same engine.

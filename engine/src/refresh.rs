@@ -13,7 +13,7 @@ use crate::function::{Body, FnData, Lease};
 use crate::graph::Graph;
 use crate::key::Key;
 use crate::log::What;
-use crate::node::{HAS_VALUE, Head, State, WAITERS};
+use crate::node::{HAS_VALUE, Head, State, WAITERS, value_flags};
 use crate::publish::{Outcoming, Standing};
 use crate::sweep::{Found, Root};
 use crate::sync::Arc;
@@ -111,12 +111,13 @@ impl Graph {
         let (row, warm) = (self.row(slot), self.warm(slot));
         if let Some(word) = word {
             // Relaxed (flags): this owner's predecessor released them with the head.
-            let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
+            let flags = warm.flags.load(Ordering::Relaxed);
+            let had = flags & HAS_VALUE != 0;
             let old = row.value.load(Ordering::Relaxed);
             // Release (both), Relaxed (flags): as in `publish`.
             row.value.store(word, Ordering::Release);
             warm.changed.store(owned.epoch(), Ordering::Release);
-            warm.flags.store(HAS_VALUE, Ordering::Relaxed);
+            warm.flags.store(value_flags(flags, self.begun_commit()), Ordering::Relaxed);
             if had && let Some(retired) = self.function(slot).retired_value(old) {
                 self.collector.retire(retired);
             }

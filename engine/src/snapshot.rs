@@ -106,11 +106,12 @@ impl Engine {
         let mut run = self.tries(limit);
         loop {
             run.again()?;
+            let began = graph.phase();
             let mut snapshot = Snapshot(Cx::outside(graph.id, true));
             let result = read(&snapshot);
             let stands = snapshot.0.close(|recorded, _| {
                 loop {
-                    match graph.stands(recorded.as_slice()) {
+                    match graph.stands(began, recorded.as_slice()) {
                         Stands::Open => graph.wait_for_sweep(),
                         settled => return settled,
                     }
@@ -134,6 +135,7 @@ impl Engine {
         loop {
             run.again()?;
             let graph = self.graph();
+            let began = graph.phase();
             let mut cx = Cx::outside_shared(graph.id);
             let result = match cx.share() {
                 Some(mine) => read(Snapshot(mine)).await,
@@ -142,7 +144,7 @@ impl Engine {
             let recorded = cx.close(|recorded, _| recorded.as_slice().to_vec());
             let mut stands = Stands::Open;
             step_back_until(|| {
-                stands = graph.stands(&recorded);
+                stands = graph.stands(began, &recorded);
                 stands != Stands::Open
             })
             .await;

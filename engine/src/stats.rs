@@ -128,4 +128,10 @@ pub struct FunctionStats {
     pub table: usize,
     /// Bodies run.
     pub computes: u64,
+    /// Its `expire_after`.
+    pub expire_after: Option<Duration>,
+    /// Its `keep_at_least`.
+    pub keep_at_least: Option<Duration>,
+    /// How long its transient and its other errors are kept, if it tells errors from values.
+    pub error_delays: Option<(Duration, Duration)>,
 }

@@ -8,7 +8,9 @@ use smallvec::SmallVec;
 
 use crate::edge::{generation, unpack};
 use crate::graph::Graph;
-use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, Row, State, WAITERS, WATCHED};
+use crate::mutable_state::Replacement;
+use crate::node::{DOOMED, DOOMED_MAYBE, HAS_VALUE, Head, Row, State, WAITERS, WATCHED, value_flags};
+use crate::origin::{By, Origins};
 use crate::refresh::Renewal;
 use crate::region::{Base, prefetch};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
@@ -20,6 +22,10 @@ pub(crate) enum Root {
     Stale { slot: u32, version: u32 },
     /// A source gets this value word. The old one goes to the collector.
     Set { slot: u32, version: u32, word: u64 },
+    /// The same, unless the source has changed since it was looked at.
+    Replace(Arc<Replacement>),
+    /// A consolidated node gets this value word if it is consistent and still has the generation that was seen.
+    Consolidate { slot: u32, seen: Head, word: u64, weight: Option<u32> },
     /// The node's value ends if it was to end by the tick `now`.
     Expired { slot: u32, version: u32, now: u64 },
     /// A value that was computed while the old one was served.
@@ -47,7 +53,6 @@ pub(crate) struct Sweeper {
     pub(crate) marked: AtomicU64,
 }
 
-#[derive(Default)]
 pub(crate) struct Queue {
     waiting: Vec<Roots>,
     pub(crate) sweeping: bool,
@@ -55,6 +60,7 @@ pub(crate) struct Queue {
     pub(crate) tickets: u64,
     pub(crate) finished: u64,
     pub(crate) asleep: usize,
+    origins: Origins,
 }
 
 /// Edges between a row's prefetch and its mark.
@@ -86,9 +92,9 @@ struct Told {
 }
 
 impl Sweeper {
-    pub(crate) fn new(threads: usize, threshold: usize) -> Sweeper {
+    pub(crate) fn new(threads: usize, threshold: usize, origins: Origins) -> Sweeper {
         Sweeper {
-            queue: Mutex::new(Queue::default()),
+            queue: Mutex::new(Queue { waiting: Vec::new(), sweeping: false, tickets: 0, finished: 0, asleep: 0, origins }),
             done: Condvar::new(),
             phase: AtomicU64::new(0),
             workers: Workers::new(threads),
@@ -97,6 +103,11 @@ impl Sweeper {
             marked: AtomicU64::new(0),
         }
     }
+
+    /// Runs `then` under the queue's lock: commits wait meanwhile.
+    pub(crate) fn with_origins<T>(&self, then: impl FnOnce(&mut Origins) -> T) -> T {
+        then(&mut lock(&self.queue).origins)
+    }
 }
 
 impl Graph {
@@ -104,11 +115,19 @@ impl Graph {
     ///
     /// Whoever finds nobody sweeping sweeps for all who have queued, hands the role on, and only then wakes watchers and
     /// waiters: a waker is an executor's code and may commit in its turn.
+    ///
+    /// The caller's place is what `why` will name: public functions that lead here track their callers.
+    #[track_caller]
     pub(crate) fn commit(self: &Arc<Graph>, roots: Roots) -> u64 {
+        self.commit_by(roots, &By::Caller(std::panic::Location::caller()))
+    }
+
+    pub(crate) fn commit_by(self: &Arc<Graph>, roots: Roots, by: &By<'_>) -> u64 {
         let sweeper = &self.sweeper;
         let mut queue = lock(&sweeper.queue);
         queue.tickets += 1;
         let ticket = queue.tickets;
+        queue.origins.note(ticket, &roots, by);
         queue.waiting.push(roots);
         while queue.sweeping && queue.finished < ticket && !fault!("returns_before_ticket") {
             queue.asleep += 1;
@@ -123,6 +142,8 @@ impl Graph {
         } else {
             queue.sweeping = true;
             let requests = std::mem::take(&mut queue.waiting);
+            // Relaxed: whoever meets a mark of this sweep, by Acquire, meets this too.
+            self.begun.store(queue.tickets, Ordering::Relaxed);
             drop(queue);
             let count = requests.len() as u64;
             let told = self.while_open(|| self.sweep(requests));
@@ -157,6 +178,13 @@ impl Graph {
         result
     }
 
+    /// Returns when the commits that are under way now are over: a value that was read before and is unmarked after is of one commit,
+    /// not of half of one. Waits for sweeps only, in which no user code runs.
+    pub(crate) fn outlast_commits(&self) {
+        let ticket = lock(&self.sweeper.queue).tickets;
+        self.sweeper.wait_until(|progress| !progress.sweeping || progress.finished >= ticket);
+    }
+
     fn sweep(self: &Arc<Graph>, requests: Vec<Roots>) -> Told {
         // Relaxed: statistics.
         self.sweeper.sweeps.fetch_add(1, Ordering::Relaxed);
@@ -164,7 +192,14 @@ impl Graph {
         let mut direct = Found::default();
         let mut spent = Vec::new();
         for root in requests.into_iter().flatten() {
+            let durable = self.is_durable(&root);
+            if durable {
+                self.durability.step();
+            }
             self.begin(root, &mut found, &mut direct);
+            if durable {
+                self.durability.step();
+            }
         }
         // Direct dependants of a new source value are stale, everything further down maybe stale.
         let lists = std::mem::take(&mut direct.lists);
@@ -198,12 +233,26 @@ impl Graph {
         match root {
             Root::Stale { slot, version } => {
                 if self.function(slot).is_source() {
-                    self.touch(slot, version, None, direct);
+                    self.touch(slot, version, None, None, direct);
                 } else {
                     self.mark_root(slot, Some(version), found);
                 }
             }
-            Root::Set { slot, version, word } => self.touch(slot, version, Some(word), direct),
+            Root::Set { slot, version, word } => {
+                self.touch(slot, version, Some(word), None, direct);
+            }
+            Root::Replace(new) => {
+                let done = self.touch(new.slot, new.version, Some(new.word), Some(new.seen), direct);
+                new.answer(done);
+            }
+            // Nobody but the sweeper and the evictor moves a consistent head: an evicted value may be replaced too.
+            Root::Consolidate { slot, seen, word, weight } if self.head(slot).same_flight(seen) || fault!("replace_unchecked") => {
+                if let Some(weight) = weight {
+                    self.function(slot).set_weight(self, slot, weight);
+                }
+                self.touch(slot, seen.version(), Some(word), None, direct);
+            }
+            Root::Consolidate { slot, word, .. } => self.discard(slot, word),
             Root::Expired { slot, version, now } => self.mark_expired(slot, version, now, found),
             Root::Refresh { slot, version, renewal } => self.bring_in(slot, version, *renewal, found, direct),
             Root::Unsettle { slot, version, forget_deps } => self.unsettle(slot, version, forget_deps, found),
@@ -235,7 +284,7 @@ impl Graph {
     fn mark_all(&self, function: &dyn crate::graph::AnyFunction, found: &mut Found, direct: &mut Found) {
         for slot in function.slots() {
             if function.is_source() {
-                self.touch(slot, self.head(slot).version(), None, direct);
+                self.touch(slot, self.head(slot).version(), None, None, direct);
             } else {
                 self.mark_root(slot, None, found);
             }
@@ -301,17 +350,26 @@ impl Graph {
         Ok(())
     }
 
+    /// A value that its node does not take.
+    fn discard(&self, slot: u32, word: u64) {
+        if let Some(retired) = self.function(slot).retired_value(word) {
+            self.collector.retire(retired);
+        }
+    }
+
     /// Gives a source a new value (or says that what it stands for changed). The list is taken while the node is
-    /// `Publishing`, so that a reader of the new value is not marked by the change it has already seen.
-    fn touch(&self, slot: u32, version: u32, word: Option<u64>, direct: &mut Found) {
+    /// `Publishing`, so that a reader of the new value is not marked by the change it has already seen. With `seen`, only a source
+    /// that is still at that epoch; whether it was done.
+    fn touch(&self, slot: u32, version: u32, word: Option<u64>, seen: Option<u32>, direct: &mut Found) -> bool {
         let mut backoff = Backoff::default();
         let mut now = self.head(slot);
         loop {
-            if now.version() != version || now.epoch() >= crate::verify::LAST_EPOCH {
-                if let Some(retired) = word.and_then(|word| self.function(slot).retired_value(word)) {
-                    self.collector.retire(retired);
+            let changed = seen.is_some_and(|seen| seen != now.epoch()) && !fault!("replaces_unseen");
+            if now.version() != version || now.epoch() >= crate::verify::LAST_EPOCH || changed {
+                if let Some(word) = word {
+                    self.discard(slot, word);
                 }
-                return;
+                return false;
             }
             // Relaxed: only owners of `Publishing` change the flag, and an owner is what we become.
             let has_value = self.warm(slot).flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
@@ -321,15 +379,15 @@ impl Graph {
                     now = self.head(slot);
                     continue;
                 }
-                State::Empty if word.is_none() => return,
-                State::Computing if word.is_none() && !has_value => return,
+                State::Empty if word.is_none() => return false,
+                State::Computing if word.is_none() && !has_value => return false,
                 _ => {}
             }
             let owned = now.next_flight(State::Publishing);
             match self.swing(slot, now, owned) {
                 Ok(()) => {
                     self.store_source(slot, owned, now, word, direct);
-                    return;
+                    return true;
                 }
                 Err(other) => now = other,
             }
@@ -343,11 +401,12 @@ impl Graph {
             direct.notices.extend(was.has(WATCHED).then(|| (slot, was.epoch())));
         }
         if let Some(word) = word {
-            let had = warm.flags.load(Ordering::Relaxed) & HAS_VALUE != 0;
+            let flags = warm.flags.load(Ordering::Relaxed);
+            let had = flags & HAS_VALUE != 0;
             let old = row.value.load(Ordering::Relaxed);
             // Release: as in `publish`.
             row.value.store(word, Ordering::Release);
-            warm.flags.store(HAS_VALUE, Ordering::Relaxed);
+            warm.flags.store(value_flags(flags, self.begun_commit()), Ordering::Relaxed);
             if had && let Some(retired) = self.function(slot).retired_value(old) {
                 self.collector.retire(retired);
             }

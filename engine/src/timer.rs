@@ -122,12 +122,19 @@ impl Timers {
         }
     }
 
-    fn sleeper(&self, at: u64, waker: &Waker) -> DefaultKey {
+    /// Wakes at the tick. The key is to be given to [`forget`](Timers::forget) in the end.
+    pub(crate) fn sleeper(&self, at: u64, waker: &Waker) -> DefaultKey {
         let mut state = lock(&self.shared.state);
         let key = state.sleepers.insert(Some(waker.clone()));
         state.wheel.insert(at, Due::Sleeper(key));
         self.see_to(&mut state, at);
         key
+    }
+
+    /// A sleeper is awake, or shall not be woken.
+    pub(crate) fn forget(&self, key: DefaultKey) {
+        let gone = lock(&self.shared.state).sleepers.remove(key);
+        drop(gone);
     }
 }
 
@@ -230,6 +237,27 @@ mod thread {
     pub(super) fn start(_: Arc<dyn Clock>, _: Arc<Shared>) {}
 }
 
+/// An engine's clock, to ask for the time and to wait on: see [`Engine::timer`](crate::Engine::timer). It does not keep the engine's
+/// functions.
+#[derive(Clone, Debug)]
+pub struct Timer(Arc<Graph>);
+
+impl Timer {
+    pub(crate) fn new(graph: Arc<Graph>) -> Timer {
+        Timer(graph)
+    }
+
+    /// Time since the clock's zero.
+    pub fn now(&self) -> Duration {
+        self.0.timers.clock().now()
+    }
+
+    /// As [`Engine::sleep`](crate::Engine::sleep).
+    pub fn sleep(&self, delay: Duration) -> Sleep {
+        Sleep::new(self.0.clone(), delay)
+    }
+}
+
 /// A wait on the engine's clock: see [`Engine::sleep`](crate::Engine::sleep). Dropping it forgets it.
 #[derive(Debug)]
 #[must_use = "a wait does nothing until it is awaited"]
@@ -272,8 +300,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            let gone = lock(&self.graph.timers.shared.state).sleepers.remove(key);
-            drop(gone);
+            self.graph.timers.forget(key);
         }
     }
 }

@@ -150,7 +150,8 @@ impl Graph {
         let _pin = self.collector.section();
         // SAFETY: [pinned-deps] a list that was in the column under this pin is freed after it.
         let Some(list) = (unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) }) else { return Look::Unchanged };
-        for dep in list.iter() {
+        let settled = list.is_settled(self.durability.now());
+        for (_, dep) in list.unsettled(settled) {
             if !self.unchanged(dep) {
                 return Look::Changed;
             }
@@ -176,8 +177,9 @@ impl Graph {
         // SAFETY: [owned-deps] the owner of `Verifying` alone may replace the list.
         let list = unsafe { DepList::borrow(self.warm(slot).deps.load(Ordering::Acquire)) };
         let mut unchanged = true;
-        for index in 0..list.map_or(0, DepList::len) {
-            let Some(dep) = list.and_then(|list| list.get(index)) else { break };
+        let durable = self.durability.now();
+        let settled = list.is_some_and(|list| list.is_settled(durable));
+        for (index, dep) in list.into_iter().flat_map(|list| list.unsettled(settled)) {
             match self.link(slot, generation, dep, Some(dep.epoch)) {
                 Standing::Linked(epoch) if epoch == dep.epoch => {}
                 Standing::Linked(epoch) => {
@@ -190,6 +192,12 @@ impl Graph {
                     break;
                 }
             }
+        }
+        if unchanged
+            && !settled
+            && let Some(list) = list
+        {
+            list.settle(durable);
         }
         self.reach("verify:linked", slot);
         loop {

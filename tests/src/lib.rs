@@ -8,6 +8,7 @@ pub mod op;
 pub mod oracle;
 pub mod program;
 pub mod sequential;
+pub mod stepping;
 pub mod tracked;
 pub mod waking;
 pub mod world;

@@ -200,7 +200,9 @@ impl World {
         let words = engine.source("words", |&key: &u32| initial(key as usize));
         let boxes = {
             let tracker = tracker.clone();
-            engine.source("boxes", move |&key: &u32| tracker.track(Ok(initial(key as usize + SOURCES / 2))))
+            // Durable, so that programs mix what verifications pass over with what they look at.
+            let define = engine.define("boxes").cut_off_eq().durable();
+            define.source(move |&key: &u32| tracker.track(Ok(initial(key as usize + SOURCES / 2))))
         };
         let parts = Arc::new(Parts {
             program: program.clone(),

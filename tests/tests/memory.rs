@@ -201,6 +201,19 @@ fn a_value_heavier_than_everything_is_returned_and_not_kept() {
 }
 
 #[test]
+fn promises_are_kept_where_nothing_can_be_kept() {
+    let Stack { engine, source, base, top, .. } = stack(Capacity::entries(0));
+    assert_eq!(base.get_fresh(&engine, &5).as_deref(), Ok("5"));
+    let commit = source.set(&5, 60);
+    assert_eq!(base.get_at_least(&engine, &5, commit).as_deref(), Ok("60"));
+    assert_eq!(top.get_fresh(&engine, &5), Ok(2));
+    let read = engine.snapshot(|s| (0..10).map(|n| base.get(s, &n).expect("a value").len()).sum::<usize>());
+    assert_eq!(read, Ok(11));
+    assert_eq!(base.len(), 0);
+    engine.assert_consistent();
+}
+
+#[test]
 fn the_engines_capacity_is_shared_by_its_functions_and_leaves_sources_alone() {
     let engine = Engine::builder().capacity(Capacity::entries(100)).build();
     let source = engine.source("source", |n: &u64| *n).expect("a free name");

@@ -62,6 +62,7 @@ pub(crate) fn invalidate(block: &Block) -> TokenStream {
         quote! {
             #(#cfgs)*
             #[doc = #doc]
+            #[track_caller]
             #vis fn #ident(&self, #(#parameters),*) -> ::wellspring::CommitId {
                 #invalidate(&self.functions.#ident, #key)
             }

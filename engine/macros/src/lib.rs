@@ -87,8 +87,14 @@ use proc_macro::TokenStream;
 /// # Options
 ///
 /// On the block: `handle = pub(crate) Market` names the handle (`pub ShopHandle` otherwise; the other two are then
-/// `MarketFunctions` and `MarketInvalidate`), and `name = ".."` the service. On a method: `cut_off = eq`, `cut_off = never`,
-/// `name = ".."` (the part after the dot; keep the old name when you rename a method), `result`.
+/// `MarketFunctions` and `MarketInvalidate`), and `name = ".."` the service. On a method: `cut_off = eq`, `cut_off = hash`,
+/// `cut_off = never`, `name = ".."` (the part after the dot; keep the old name when you rename a method), `result`.
+///
+/// Also on a method, each with an expression: `expire_after`, `refresh_ahead`, `keep_at_least`, `debounce` (durations), `capacity`,
+/// `weigh`, and `error_delays` (a pair): the methods of the same names of `Define`.
+///
+/// An `Err` is kept for one second and then tried again by the next read. `errors = |error| ErrorKind::..` tells kinds of error apart,
+/// `errors = keep` keeps them like values, and `serve_stale_on_error` shows readers the last `Ok` meanwhile.
 #[proc_macro_attribute]
 pub fn compute(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = syn::parse_macro_input!(options as options::BlockOptions);

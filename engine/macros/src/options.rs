@@ -8,8 +8,20 @@ use syn::{Attribute, LitStr, Token, Visibility};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CutOff {
     Eq,
+    Hash,
     Never,
 }
+
+/// What is done about errors.
+pub(crate) enum Errors {
+    /// Kept like any other value.
+    Keep,
+    /// Tried again by the kind that the expression, a function of the error, gives.
+    Kind(syn::Expr),
+}
+
+/// Options that are methods of `Define` with one argument.
+const CALLS: [&str; 8] = ["expire_after", "refresh_ahead", "keep_at_least", "debounce", "capacity", "weigh", "error_delays", "consolidate"];
 
 /// `#[compute(handle = Name, name = "..")]` on the impl block.
 #[derive(Default)]
@@ -24,6 +36,9 @@ pub(crate) struct MethodOptions {
     pub(crate) cut_off: Option<CutOff>,
     pub(crate) name: Option<LitStr>,
     pub(crate) result: bool,
+    pub(crate) errors: Option<Errors>,
+    /// Methods of `Define` that are called with the expression given.
+    pub(crate) calls: Vec<(Ident, Option<syn::Expr>)>,
     /// Where the attribute stands, if there is one.
     pub(crate) span: Option<Span>,
 }
@@ -85,13 +100,14 @@ impl MethodOptions {
                     let rule: Ident = input.parse()?;
                     self.cut_off = Some(match rule.to_string().as_str() {
                         "eq" => CutOff::Eq,
+                        "hash" => CutOff::Hash,
                         "never" => CutOff::Never,
                         _ => {
                             return Err(syn::Error::new(
                                 rule.span(),
                                 format!(
                                     "unknown cut-off rule `{rule}` on `{method}`; write `cut_off = eq` (an equal value \
-                                     changes nothing downstream) or `cut_off = never`"
+                                     changes nothing downstream), `cut_off = hash` (one of equal hash) or `cut_off = never`"
                                 ),
                             ));
                         }
@@ -106,12 +122,29 @@ impl MethodOptions {
                     once(&key, !self.result, &place)?;
                     self.result = true;
                 }
+                "errors" => {
+                    once(&key, self.errors.is_none(), &place)?;
+                    input.parse::<Token![=]>()?;
+                    let kind: syn::Expr = input.parse()?;
+                    let keep = matches!(&kind, syn::Expr::Path(path) if path.path.is_ident("keep"));
+                    self.errors = Some(if keep { Errors::Keep } else { Errors::Kind(kind) });
+                }
+                "serve_stale_on_error" => {
+                    once(&key, !self.calls.iter().any(|(name, _)| *name == key), &place)?;
+                    self.calls.push((key, None));
+                }
+                name if CALLS.contains(&name) => {
+                    once(&key, !self.calls.iter().any(|(name, _)| *name == key), &place)?;
+                    input.parse::<Token![=]>()?;
+                    self.calls.push((key, Some(input.parse()?)));
+                }
                 _ => {
                     return Err(syn::Error::new(
                         key.span(),
                         format!(
-                            "unknown option `{key}` on `{method}`; write `cut_off = eq`, `cut_off = never`, \
-                             `name = \"..\"` or `result`"
+                            "unknown option `{key}` on `{method}`; write `cut_off = eq`, `cut_off = hash`, `cut_off = never`, `name = \"..\"`, \
+                             `result`, `errors = ..`, `serve_stale_on_error`, or one of `{}` with its value",
+                            CALLS.join("`, `")
                         ),
                     ));
                 }

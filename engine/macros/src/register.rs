@@ -7,7 +7,7 @@ use syn::spanned::Spanned;
 use crate::argument::key_type;
 use crate::compute::Block;
 use crate::method::Method;
-use crate::options::CutOff;
+use crate::options::{CutOff, Errors};
 use crate::types::{self, Dependence};
 
 pub(crate) fn service(block: &Block) -> TokenStream {
@@ -54,9 +54,26 @@ fn register(method: &Method, block: &Block) -> TokenStream {
     let concrete = types::dependence(value, block.own.generics()) == Dependence::Concrete;
     let cut_off = match options.cut_off {
         Some(CutOff::Never) => quote!(let define = define.cut_off_never();),
+        Some(CutOff::Hash) => probe(value, "cut_off", &quote!(HashWhole, HashOk, HashDemanded)),
         Some(CutOff::Eq) => probe(value, "cut_off", &quote!(CompareWhole, CompareOk, CompareDemanded)),
         None => probe(value, "cut_off", &quote!(CompareWhole, CompareOk, CompareNever)),
     };
+    // Options in the order they must be called in: rules about errors change those that `errors` set.
+    let errors = match &options.errors {
+        Some(Errors::Keep) => None,
+        Some(Errors::Kind(kind)) => Some(quote!(let define = define.retry_errors(#kind);)),
+        None => concrete.then(|| probe(value, "errors", &quote!(RetryErrors, KeepValues))),
+    };
+    let calls = options.calls.iter().map(|(call, argument)| match argument {
+        // A tuple is several arguments.
+        Some(syn::Expr::Tuple(tuple)) => {
+            let arguments = &tuple.elems;
+            quote!(let define = define.#call(#arguments);)
+        }
+        argument => quote!(let define = define.#call(#argument);),
+    });
+    // The key's own type is asked, so that a key without `Debug` is simply not printed.
+    let keys = probe(&syn::Type::Verbatim(key.clone()), "describe", &quote!(DescribeByDebug, DescribeNothing));
     let storage = concrete.then(|| probe(value, "storage", &quote!(StoreInline, StoreBehindPointer)));
     let function = Ident::new(if method.is_async { "async_function" } else { "function" }, value.span());
     let define = if method.is_async {
@@ -78,8 +95,11 @@ fn register(method: &Method, block: &Block) -> TokenStream {
         {
             let late = late.clone();
             let define = engine.define::<#key, #value>(::std::format!("{}.{}", name, #name));
+            #keys
             #cut_off
             #storage
+            #errors
+            #(#calls)*
             #define
         }
     }

@@ -77,6 +77,14 @@ impl Rules {
     fn demanded(&self, cx: &Cx) -> Hidden<u32> {
         Ok(1)
     }
+    #[compute(cut_off = hash)]
+    fn hashed(&self, cx: &Cx) -> Words {
+        Words::new()
+    }
+    #[compute(cut_off = hash)]
+    async fn hashed_value_only(&self, cx: &Cx) -> Hidden<u32> {
+        Ok(1)
+    }
 
     fn sign(&self, cx: &Cx) -> Hidden<i64> {
         Ok(self.source.load(Ordering::SeqCst).signum())
@@ -106,6 +114,9 @@ fn a_type_is_compared_where_it_can_be_also_through_an_alias() {
     }
     for never in ["neither", "refused"] {
         assert_eq!(rule(never), rule("sealed"), "{never}");
+    }
+    for hashed in ["hashed", "hashed_value_only"] {
+        assert_eq!(rule(hashed), "hash", "{hashed}");
     }
     assert_ne!(rule("number"), rule("value_only"));
     assert_ne!(rule("number"), rule("sealed"));

@@ -314,6 +314,33 @@ fn a_verification_beside_a_sweep_is_marked_or_meets_the_mark() {
     });
 }
 
+/// The same pair for durable sources: the verification does not look at the source, and goes by the number of durable changes.
+#[test]
+fn a_durable_source_that_changes_beside_a_verification_is_not_passed_over() {
+    model(|| {
+        let engine = Engine::builder().sweep_threads(1).build();
+        let rule = engine.define("rule").cut_off_eq().durable().source(|_: &u8| 1_u64).expect("a free name");
+        let double = {
+            let rule = rule.clone();
+            engine.function("double", move |cx: &Cx, key: &u8| rule.get(cx, key).expect("a value") * 2).expect("a free name")
+        };
+        double.get(&engine, &0).expect("a value");
+        // `double` is maybe stale, and its stamp says that nothing durable changed.
+        let slot = double.node(&0).expect("a node").id().slot();
+        let head = double.graph.head(slot);
+        double.graph.swing(slot, head, head.in_state(State::Pending)).expect("quiet");
+        let verifier = thread::spawn({
+            let (engine, double) = (engine.clone(), double.clone());
+            move || double.get(&engine, &0).expect("a value")
+        });
+        rule.set(&0, 2);
+        let early = verifier.join().expect("no panic");
+        assert!(early == 2 || early == 4, "{early}");
+        assert_eq!(double.get(&engine, &0), Ok(4), "I1 at quiescence");
+        engine.assert_consistent();
+    });
+}
+
 #[test]
 fn a_value_read_in_a_section_outlives_its_replacement_until_the_section_is_over() {
     model(|| {

@@ -5,7 +5,7 @@ use shuttle::{Config, Runner, thread};
 
 use crate::flight::block_on;
 use crate::sync::Arc;
-use crate::{AsyncFunction, Cx, Engine, Function, Source};
+use crate::{AsyncFunction, Cx, Define, Engine, Function, Source};
 
 /// Depth and schedules as salsa uses them, scaled to the time CI has. `WELLSPRING_SHUTTLE` multiplies the schedules.
 fn schedules(check: impl Fn() + Send + Sync + 'static) {
@@ -29,8 +29,12 @@ struct Shop {
 }
 
 fn shop() -> Arc<Shop> {
+    shop_over(|define| define)
+}
+
+fn shop_over(counter: impl FnOnce(Define<u8, u64>) -> Define<u8, u64>) -> Arc<Shop> {
     let engine = Engine::builder().sweep_threads(2).parallel_threshold(1).build();
-    let counter = engine.source("counter", |_: &u8| 0_u64).expect("a free name");
+    let counter = counter(engine.define("counter").cut_off_eq()).source(|_: &u8| 0_u64).expect("a free name");
     let parity = {
         let counter = counter.clone();
         let body = move |cx: &Cx, key: &u8| counter.get(cx, key).expect("a value") % 2;
@@ -58,7 +62,17 @@ fn settled(shop: &Shop) {
 
 #[test]
 fn a_reader_that_starts_after_a_set_returned_never_sees_the_old_total() {
-    schedules(|| {
+    never_sees_the_old_total(shop);
+}
+
+/// `total` reads the counters themselves and through `parity`: its verification passes over them while its parities are looked at.
+#[test]
+fn a_durable_source_that_changes_is_never_passed_over() {
+    never_sees_the_old_total(|| shop_over(Define::durable));
+}
+
+fn never_sees_the_old_total(shop: impl Fn() -> Arc<Shop> + Send + Sync + 'static) {
+    schedules(move || {
         let shop = shop();
         let writers: Vec<_> = (0..2_u8)
             .map(|key| {
@@ -286,5 +300,55 @@ fn a_body_that_read_outside_data_before_its_invalidation_is_not_served_after_it(
         reader.join().expect("no panic").expect("a value");
         assert_eq!(function.get(&engine, &()), Ok(2), "I5: left consistent with the old row");
         engine.assert_consistent();
+    });
+}
+
+#[test]
+fn a_watcher_armed_while_a_sweep_runs_is_woken_or_sees_the_mark() {
+    schedules(|| {
+        let shop = shop();
+        shop.total.get(&shop.engine, &()).expect("a value");
+        let follower = {
+            let shop = shop.clone();
+            // Arms beside each of the sweeps; one it misses leaves it asleep for good, which shuttle calls a deadlock.
+            thread::spawn(move || {
+                let mut changes = shop.total.changes(&());
+                loop {
+                    let total = *block_on(changes.next()).expect("endless").expect("a value").value();
+                    if total / 10 == 3 {
+                        return;
+                    }
+                }
+            })
+        };
+        shop.counter.set(&1, 1);
+        shop.counter.set(&0, 2);
+        follower.join().expect("I34: woken");
+        settled(&shop);
+    });
+}
+
+#[test]
+fn a_callback_is_told_the_last_value_and_nothing_after_its_end() {
+    schedules(|| {
+        let shop = shop();
+        let (tell, told) = shuttle::sync::mpsc::channel();
+        let watch = shop.total.watch(&shop.engine, &(), move |total| tell.send(*total.expect("a value") / 10).expect("open"));
+        let writer = {
+            let shop = shop.clone();
+            thread::spawn(move || drop(shop.counter.set(&1, 1)))
+        };
+        shop.counter.set(&0, 2);
+        let mut last = 0;
+        while last != 3 {
+            let total = told.recv().expect("I34: told");
+            assert!(total > last || total == 0, "I35");
+            last = total;
+        }
+        writer.join().expect("no panic");
+        drop(watch);
+        shop.counter.set(&0, 5);
+        assert!(told.recv().is_err(), "I36");
+        settled(&shop);
     });
 }
