@@ -66,7 +66,7 @@ impl Check {
         let connection = shop.database().connect()?;
         connection.execute_batch(VIEWS)?;
         let mut rounds = Rounds { check: Self::default(), round: Round::Cached, compared: Vec::new(), place: 0 };
-        if shop.engine.memory_report().capacity.is_some() {
+        if shop.is_bounded() {
             rounds.go(Round::Served, shop, keys, &connection)?;
             rounds.check.cached = rounds.check.checked;
             rounds.go(Round::Rest, shop, keys, &connection)?;

@@ -12,12 +12,14 @@ use crate::cut::Cut;
 use crate::data::Data;
 use crate::error::ShopError;
 use crate::figure::Figure;
+use crate::why::Explain;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
 wellspring-shop: a retail service whose totals stay fresh, measured beside the same calls in SQL
 
 usage: wellspring-shop [options]
+       wellspring-shop why KEY [--data DIR] [--db PATH]
        wellspring-shop cut --data DIR --weeks A-B --out DIR
 
   --seconds S       how long readers and the writer run            [5]
@@ -35,6 +37,9 @@ usage: wellspring-shop [options]
                     forget one invalidation: the check must find it
   --help            this text
 
+why computes a value such as basket_total:33002280318, changes the price of a product it was made from, and tells
+before, then and afterwards: its state and why, what it was made from, and what was made from it.
+
 cut writes the lines of weeks A to B of the files in --data, and the products they name, to --out.
 
 At the end every cached value is checked against SQL, with --capacity every value there is. Exit status: 0 all fresh, 1 a stale value was found
@@ -48,6 +53,8 @@ pub enum Command {
     Help,
     /// Run the service.
     Run(Options),
+    /// Explain a figure.
+    Why(Explain),
     /// Cut a fixture.
     Cut(Cut),
 }
@@ -115,6 +122,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Value(word) if first && word == "cut" => return parse_cut(parser),
+            Value(word) if first && word == "why" => return parse_why(parser),
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("seconds") => options.time = seconds(&text(&mut parser)?)?,
             Long("readers") => options.readers = number(&mut parser, "--readers", 1..=MAX_READERS)?,
@@ -123,7 +131,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             Long("capacity") => options.capacity = Some(number(&mut parser, "--capacity", 1..=MAX_ENTRIES)?),
             Long("data") => options.data = Some(Data::Folder(path(&mut parser)?)),
             Long("db") => options.db = Some(path(&mut parser)?),
-            Long("watch") => options.watch.push(figure(&mut parser, "--watch")?),
+            Long("watch") => options.watch.push(figure("--watch", parser.value().map_err(usage)?)?),
             Long("json") => options.json = true,
             Long("fault") => options.fault = Some(fault(&text(&mut parser)?)?),
             other => return Err(usage(other.unexpected())),
@@ -150,12 +158,32 @@ fn parse_cut(mut parser: lexopt::Parser) -> Result<Command, ShopError> {
     }
 }
 
+fn parse_why(mut parser: lexopt::Parser) -> Result<Command, ShopError> {
+    let (mut wanted, mut data, mut db) = (None, None, None);
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Value(key) if wanted.is_none() => wanted = Some(figure("why", key)?),
+            Long("data") => data = Some(Data::Folder(path(&mut parser)?)),
+            Long("db") => db = Some(path(&mut parser)?),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    match wanted {
+        Some(figure) => Ok(Command::Why(Explain { figure, data, db })),
+        None => Err(ShopError::Usage("why needs a KEY such as basket_total:33002280318".to_owned())),
+    }
+}
+
 fn usage(error: lexopt::Error) -> ShopError {
     ShopError::Usage(error.to_string())
 }
 
 fn text(parser: &mut lexopt::Parser) -> Result<String, ShopError> {
-    let value = parser.value().map_err(usage)?;
+    in_words(parser.value().map_err(usage)?)
+}
+
+fn in_words(value: OsString) -> Result<String, ShopError> {
     value.into_string().map_err(|value| ShopError::Usage(format!("{value:?} is not text")))
 }
 
@@ -176,9 +204,9 @@ fn number<N: FromStr + PartialOrd + std::fmt::Display>(
         .ok_or_else(|| ShopError::Usage(format!("{option} {value}: not a number from {} to {}", range.start(), range.end())))
 }
 
-fn figure(parser: &mut lexopt::Parser, option: &str) -> Result<Figure, ShopError> {
-    text(parser)?.parse().map_err(|error| match error {
-        ShopError::Usage(text) => ShopError::Usage(format!("{option} {text}")),
+fn figure(asked_by: &str, key: OsString) -> Result<Figure, ShopError> {
+    in_words(key)?.parse().map_err(|error| match error {
+        ShopError::Usage(text) => ShopError::Usage(format!("{asked_by} {text}")),
         other => other,
     })
 }
@@ -251,6 +279,18 @@ mod tests {
         assert_eq!(parsed("cut --data d --weeks 7 --out o"), Ok(cut(7..=7)));
         assert!(parsed("cut --data d --weeks 9-2 --out o").is_err());
         assert!(parsed("cut --data d").is_err());
+    }
+
+    #[test]
+    fn why_takes_one_figure_and_where_the_data_are() {
+        let why = |data, db| Command::Why(Explain { figure: Figure::BasketTotal(8), data, db });
+        assert_eq!(parsed("why basket_total:8"), Ok(why(None, None)));
+        let data = Data::Folder("d".into());
+        assert_eq!(parsed("why --data d basket_total:8 --db f"), Ok(why(Some(data), Some("f".into()))));
+        assert_eq!(parsed("why -h"), Ok(Command::Help));
+        for line in ["why", "why cost:7", "why price:7 price:8", "why price:7 --json", "--json why price:7"] {
+            assert!(matches!(parsed(line), Err(ShopError::Usage(_))), "{line} was accepted");
+        }
     }
 
     #[test]

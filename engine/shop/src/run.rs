@@ -135,7 +135,7 @@ pub fn run(options: &Options) -> Result<Outcome, ShopError> {
     let work =
         Work { marked: stats.marked - before.marked, computed: stats.computes - before.computes, saved: stats.verified - before.verified };
     let process_bytes = process_bytes();
-    lock(&progress).note(if options.capacity.is_some() { "checking every value, cached or not" } else { "checking every cached value" });
+    lock(&progress).note(if shop.is_bounded() { "checking every value, cached or not" } else { "checking every cached value" });
     let check = Check::run(&shop, &keys)?;
 
     let mut read = Tally::default();
