@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use wellspring::{MemoryReport, Stats};
+use wellspring::{Capacity, Engine, MemoryReport, Stats};
 
 use crate::check::Check;
 use crate::database::Database;
@@ -67,10 +67,11 @@ pub fn run(options: &Options) -> Result<Outcome, ShopError> {
     let keys = Keys::read(&database)?;
     let population = Population::read(&database, &keys)?;
     let loading = began.elapsed();
-    let shop = match options.capacity {
-        Some(entries) => Shop::bounded(database, entries)?,
-        None => Shop::new(database)?,
+    let engine = match options.capacity {
+        Some(entries) => Engine::builder().capacity(Capacity::entries(entries)).build(),
+        None => Engine::new(),
     };
+    let shop = Shop::on(engine, database)?;
     let began = Instant::now();
     shop.warm(&keys)?;
     let warming = began.elapsed();

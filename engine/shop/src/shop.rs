@@ -1,6 +1,6 @@
 //! The service: the books, and the writes that keep them fresh.
 
-use wellspring::{Capacity, Engine};
+use wellspring::Engine;
 
 use crate::database::{Database, UNKNOWN};
 use crate::error::ShopError;
@@ -21,15 +21,12 @@ pub struct Shop {
 impl Shop {
     /// Registers the books over an open database, on an engine of their own.
     pub fn new(database: Database) -> Result<Self, ShopError> {
-        Self::on(Engine::new(), database, false)
+        Self::on(Engine::new(), database)
     }
 
-    /// [`new`](Self::new), with room for so many values and no more, all functions together.
-    pub fn bounded(database: Database, entries: usize) -> Result<Self, ShopError> {
-        Self::on(Engine::builder().capacity(Capacity::entries(entries)).build(), database, true)
-    }
-
-    fn on(engine: Engine, database: Database, bounded: bool) -> Result<Self, ShopError> {
+    /// [`new`](Self::new) on an engine that is there: one with a capacity, say, or with another clock.
+    pub fn on(engine: Engine, database: Database) -> Result<Self, ShopError> {
+        let bounded = engine.memory_report().capacity.is_some();
         let books = engine.service(Books { database })?;
         Ok(Self { engine, books, bounded })
     }
@@ -65,7 +62,7 @@ impl Shop {
         Ok(if unheard_of { 4 } else { 2 })
     }
 
-    /// Whether there may be more values than are held.
+    /// Whether the engine has a capacity, so that there may be more values than it holds.
     pub fn is_bounded(&self) -> bool {
         self.bounded
     }

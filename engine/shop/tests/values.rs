@@ -2,7 +2,10 @@
 
 mod tiny;
 
-use wellspring::RegisterError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wellspring::{Capacity, Engine, ManualClock, RegisterError};
 use wellspring_shop::Shop;
 use wellspring_shop::check::Check;
 use wellspring_shop::database::{Database, UNKNOWN};
@@ -203,7 +206,7 @@ fn a_row_written_behind_the_cache_is_found_by_the_check_and_named() {
 #[test]
 fn with_a_capacity_the_check_compares_what_is_still_cached_as_it_is_and_reads_the_rest() {
     for entries in [1, 7, 20, 1_000] {
-        let shop = tiny::bounded(entries);
+        let shop = tiny::shop_on(Engine::builder().capacity(Capacity::entries(entries)).build());
         let check = check(&shop);
         assert_eq!(check.stale, [], "{entries}");
         assert!(check.checked >= 40 && check.cached <= entries as u64, "{entries}: {check:?}");
@@ -221,8 +224,9 @@ fn with_a_capacity_the_check_compares_what_is_still_cached_as_it_is_and_reads_th
 }
 
 #[test]
-fn a_failed_query_is_a_result_until_its_row_is_invalidated() {
-    let shop = tiny::shop();
+fn a_failed_query_is_a_result_for_a_second_or_until_its_row_is_invalidated() {
+    let clock = Arc::new(ManualClock::new());
+    let shop = tiny::shop_on(Engine::builder().clock(clock.clone()).build());
     let direct = shop.database().connect().expect("a connection");
     direct.execute_batch("ALTER TABLE prices RENAME TO away").expect("renamed");
     let failed = shop.books.basket_total(&shop.engine, 101);
@@ -230,6 +234,15 @@ fn a_failed_query_is_a_result_until_its_row_is_invalidated() {
     direct.execute_batch("ALTER TABLE away RENAME TO prices").expect("renamed back");
     assert_eq!(shop.books.basket_total(&shop.engine, 101), failed);
     shop.books.invalidate().price(1);
+    assert_eq!(value!(shop.basket_total(101)), Cents(200));
+
+    direct.execute_batch("ALTER TABLE prices RENAME TO away").expect("renamed");
+    shop.books.invalidate().price(1);
+    assert_eq!(shop.books.basket_total(&shop.engine, 101), failed);
+    direct.execute_batch("ALTER TABLE away RENAME TO prices").expect("renamed back");
+    clock.advance(Duration::from_millis(900));
+    assert_eq!(shop.books.basket_total(&shop.engine, 101), failed);
+    clock.advance(Duration::from_secs(1));
     assert_eq!(value!(shop.basket_total(101)), Cents(200));
 }
 
