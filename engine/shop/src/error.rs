@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wellspring::{Fault, RegisterError};
 
 /// Everything that can fail here. Cheap to clone and comparable, because a function of the graph may return it:
-/// a failed query is then a result like any other, cached until something it depends on changes.
+/// a failed query is then a result like any other, cached until something it depends on changes, and for a second at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShopError {

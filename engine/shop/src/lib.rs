@@ -14,6 +14,7 @@ pub mod cut;
 pub mod data;
 pub mod database;
 pub mod error;
+pub mod figure;
 pub mod functions;
 pub mod keys;
 pub mod latency;
@@ -26,6 +27,8 @@ pub mod report;
 pub mod run;
 mod schema;
 pub mod shop;
+mod watch;
+pub mod why;
 pub mod workload;
 mod writer;
 
@@ -48,6 +51,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(command: Command) -> Result<ExitCode, ShopError> {
     match command {
         Command::Help => say(options::HELP)?,
+        Command::Why(explain) => say(&format!("{}\n", explain.run()?))?,
         Command::Cut(cut) => say(&format!("{}\n", cut.run()?))?,
         Command::Run(options) => return serve(&options),
     }

@@ -40,6 +40,17 @@ impl fmt::Display for Cents {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnitPrice(pub i64);
 
+impl fmt::Display for UnitPrice {
+    /// In the same unit as [`Cents`], with as many decimals as it takes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let (whole, part) = (self.0.unsigned_abs() / 100_000, self.0.unsigned_abs() % 100_000);
+        let decimals = format!("{part:05}");
+        let (cents, finer) = decimals.split_at(2);
+        write!(f, "{sign}{whole}.{cents}{}", finer.trim_end_matches('0'))
+    }
+}
+
 impl UnitPrice {
     /// The price of one piece when `quantity` of them have the shelf price `shelf`; none when there was no piece.
     pub fn of(shelf: Cents, quantity: u32) -> Option<Self> {
@@ -143,5 +154,14 @@ mod tests {
     fn money_prints_with_two_decimals_and_one_sign() {
         assert_eq!(Cents(-105).to_string(), "-1.05");
         assert_eq!(Cents(1234).to_string(), "12.34");
+    }
+
+    #[test]
+    fn a_unit_price_prints_to_the_cent_or_as_fine_as_it_is() {
+        for (price, text) in
+            [(250, "0.0025"), (0, "0.00"), (199_000, "1.99"), (200_000, "2.00"), (-1, "-0.00001"), (123_456_780, "1234.5678")]
+        {
+            assert_eq!(UnitPrice(price).to_string(), text);
+        }
     }
 }

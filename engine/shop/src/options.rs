@@ -11,29 +11,38 @@ use lexopt::prelude::{Long, Short, Value};
 use crate::cut::Cut;
 use crate::data::Data;
 use crate::error::ShopError;
+use crate::figure::Figure;
+use crate::why::Explain;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
 wellspring-shop: a retail service whose totals stay fresh, measured beside the same calls in SQL
 
 usage: wellspring-shop [options]
+       wellspring-shop why KEY [--data DIR] [--db PATH]
        wellspring-shop cut --data DIR --weeks A-B --out DIR
 
   --seconds S       how long readers and the writer run            [5]
   --readers N       reader threads                                 [one per core]
   --updates N       the writer's updates per second                [500]
   --seed N          of the choice of keys and updates              [1]
+  --capacity N      hold N values at most; the least used are evicted  [no limit]
   --data DIR        load the full files instead of the built-in four weeks
   --db PATH         keep the SQLite database there; one made by an earlier run is used as it is
                     [a temporary file]
+  --watch KEY       print a line each time a value changes, such as price:1110843 or basket_total:33002280318;
+                    may be repeated
   --json            print one JSON object instead of the table
   --fault skip-invalidation
                     forget one invalidation: the check must find it
   --help            this text
 
+why computes a value such as basket_total:33002280318, changes the price of a product it was made from, and tells
+before, then and afterwards: its state and why, what it was made from, and what was made from it.
+
 cut writes the lines of weeks A to B of the files in --data, and the products they name, to --out.
 
-At the end every cached value is checked against SQL. Exit status: 0 all fresh, 1 a stale value was found
+At the end every cached value is checked against SQL, with --capacity every value there is. Exit status: 0 all fresh, 1 a stale value was found
 (each is printed with its key), 2 the run failed.
 ";
 
@@ -44,6 +53,8 @@ pub enum Command {
     Help,
     /// Run the service.
     Run(Options),
+    /// Explain a figure.
+    Why(Explain),
     /// Cut a fixture.
     Cut(Cut),
 }
@@ -59,10 +70,14 @@ pub struct Options {
     pub updates: u32,
     /// Of the choice of keys and updates.
     pub seed: u64,
+    /// How many values the engine may hold; all when not said.
+    pub capacity: Option<usize>,
     /// Where the baskets come from; none when not said.
     pub data: Option<Data>,
     /// Where the database is kept; a temporary file when not said.
     pub db: Option<PathBuf>,
+    /// Figures of which every change is printed.
+    pub watch: Vec<Figure>,
     /// One JSON object instead of the table.
     pub json: bool,
     /// What to break on purpose.
@@ -83,8 +98,10 @@ impl Default for Options {
             readers: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_READERS),
             updates: 500,
             seed: 1,
+            capacity: None,
             data: None,
             db: None,
+            watch: Vec::new(),
             json: false,
             fault: None,
         }
@@ -94,6 +111,9 @@ impl Default for Options {
 /// Each reader keeps a database connection open, so their number is bounded.
 const MAX_READERS: usize = 256;
 
+/// What an engine has room for: more would bound nothing.
+const MAX_ENTRIES: usize = 1 << 28;
+
 /// Reads the command line (without the program's name).
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, ShopError> {
     let mut parser = lexopt::Parser::from_args(arguments);
@@ -102,13 +122,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Value(word) if first && word == "cut" => return parse_cut(parser),
+            Value(word) if first && word == "why" => return parse_why(parser),
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("seconds") => options.time = seconds(&text(&mut parser)?)?,
             Long("readers") => options.readers = number(&mut parser, "--readers", 1..=MAX_READERS)?,
             Long("updates") => options.updates = number(&mut parser, "--updates", 1..=1_000_000)?,
             Long("seed") => options.seed = number(&mut parser, "--seed", 0..=u64::MAX)?,
+            Long("capacity") => options.capacity = Some(number(&mut parser, "--capacity", 1..=MAX_ENTRIES)?),
             Long("data") => options.data = Some(Data::Folder(path(&mut parser)?)),
             Long("db") => options.db = Some(path(&mut parser)?),
+            Long("watch") => options.watch.push(figure("--watch", parser.value().map_err(usage)?)?),
             Long("json") => options.json = true,
             Long("fault") => options.fault = Some(fault(&text(&mut parser)?)?),
             other => return Err(usage(other.unexpected())),
@@ -135,12 +158,32 @@ fn parse_cut(mut parser: lexopt::Parser) -> Result<Command, ShopError> {
     }
 }
 
+fn parse_why(mut parser: lexopt::Parser) -> Result<Command, ShopError> {
+    let (mut wanted, mut data, mut db) = (None, None, None);
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Value(key) if wanted.is_none() => wanted = Some(figure("why", key)?),
+            Long("data") => data = Some(Data::Folder(path(&mut parser)?)),
+            Long("db") => db = Some(path(&mut parser)?),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    match wanted {
+        Some(figure) => Ok(Command::Why(Explain { figure, data, db })),
+        None => Err(ShopError::Usage("why needs a KEY such as basket_total:33002280318".to_owned())),
+    }
+}
+
 fn usage(error: lexopt::Error) -> ShopError {
     ShopError::Usage(error.to_string())
 }
 
 fn text(parser: &mut lexopt::Parser) -> Result<String, ShopError> {
-    let value = parser.value().map_err(usage)?;
+    in_words(parser.value().map_err(usage)?)
+}
+
+fn in_words(value: OsString) -> Result<String, ShopError> {
     value.into_string().map_err(|value| ShopError::Usage(format!("{value:?} is not text")))
 }
 
@@ -159,6 +202,13 @@ fn number<N: FromStr + PartialOrd + std::fmt::Display>(
         .ok()
         .filter(|number| range.contains(number))
         .ok_or_else(|| ShopError::Usage(format!("{option} {value}: not a number from {} to {}", range.start(), range.end())))
+}
+
+fn figure(asked_by: &str, key: OsString) -> Result<Figure, ShopError> {
+    in_words(key)?.parse().map_err(|error| match error {
+        ShopError::Usage(text) => ShopError::Usage(format!("{asked_by} {text}")),
+        other => other,
+    })
 }
 
 fn seconds(value: &str) -> Result<Duration, ShopError> {
@@ -200,14 +250,16 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
-        let line = "--seconds 0.5 --readers=3 --updates 7 --seed 9 --data d --db f --json --fault skip-invalidation";
+        let line = "--seconds 0.5 --readers=3 --updates 7 --seed 9 --capacity 800 --data d --db f --watch price:7 --watch basket_total:8 --json --fault skip-invalidation";
         let expected = Options {
             time: Duration::from_millis(500),
             readers: 3,
             updates: 7,
             seed: 9,
+            capacity: Some(800),
             data: Some(Data::Folder("d".into())),
             db: Some("f".into()),
+            watch: vec![Figure::Price(7), Figure::BasketTotal(8)],
             json: true,
             fault: Some(Fault::SkipInvalidation),
         };
@@ -230,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn why_takes_one_figure_and_where_the_data_are() {
+        let why = |data, db| Command::Why(Explain { figure: Figure::BasketTotal(8), data, db });
+        assert_eq!(parsed("why basket_total:8"), Ok(why(None, None)));
+        let data = Data::Folder("d".into());
+        assert_eq!(parsed("why --data d basket_total:8 --db f"), Ok(why(Some(data), Some("f".into()))));
+        assert_eq!(parsed("why -h"), Ok(Command::Help));
+        for line in ["why", "why cost:7", "why price:7 price:8", "why price:7 --json", "--json why price:7"] {
+            assert!(matches!(parsed(line), Err(ShopError::Usage(_))), "{line} was accepted");
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused_with_the_offending_word() {
         for line in [
             "--seconds 0",
@@ -239,6 +303,14 @@ mod tests {
             "--readers 0",
             "--readers 257",
             "--seed x",
+            "--capacity 0",
+            "--capacity -5",
+            "--capacity all",
+            "--capacity 1e6",
+            "--capacity",
+            "--watch",
+            "--watch price",
+            "--watch cost:7",
             "--fault other",
             "--what",
             "extra",

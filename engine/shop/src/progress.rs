@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::error::ShopError;
 use crate::readers::Shared;
 
 /// The display.
@@ -27,6 +28,12 @@ impl Progress {
     /// Counts the time to the first [`tick`](Self::tick) from now.
     pub(crate) fn start(&mut self) {
         self.next = Instant::now() + self.every;
+    }
+
+    /// Prints one line of the run's own output.
+    pub(crate) fn print(&mut self, line: &str) -> Result<(), ShopError> {
+        self.end();
+        crate::say(&format!("{line}\n"))
     }
 
     /// Says one thing that was done.

@@ -30,6 +30,8 @@ pub(crate) struct Shared<'r> {
     pub(crate) keys: &'r Keys,
     pub(crate) started: Instant,
     pub(crate) stop: AtomicBool,
+    /// The writer is through.
+    pub(crate) written: AtomicBool,
     pub(crate) lookups: AtomicU64,
     pub(crate) sql_calls: AtomicU64,
     pub(crate) updates: AtomicU64,

@@ -48,6 +48,11 @@ pub fn table(options: &Options, outcome: &Outcome) -> String {
     fact("nodes recomputed per update", format!("{:.1}", per_update(outcome, outcome.work.computed)));
     fact("recomputes avoided by cut-off", count(outcome.work.saved as f64));
     fact("cached values", count(outcome.stats.nodes as f64));
+    if let Some((held, capacity)) = outcome.memory.capacity {
+        fact("held, of the capacity", format!("{} of {}", count(held as f64), count(capacity as f64)));
+        fact("evicted", count(outcome.memory.evicted as f64));
+        fact("still cached at the check", count(outcome.check.cached as f64));
+    }
     fact("memory, engine", megabytes(outcome.stats.bytes as u64));
     fact("memory, process", outcome.process_bytes.map_or("-".to_owned(), megabytes));
 
@@ -94,6 +99,9 @@ pub fn json(options: &Options, outcome: &Outcome) -> String {
         ("update_p99_ns", nanos(&written.latency, 0.99)),
         ("lookups", whole(outcome.read.service.calls)),
         ("sql_lookups", whole(outcome.read.sql.calls)),
+        ("capacity", outcome.memory.capacity.and_then(|(_, capacity)| whole(capacity))),
+        ("held", outcome.memory.capacity.and_then(|(held, _)| whole(held))),
+        ("evicted", whole(outcome.memory.evicted)),
         ("engine_bytes", whole(outcome.stats.bytes as u64)),
         ("process_bytes", outcome.process_bytes.and_then(whole)),
         ("load_s", real(outcome.loading.as_secs_f64())),

@@ -102,13 +102,127 @@ fn a_skipped_invalidation_is_printed_with_its_key_and_ends_in_exit_1() {
 }
 
 #[test]
+fn a_capacity_bounds_what_is_held_and_the_check_still_compares_every_value_and_finds_none_stale() {
+    let output = program(&["--seconds", "1", "--json", "--capacity", "20000"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let json = json(&output);
+    let figure = |name: &str| json[name].as_u64().unwrap_or_else(|| panic!("{name} in {json}"));
+    assert_eq!((figure("stale"), figure("capacity")), (0, 20_000));
+    assert!(figure("checked") >= 20_000, "{json}");
+    assert!(figure("evicted") > 0, "{json}");
+    // Whoever is evicting may be a sixteenth behind.
+    assert!(figure("held") <= 21_250 && figure("cached") <= figure("held"), "{json}");
+    assert!(figure("updates") > 0 && figure("lookups") > 0, "{json}");
+}
+
+#[test]
+fn with_a_capacity_the_table_says_what_was_held_evicted_and_still_cached() {
+    let small = tiny::folder();
+    let output = program(&["--seconds", "0.3", "--capacity", "20", "--data", &path(small.path())]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let table = out(&output);
+    for row in ["held, of the capacity", " of 20\n", "evicted", "still cached at the check"] {
+        assert!(table.contains(row), "{row} in\n{table}");
+    }
+    assert!(table.ends_with(" values, 0 stale\n"), "{table}");
+}
+
+#[test]
+fn a_watched_figure_is_told_at_each_change_from_the_first_value_to_the_one_in_the_database() {
+    let data = tiny::folder();
+    let kept = tempfile::tempdir().expect("a folder");
+    let db = kept.path().join("shop.db");
+    let watched = ["--watch", "price:1", "--watch", "basket_total:100", "--watch", "price:2", "--watch", "department_revenue:FUEL"];
+    let run = ["--seconds", "0.5", "--updates", "2000", "--db", &path(&db), "--data", &path(data.path())];
+    let output = program(&[&run[..], &watched].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let text = out(&output);
+    let told = |figure: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.split_once(&format!(" s  {figure} ")));
+        lines.map(|(_, what)| what.to_owned()).collect()
+    };
+    for (figure, first) in [("price:1", "2.00"), ("basket_total:100", "4.00"), ("price:2", "none"), ("department_revenue:FUEL", "25.00")] {
+        let told = told(figure);
+        let (start, changes) = told.split_first().unwrap_or_else(|| panic!("{figure} in\n{text}"));
+        // An update may have come before the first look.
+        assert!(start == &format!("is {first}") || figure != "price:2", "{figure}: {start}");
+        let mut last = start.strip_prefix("is ").unwrap_or_else(|| panic!("{figure}: {start}")).to_owned();
+        for change in changes {
+            let (old, new) = change.split_once(" -> ").unwrap_or_else(|| panic!("{figure}: {change}"));
+            assert!(old == last && new != old, "{figure}: {change} after {last}");
+            last = new.to_owned();
+        }
+    }
+    assert!(told("price:1").len() > 1, "{text}");
+    assert_eq!(told("price:2").len(), 1, "nobody sets the price of a product that has none: {text}");
+    let sql = rusqlite::Connection::open(&db).expect("a database");
+    let price: i64 = sql.query_row("SELECT millicents FROM prices WHERE product_id = 1", [], |row| row.get(0)).expect("a price");
+    let last = told("price:1").pop().unwrap_or_default();
+    let price = wellspring_shop::line::UnitPrice(price).to_string();
+    assert!(last.ends_with(&format!(" {price}")), "the last line says {last}, the database {price}");
+}
+
+#[test]
+fn watching_leaves_the_json_object_alone_on_standard_output() {
+    let data = tiny::folder();
+    let output = program(&["--seconds", "0.2", "--json", "--data", &path(data.path()), "--watch", "price:1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(json(&output)["stale"].is_number());
+    assert!(err(&output).contains(" s  price:1 is "), "{}", err(&output));
+}
+
+#[test]
+fn why_tells_a_baskets_state_its_cause_and_its_neighbours_before_a_price_changes_then_and_afterwards() {
+    let data = tiny::folder();
+    let output = program(&["why", "basket_total:100", "--data", &path(data.path())]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let text = out(&output);
+    let steps: Vec<&str> = text.split("\n\n").collect();
+    let [before, changed, after] = steps[..] else { panic!("three steps in\n{text}") };
+    let starts = |step: &str, lines: [&str; 2]| assert!(step.starts_with(&lines.join("\n")), "{lines:?} in\n{text}");
+    let holds = |step: &str, part: &str| assert!(step.contains(part), "{part} in\n{text}");
+
+    starts(before, ["basket_total:100 is 4.00", "shop.basket_total(100) is fresh"]);
+    holds(before, "depends on 2: shop.basket_lines(100), shop.price(1)\n");
+    holds(before, "2 depend on it: ");
+    holds(before, "shop.household_spend(1)");
+
+    starts(changed, ["price:1 2.00 -> 2.20", "shop.basket_total(100) is "]);
+    holds(changed, "stale because\n    commit 1: shop.price(1) invalidated at ");
+    holds(changed, " -> shop.basket_total(100)\n");
+
+    starts(after, ["basket_total:100 is now 4.40", "shop.basket_total(100) is fresh"]);
+    holds(after, "recomputed last because\n    commit 1: shop.price(1) invalidated at ");
+    holds(after, "depends on 2: shop.basket_lines(100), shop.price(1)\n");
+}
+
+#[test]
+fn why_explains_every_kind_of_figure() {
+    let data = tiny::folder();
+    let data = path(data.path());
+    for figure in ["price:1", "household_spend:1", "store_revenue:10", "department_revenue:GROCERY", "top_products:GROCERY:3"] {
+        let output = program(&["why", figure, "--data", &data]);
+        assert_eq!(output.status.code(), Some(0), "{figure}: {}", err(&output));
+        let text = out(&output);
+        assert_eq!(text.matches("is fresh\n").count(), 2, "{text}");
+        assert!(text.contains("\nprice:1 2.00 -> 2.20\n"), "{text}");
+        assert_eq!(text.matches("commit 1: shop.price(1) invalidated at ").count(), 2, "{text}");
+    }
+}
+
+#[test]
 fn nonsense_on_the_command_line_ends_in_exit_2_and_says_why() {
     for (arguments, word) in [
         (&["--seconds", "never"][..], "never"),
         (&["--fault", "everything"], "everything"),
+        (&["--capacity", "0"], "--capacity 0"),
+        (&["--watch", "cost:7"], "cost:7"),
         (&["--data", "/no/such/folder"], "/no/such/folder"),
         (&["--db", "/no/such/folder/shop.db"], "unable to open"),
         (&["cut", "--weeks", "1-2"], "cut needs"),
+        (&["why"], "why needs"),
+        (&["why", "cost:7"], "cost:7"),
+        (&["why", "basket_total:1"], "basket_total:1 is made from no price"),
     ] {
         let output = program(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -121,7 +235,9 @@ fn nonsense_on_the_command_line_ends_in_exit_2_and_says_why() {
 fn help_names_every_option() {
     let output = program(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
-    for option in ["--seconds", "--readers", "--seed", "--data", "--db", "--json", "--fault", "--help", "cut"] {
+    for option in
+        ["--seconds", "--readers", "--seed", "--capacity", "--data", "--db", "--watch", "--json", "--fault", "--help", "cut", "why"]
+    {
         assert!(out(&output).contains(option), "{option}");
     }
 }

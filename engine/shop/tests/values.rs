@@ -2,7 +2,10 @@
 
 mod tiny;
 
-use wellspring::RegisterError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wellspring::{Capacity, Engine, ManualClock, RegisterError};
 use wellspring_shop::Shop;
 use wellspring_shop::check::Check;
 use wellspring_shop::database::{Database, UNKNOWN};
@@ -201,8 +204,29 @@ fn a_row_written_behind_the_cache_is_found_by_the_check_and_named() {
 }
 
 #[test]
-fn a_failed_query_is_a_result_until_its_row_is_invalidated() {
-    let shop = tiny::shop();
+fn with_a_capacity_the_check_compares_what_is_still_cached_as_it_is_and_reads_the_rest() {
+    for entries in [1, 7, 20, 1_000] {
+        let shop = tiny::shop_on(Engine::builder().capacity(Capacity::entries(entries)).build());
+        let check = check(&shop);
+        assert_eq!(check.stale, [], "{entries}");
+        assert!(check.checked >= 40 && check.cached <= entries as u64, "{entries}: {check:?}");
+        assert_eq!(shop.engine.memory_report().evicted == 0, entries == 1_000);
+        // The row alone: whatever the cache still has of it is wrong now, and what it has not is right.
+        let cached = shop.books.functions().price.get(&shop.engine, &4).expect("a price");
+        assert_eq!(cached, Ok(Some(UnitPrice(250))));
+        shop.database().set_price(4, UnitPrice(1_000)).expect("a row");
+        let keys = Keys::read(shop.database()).expect("keys");
+        let stale: Vec<String> = Check::run(&shop, &keys).expect("a check").stale.iter().map(|stale| stale.key.clone()).collect();
+        assert!(stale.contains(&"shop.price(4)".to_owned()), "{entries}: {stale:?}");
+        assert_eq!(stale.contains(&"shop.store_revenue(10)".to_owned()), entries == 1_000, "{entries}: {stale:?}");
+        shop.engine.assert_consistent();
+    }
+}
+
+#[test]
+fn a_failed_query_is_a_result_for_a_second_or_until_its_row_is_invalidated() {
+    let clock = Arc::new(ManualClock::new());
+    let shop = tiny::shop_on(Engine::builder().clock(clock.clone()).build());
     let direct = shop.database().connect().expect("a connection");
     direct.execute_batch("ALTER TABLE prices RENAME TO away").expect("renamed");
     let failed = shop.books.basket_total(&shop.engine, 101);
@@ -210,6 +234,15 @@ fn a_failed_query_is_a_result_until_its_row_is_invalidated() {
     direct.execute_batch("ALTER TABLE away RENAME TO prices").expect("renamed back");
     assert_eq!(shop.books.basket_total(&shop.engine, 101), failed);
     shop.books.invalidate().price(1);
+    assert_eq!(value!(shop.basket_total(101)), Cents(200));
+
+    direct.execute_batch("ALTER TABLE prices RENAME TO away").expect("renamed");
+    shop.books.invalidate().price(1);
+    assert_eq!(shop.books.basket_total(&shop.engine, 101), failed);
+    direct.execute_batch("ALTER TABLE away RENAME TO prices").expect("renamed back");
+    clock.advance(Duration::from_millis(900));
+    assert_eq!(shop.books.basket_total(&shop.engine, 101), failed);
+    clock.advance(Duration::from_secs(1));
     assert_eq!(value!(shop.basket_total(101)), Cents(200));
 }
 

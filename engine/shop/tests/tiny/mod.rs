@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use tempfile::TempDir;
+use wellspring::Engine;
 use wellspring_shop::Shop;
 use wellspring_shop::data::{Data, PRODUCTS, TRANSACTIONS};
 use wellspring_shop::database::Database;
@@ -40,9 +41,15 @@ pub(crate) fn folder() -> TempDir {
 /// The shop over them, in a temporary database.
 #[allow(dead_code, reason = "not every test file that shares this module opens the shop itself")]
 pub(crate) fn shop() -> Shop {
+    shop_on(Engine::new())
+}
+
+/// [`shop`] on an engine of the test's own.
+#[allow(dead_code, reason = "not every test file that shares this module opens the shop itself")]
+pub(crate) fn shop_on(engine: Engine) -> Shop {
     let folder = folder();
     let data = Data::Folder(folder.path().to_owned());
-    Shop::new(Database::open(None, Some(&data)).expect("a database")).expect("a shop")
+    Shop::on(engine, Database::open(None, Some(&data)).expect("a database")).expect("a shop")
 }
 
 fn write(path: &Path, text: &str) {
