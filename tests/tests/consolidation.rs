@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 
-use wellspring::{CommitId, Cx, Define, Engine, Fault, Function, ManualClock, RegisterError, Source, Spawner, Value};
+use wellspring::{CommitId, Consolidated, Cx, Define, Engine, Fault, Function, ManualClock, RegisterError, Source, Spawner, Value};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -609,4 +609,10 @@ fn readers_writers_and_removers_leave_the_last_value_behind() {
         assert_eq!(value / 4, ROUNDS / 4, "key {key}");
     }
     engine.assert_consistent();
+}
+
+#[test]
+fn a_wait_for_a_consolidation_may_go_to_another_thread() {
+    fn is_send_and_sync<T: Send + Sync + std::fmt::Debug>() {}
+    is_send_and_sync::<Consolidated>();
 }
