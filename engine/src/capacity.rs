@@ -130,6 +130,11 @@ impl Budget {
         if self.unit == Unit::Entries { 0 } else { u64::from(weight) }
     }
 
+    /// Whether a value's weight matters.
+    pub(crate) fn counts_values(&self) -> bool {
+        self.unit != Unit::Entries
+    }
+
     pub(crate) fn counts_bytes(&self) -> bool {
         self.unit == Unit::Bytes
     }

@@ -207,6 +207,7 @@ impl<K, V> Bounds<K, V> {
     pub(crate) fn weight_of(&self, key: impl FnOnce() -> Option<K>, value: &V, inline: bool) -> u32 {
         match &self.weigh {
             Some(weigh) => key().map_or(0, |key| weigh(&key, value)),
+            None if !self.budgets().any(Budget::counts_values) => 0,
             None if self.budgets().any(Budget::counts_bytes) => u32::try_from(if inline { 0 } else { size_of::<V>() }).unwrap_or(u32::MAX),
             None => 1,
         }

@@ -130,9 +130,15 @@ impl<K: Key, V: Value> Function<K, V> {
         let mut tries = 0;
         while tries < TRIES {
             tries += 1;
+            let phase = self.graph.phase();
             let (value, slot, epoch, before) = match self.take_hit(hash, key) {
                 Some((value, slot, epoch)) => {
                     self.count_hit();
+                    // It was consistent in between, and no sweep was open at any time of that.
+                    if phase & 1 == 0 && self.graph.phase() == phase {
+                        asker.record(Dep { slot, epoch })?;
+                        return Ok(value);
+                    }
                     (value, slot, epoch, None)
                 }
                 None => {
