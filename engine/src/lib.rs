@@ -62,6 +62,7 @@ mod handle;
 mod hit;
 mod hook;
 mod key;
+mod level;
 mod log;
 mod memory;
 #[cfg(all(test, any(loom, shuttle)))]
@@ -94,6 +95,7 @@ mod table;
 mod timer;
 mod trace;
 mod ui_delay;
+mod untyped;
 mod update_loop;
 mod value;
 mod verify;
