@@ -1,6 +1,7 @@
 //! Options about time, errors and memory on `#[compute]` methods.
 
 #![forbid(unsafe_code)]
+#![allow(unused_variables, reason = "keys that bodies need not look at")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
