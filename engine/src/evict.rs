@@ -258,8 +258,7 @@ impl Graph {
         let mut head = self.head(slot);
         while head.version() == version && head.state() == State::Evicted {
             let to = if forget_deps { head.next_flight(State::Publishing) } else { head.in_state(State::Empty) };
-            let marked =
-                if fault!("unsettled_alone") { self.swing(slot, head, to) } else { self.mark_from(slot, head, to, found) };
+            let marked = if fault!("unsettled_alone") { self.swing(slot, head, to) } else { self.mark_from(slot, head, to, found) };
             match marked {
                 Ok(()) => {
                     found.marked += 1;
