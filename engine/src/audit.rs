@@ -101,6 +101,14 @@ impl Graph {
                     wrong.push(format!("I10: {} has a live edge to {}, which does not depend on it", named(slot), named(edge.slot)));
                 }
             }
+            // Relaxed: at quiescence.
+            let weight = self.columns.weight(slot).load(Ordering::Relaxed);
+            if head.state() == State::Evicted && weight > 0 {
+                wrong.push(format!("I29: {} still weighs {weight}", named(slot)));
+            }
+            if !head.is_consistent() && head.has(crate::node::WATCHED) {
+                wrong.push(format!("I34: {} is marked and still says that somebody waits for its mark", named(slot)));
+            }
             let deps = self.deps_of(slot);
             if deps.iter().map(|dep| dep.slot).collect::<HashSet<_>>().len() != deps.len() {
                 wrong.push(format!("I14: {} has a dependency twice", named(slot)));
@@ -124,6 +132,17 @@ impl Graph {
                     wrong.push(format!("I12: the free slot {slot} has reverse edges"));
                 }
             }
+        }
+        let mut shared = 0;
+        for function in &functions {
+            let (counted, own) = function.recount(self);
+            shared += counted;
+            if let Some((used, counted)) = own.filter(|(used, counted)| used != counted) {
+                wrong.push(format!("I29: `{}` has {used} in use by its capacity, and its nodes cost {counted}", function.name()));
+            }
+        }
+        if let Some(used) = self.budget.as_deref().map(crate::capacity::Budget::used).filter(|&used| used != shared) {
+            wrong.push(format!("I29: the engine has {used} in use by its capacity, and its nodes cost {shared}"));
         }
         if self.flights.len() > 0 {
             wrong.push(format!("I26: {} flight records or waits are left", self.flights.len()));

@@ -126,6 +126,11 @@ impl Budget {
         }
     }
 
+    /// What a key with a value of the weight costs, for the validator.
+    pub(crate) fn of_both(&self, key: u64, weight: u32) -> u64 {
+        self.of_node(key) + self.of_value(weight)
+    }
+
     fn of_value(&self, weight: u32) -> u64 {
         if self.unit == Unit::Entries { 0 } else { u64::from(weight) }
     }

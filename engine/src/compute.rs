@@ -110,7 +110,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             Ok(Some(Prepared { result, term, weight, served })) => (result, term, weight, served.unwrap_or(value)),
             Ok(None) => {
                 graph.abandon(slot, flight);
-                self.hand_over(graph, key, &value, start, Ended::Hopeless);
+                self.hand_over(graph, key, &value, Outcome { start, doomed: true, hopeless: true, ..Outcome::default() });
                 self.keep_within(graph);
                 return Ok(Ran { value, ended: Ended::Hopeless, stored: false });
             }
@@ -147,10 +147,13 @@ impl<K: Key, V: Value> FnData<K, V> {
                 self.keep_within(graph);
                 let unverifiable = recorded.as_slice().iter().any(|dep| dep.epoch == UNSTORED);
                 if waiters {
-                    graph.end_flight(
-                        key,
-                        Outcome { start, stored: true, doomed: !consistent, hopeless: unverifiable, ..Outcome::default() },
-                    );
+                    let outcome = Outcome { start, stored: true, doomed: !consistent, hopeless: unverifiable, ..Outcome::default() };
+                    if self.holds(graph, slot, flight) {
+                        graph.end_flight(key, outcome);
+                    } else {
+                        // Evicted before anybody could read it there: a limit smaller than one value must not keep them waiting for ever.
+                        self.hand_over(graph, key, &value, Outcome { stored: false, ..outcome });
+                    }
                 }
                 Ok(Ran { value, ended: if unverifiable { Ended::Hopeless } else { Ended::Stored }, stored: true })
             }
@@ -158,7 +161,7 @@ impl<K: Key, V: Value> FnData<K, V> {
                 if let Some(retired) = word.and_then(|word| self.retired_value(word)) {
                     graph.collector.retire(retired);
                 }
-                self.hand_over(graph, key, &value, start, Ended::Moved);
+                self.hand_over(graph, key, &value, Outcome { start, doomed: true, ..Outcome::default() });
                 Ok(Ran { value, ended: Ended::Moved, stored: false })
             }
         }
@@ -188,10 +191,15 @@ impl<K: Key, V: Value> FnData<K, V> {
         Prepared { result, term, weight, served }
     }
 
-    /// A result that stays out of the node goes to those who waited from the start.
-    fn hand_over(&self, graph: &Graph, key: crate::flight::FlightKey, value: &V, start: u64, ended: Ended) {
+    /// Whether a flight's result is still where its waiters would look for it.
+    fn holds(&self, graph: &Graph, slot: u32, flight: Head) -> bool {
+        let head = graph.head(slot);
+        head.version() == flight.version() && head.epoch() == flight.epoch() && !matches!(head.state(), State::Evicted | State::Empty)
+    }
+
+    /// A result that is not in the node goes to those who wait: if it is doomed, to those who waited from the start.
+    fn hand_over(&self, graph: &Graph, key: crate::flight::FlightKey, value: &V, outcome: Outcome) {
         if graph.is_waited_for(key) {
-            let outcome = Outcome { start, doomed: true, hopeless: ended == Ended::Hopeless, ..Outcome::default() };
             let outcome = match catch_unwind(AssertUnwindSafe(|| value.clone())) {
                 Ok(value) => Outcome { value: Some(Arc::new(value)), ..outcome },
                 Err(panic) => {
@@ -341,7 +349,7 @@ impl<K: Key, V: Value> FnData<K, V> {
             return Ok(self.value_at(graph, slot, flight.version(), flight.epoch()).map(|value| (value, flight.epoch())));
         }
         let shared = outcome.value;
-        let value = shared.as_ref().filter(|_| fresh).and_then(|value| value.downcast_ref::<V>().cloned());
+        let value = shared.as_ref().filter(|_| fresh || !outcome.doomed).and_then(|value| value.downcast_ref::<V>().cloned());
         // The last waiter to come drops the shared copy: a `Drop` that panics must not take the clone with it.
         crate::flight::drop_quietly(shared);
         Ok(value.map(|value| (value, UNSTORED)))

@@ -222,6 +222,17 @@ impl<K, V> Bounds<K, V> {
         }
     }
 
+    /// What the slots cost by a budget, its own if none is named; `None` for one that does not concern it.
+    pub(crate) fn recount(&self, graph: &Graph, slots: &[u32], budget: Option<&Budget>) -> Option<u64>
+    where
+        K: 'static,
+    {
+        let budget = budget.filter(|_| self.engine.is_some()).or(if budget.is_none() { self.own() } else { None })?;
+        // Relaxed: at quiescence.
+        let cost = |&slot: &u32| budget.of_both(Self::key_bytes(), graph.columns.weight(slot).load(Ordering::Relaxed));
+        Some(slots.iter().map(cost).sum())
+    }
+
     /// Evicts what is beyond the limits.
     pub(crate) fn keep_within(&self, graph: &Arc<Graph>) {
         for budget in self.budgets() {

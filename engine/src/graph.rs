@@ -78,6 +78,8 @@ pub(crate) trait AnyFunction: Send + Sync + Any {
     fn move_stamp(&self, graph: &Graph);
     /// The evicting hand is over one of its nodes.
     fn evict(&self, graph: &Graph, slot: u32, version: u32) -> Verdict;
+    /// What its nodes cost by the engine's budget, and by its own (used, counted): for the validator.
+    fn recount(&self, graph: &Graph) -> (u64, Option<(u64, u64)>);
     /// Evicts what is beyond the limits that concern it.
     fn keep_within(&self, graph: &Arc<Graph>);
     /// The node's value weighs so much now: for the node's owner.

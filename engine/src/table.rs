@@ -490,8 +490,11 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
+    /// Splitmix's finaliser. A product alone spreads numbers in a row so evenly that no bucket is ever full.
     fn mix(n: u64) -> u64 {
-        (n ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(29).wrapping_mul(0x94d0_49bb_1331_11eb)
+        let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ (n >> 31)
     }
 
     #[test]
@@ -525,17 +528,18 @@ mod tests {
     #[test]
     fn keys_that_come_and_go_do_not_make_misses_longer() {
         let (table, mut writer) = Table::new(1 << 20).expect("memory");
-        for slot in 1..=100_000u32 {
+        // As full as 256 buckets may be, so that one in some hundred turns an entry away at any time.
+        for slot in 1..=300_000u32 {
             assert!(table.make_room(&mut writer, |slot| mix(u64::from(slot)), |_| ()));
             table.insert(&mut writer, mix(u64::from(slot)), slot);
-            if slot > 1_000 {
-                table.remove(&mut writer, mix(u64::from(slot - 1_000)), slot - 1_000);
+            if slot > 1_500 {
+                table.remove(&mut writer, mix(u64::from(slot - 1_500)), slot - 1_500);
             }
         }
         let flagged = (0..table.buckets()).filter(|at| table.bucket(at * STRIDE).is_overflowed()).count();
         assert_eq!(flagged, writer.flagged);
         assert!(flagged <= table.buckets() / 2, "{flagged} of {} buckets send a probe on", table.buckets());
-        assert_eq!((writer.len(), table.slots().len()), (1_000, 1_000));
+        assert_eq!((writer.len(), table.slots().len()), (1_500, 1_500));
     }
 
     #[test]

@@ -134,6 +134,13 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         self.evict_node(graph, slot, version)
     }
 
+    fn recount(&self, graph: &Graph) -> (u64, Option<(u64, u64)>) {
+        let Some(bounds) = &self.bounds else { return (0, None) };
+        let slots = self.slots();
+        let shared = graph.budget.as_deref().and_then(|budget| bounds.recount(graph, &slots, Some(budget)));
+        (shared.unwrap_or(0), bounds.own().map(Budget::used).zip(bounds.recount(graph, &slots, None)))
+    }
+
     fn keep_within(&self, graph: &Arc<Graph>) {
         if let Some(bounds) = &self.bounds {
             bounds.keep_within(graph);

@@ -227,7 +227,7 @@ pub struct Life {
     pub value: Option<Outcome>,
     /// Whether it may be served.
     pub valid: bool,
-    /// How often one was stored.
+    /// The number of the run that made it.
     pub generation: u64,
     expires: Option<u64>,
     asked: Option<u64>,
@@ -298,7 +298,8 @@ impl Model {
         let value = old.filter(|old| function == SERVES_STALE && found.is_err() && old.is_ok()).unwrap_or(found);
         let life = self.nodes[function][key].get_or_insert_default();
         (life.value, life.valid, life.expires) = (Some(value), true, expires);
-        life.generation += 1;
+        // A number of the function's own: a key that was forgotten must not count from the start again.
+        life.generation = self.runs[function];
         value
     }
 

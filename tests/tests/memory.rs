@@ -265,6 +265,25 @@ fn promises_are_kept_where_nothing_can_be_kept() {
 }
 
 #[test]
+fn an_asynchronous_value_heavier_than_everything_reaches_all_who_wait() {
+    let engine = Engine::new();
+    let define = engine.define::<u64, String>("text").capacity(Capacity::weight(10)).weigh(|_, value| value.len() as u32);
+    let text = define
+        .async_function(|_: Cx, n: u64| async move {
+            wellspring_tests::waking::Breath::default().await;
+            "x".repeat(n as usize)
+        })
+        .expect("a free name");
+    let (mut first, second) = (text.get(&engine, &500), text.get(&engine, &500));
+    assert!(wellspring_tests::waking::poll_once(&mut first, std::task::Waker::noop()).is_pending());
+    assert_eq!(wellspring_tests::waking::block_on(second).expect("a value").len(), 500);
+    assert_eq!(wellspring_tests::waking::block_on(first).expect("a value").len(), 500);
+    assert_eq!(wellspring_tests::waking::block_on(text.get_fresh(&engine, &500)).expect("a value").len(), 500);
+    assert!(text.existing(&500).is_none());
+    engine.assert_consistent();
+}
+
+#[test]
 fn the_engines_capacity_is_shared_by_its_functions_and_leaves_sources_alone() {
     let engine = Engine::builder().capacity(Capacity::entries(100)).build();
     let source = engine.source("source", |n: &u64| *n).expect("a free name");
