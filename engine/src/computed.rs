@@ -56,12 +56,24 @@ impl<V: Value> Computed<V> {
     /// Whether a read would return this value now without computing or verifying. False while it may be stale, and true
     /// again if it was verified since.
     pub fn is_consistent(&self) -> bool {
+        self.standing().is_some()
+    }
+
+    /// Where the value stands now, if it does: under a later epoch if it was verified since.
+    fn standing(&self) -> Option<Place> {
         let (slot, version, epoch) = self.place;
         let head = self.graph.head(slot);
-        head.is_consistent()
+        let stands = head.is_consistent()
             && head.version() == version
             && self.graph.unchanged(Dep { slot, epoch })
-            && self.graph.head(slot).same_flight(head)
+            && self.graph.head(slot).same_flight(head);
+        stands.then(|| (slot, version, head.epoch()))
+    }
+
+    /// This value's own generation of now, whose end can be waited for.
+    fn renewed(&self) -> Option<Computed<V>> {
+        let place = self.standing()?;
+        Some(Computed { place, ..self.clone() })
     }
 
     /// Completes at the first mark of this generation, maybe marks included; at once if that has come already.
@@ -126,7 +138,10 @@ impl<V: Value> Computed<V> {
     /// # Errors
     /// As a read of the function.
     pub async fn update(&self) -> Result<Computed<V>, Fault> {
-        if self.is_consistent() { Ok(self.clone()) } else { self.origin.clone().renew().await }
+        match self.renewed() {
+            Some(renewed) => Ok(renewed),
+            None => self.origin.clone().renew().await,
+        }
     }
 
     /// [`update`](Computed::update) on this thread, which is blocked meanwhile.
@@ -134,7 +149,7 @@ impl<V: Value> Computed<V> {
     /// # Errors
     /// As a read of the function; [`Fault::WouldBlock`] inside an asynchronous function.
     pub fn update_sync(&self) -> Result<Computed<V>, Fault> {
-        if self.is_consistent() { Ok(self.clone()) } else { self.origin.clone().renew_here() }
+        self.renewed().map_or_else(|| self.origin.clone().renew_here(), Ok)
     }
 }
 

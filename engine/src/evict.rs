@@ -152,6 +152,17 @@ impl<K, V> Bounds<K, V> {
         age <= QUANTA
     }
 
+    /// The node is in use through what was made from it, and what it was made from is so through it.
+    fn pass_use_on(&self, slot: u32) {
+        if self.quantum == 0 {
+            self.touch(slot);
+        }
+    }
+
+    fn counts_values(&self) -> bool {
+        self.budgets().any(Budget::counts_values)
+    }
+
     /// Whether the node was read since the last time this was asked (by a function with `keep_at_least`: lately).
     pub(crate) fn take_read(&self, slot: u32) -> bool {
         // SAFETY: [region-stable] as in `touch`.
@@ -247,6 +258,7 @@ impl Graph {
     /// Moves the hand until the budget is down to `low`, or everything that is left is in use. How many keys left.
     pub(crate) fn shrink(self: &Arc<Graph>, budget: &Budget, low: u64) -> usize {
         let Some(evictor) = budget.evictor() else { return 0 };
+        let shared = self.budget.as_deref().is_some_and(|engines| std::ptr::eq(engines, budget));
         let mut freed = 0;
         let mut pinned = Roots::new();
         // Three levels and a second chance are four turns.
@@ -254,7 +266,7 @@ impl Graph {
         while budget.used() > low && steps > 0 {
             steps -= 1;
             let Some((slot, version)) = evictor.next() else { break };
-            match self.function(slot).evict(self, slot, version) {
+            match self.function(slot).evict(self, slot, version, shared) {
                 Verdict::Gone => evictor.leave(slot, version),
                 Verdict::Freed => {
                     evictor.leave(slot, version);
@@ -322,13 +334,26 @@ impl Graph {
 
 impl<K: Key, V: Value> FnData<K, V> {
     /// The hand is over one of this function's nodes.
-    pub(crate) fn evict_node(&self, graph: &Graph, slot: u32, version: u32) -> Verdict {
+    ///
+    /// `shared`: it is the engine's hand, which takes the traces off all nodes in their turn. That of one function never comes by what was
+    /// made from its nodes elsewhere, so to it a trace there says nothing about now.
+    pub(crate) fn evict_node(&self, graph: &Graph, slot: u32, version: u32, shared: bool) -> Verdict {
         let Some(bounds) = &self.bounds else { return Verdict::Gone };
         let head = graph.head(slot);
         if !head.is_live() || head.version() != version {
             return Verdict::Gone;
         }
-        if bounds.was_read(slot) || head.has(WATCHED) || head.is_owned() || head.state() == State::Computing {
+        if head.has(WATCHED) || head.is_owned() || head.state() == State::Computing {
+            return Verdict::Kept;
+        }
+        // What is in use is what others in use were made from, too. A value may go all the same if that is what is counted: the node
+        // stays, and so do they.
+        let in_use = shared && !fault!("use_ignored") && graph.edges.has_read_dependant(&graph.columns, slot);
+        if in_use && (head.state() != State::Consistent || !bounds.counts_values()) {
+            bounds.pass_use_on(slot);
+            return Verdict::Kept;
+        }
+        if bounds.was_read(slot) {
             return Verdict::Kept;
         }
         let freed = Head::new(State::Empty, version.wrapping_add(1) & LAST_VERSION, head.epoch().saturating_add(1));

@@ -76,8 +76,8 @@ pub(crate) trait AnyFunction: Send + Sync + Any {
     fn stats(&self, graph: &Graph) -> FunctionStats;
     /// A quantum of the function's `keep_at_least` is over.
     fn move_stamp(&self, graph: &Graph);
-    /// The evicting hand is over one of its nodes.
-    fn evict(&self, graph: &Graph, slot: u32, version: u32) -> Verdict;
+    /// The evicting hand, the engine's if it is `shared`, is over one of its nodes.
+    fn evict(&self, graph: &Graph, slot: u32, version: u32, shared: bool) -> Verdict;
     /// What its nodes cost by the engine's budget, and by its own (used, counted): for the validator.
     fn recount(&self, graph: &Graph) -> (u64, Option<(u64, u64)>);
     /// Evicts what is beyond the limits that concern it.

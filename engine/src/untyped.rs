@@ -130,8 +130,8 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
         }
     }
 
-    fn evict(&self, graph: &Graph, slot: u32, version: u32) -> Verdict {
-        self.evict_node(graph, slot, version)
+    fn evict(&self, graph: &Graph, slot: u32, version: u32, shared: bool) -> Verdict {
+        self.evict_node(graph, slot, version, shared)
     }
 
     fn recount(&self, graph: &Graph) -> (u64, Option<(u64, u64)>) {

@@ -594,3 +594,26 @@ fn a_read_that_is_forgotten_half_way_blocks_nobody() {
     assert_eq!(block_on(f.get(&engine, &1)), Ok(1));
     engine.assert_consistent();
 }
+
+/// Found by the shop's watchers: a generation that another reader had verified was handed back under its old epoch, whose end was past,
+/// so that a loop over `invalidated` and `update` never slept.
+#[test]
+fn an_updated_generation_that_was_verified_meanwhile_can_be_waited_for() {
+    let engine = Engine::new();
+    let source = engine.source("source", |_: &u8| 1_u64).expect("a free name");
+    let inner = source.clone();
+    let parity =
+        engine.define("parity").cut_off_eq().function(move |cx: &Cx, n: &u8| inner.get(cx, n).expect("a value") % 2).expect("a name");
+    let inner = parity.clone();
+    let above = engine.function("above", move |cx: &Cx, n: &u8| inner.get(cx, n).expect("a value") + 10).expect("a free name");
+    let first = above.computed(&engine, &0).expect("a value");
+    source.set(&0, 3);
+    assert_eq!(above.get(&engine, &0), Ok(11), "verified by another reader");
+    let again = first.update_sync().expect("a value");
+    let (woken, waker) = wellspring_tests::waking::Counting::pair();
+    let mut ended = again.invalidated();
+    assert!(wellspring_tests::waking::poll_once(&mut ended, &waker).is_pending(), "nothing has ended");
+    source.set(&0, 4);
+    assert_eq!(woken.count(), 1);
+    engine.assert_consistent();
+}
