@@ -13,6 +13,7 @@ use crate::graph::{AnyFunction, Ended, Graph, Refresh};
 use crate::key::{Key, Lookup};
 use crate::log::What;
 use crate::node::{HAS_VALUE, Head, State};
+use crate::origin::By;
 use crate::publish::{Outcoming, Published};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, fault};
@@ -144,6 +145,8 @@ impl<K: Key, V: Value> FnData<K, V> {
                 if let Some(term) = term {
                     graph.arm_term(slot, term);
                 }
+                // Whoever asked for it reads it now: it must not be the one that leaves for being read long ago.
+                self.touch_kept(slot);
                 self.keep_within(graph);
                 let unverifiable = recorded.as_slice().iter().any(|dep| dep.epoch == UNSTORED);
                 if waiters {
@@ -411,12 +414,12 @@ impl<K: Key, V: Value> FnData<K, V> {
 
 /// Whatever was made from an evicted value may be stale once the value is made again: it might come out differently.
 pub(crate) fn unsettle(graph: &Arc<Graph>, slot: u32, head: Head) {
-    graph.commit(smallvec::smallvec![crate::sweep::Root::Unsettle { slot, version: head.version(), forget_deps: false }]);
+    graph.commit_by(smallvec::smallvec![crate::sweep::Root::Unsettle { slot, version: head.version(), forget_deps: false }], &By::Engine);
 }
 
 /// A node whose epochs are used up leaves its slot, which is never used again; the key gets a new one.
 fn forget_worn(graph: &Arc<Graph>, slot: u32, head: Head) {
-    graph.commit(smallvec::smallvec![crate::sweep::Root::Forget { slot, version: head.version() }]);
+    graph.commit_by(smallvec::smallvec![crate::sweep::Root::Forget { slot, version: head.version() }], &By::Engine);
 }
 
 /// Closes an async body's context also when its future is dropped half-way.

@@ -189,12 +189,14 @@ impl<T: Value> ComputedState<T> {
     }
 
     /// Makes the value stale: the loop computes it again after its delay. An update under way does not count: there will be another.
+    #[track_caller]
     pub fn invalidate(&self) {
         self.inner().function.invalidate(&self.inner().id);
     }
 
     /// Makes the value stale and updates it without delay. An update under way does not count: there will be another. The result,
     /// which need not be awaited, is the snapshot of an update that began after this call; if the state has ended, its last.
+    #[track_caller]
     pub fn recompute(&self) -> StateWait<Arc<StateSnapshot<T>>> {
         // First the mark, then the word: a loop that has heard of it reads what comes after.
         self.invalidate();

@@ -32,6 +32,7 @@ use crate::graph::Graph;
 use crate::handle::Handle;
 use crate::key::Key;
 use crate::node::{DOOMED, Head, State};
+use crate::origin::By;
 use crate::subscription::{Entry, Phase};
 use crate::sweep::Root;
 use crate::sync::{Arc, Backoff, Mutex, Weak, lock};
@@ -231,7 +232,7 @@ impl<K: Key, V: Value> Consolidation<K, V> {
                 graph.note(crate::log::What::CutOff, entry.slot);
             }
             Ok(Some((word, weight))) => {
-                graph.commit(smallvec::smallvec![Root::Consolidate { slot: entry.slot, seen, word, weight }]);
+                graph.commit_by(smallvec::smallvec![Root::Consolidate { slot: entry.slot, seen, word, weight }], &By::Engine);
                 if let Some(bounds) = &visible.bounds {
                     bounds.keep_within(graph);
                 }
@@ -248,7 +249,7 @@ impl<K: Key, V: Value> Consolidation<K, V> {
 
     /// The safe way out: nothing is served until somebody asks.
     fn end_value(&self, graph: &Arc<Graph>, entry: &Entry<K, V>) -> End {
-        graph.commit(smallvec::smallvec![Root::Stale { slot: entry.slot, version: entry.version }]);
+        graph.commit_by(smallvec::smallvec![Root::Stale { slot: entry.slot, version: entry.version }], &By::Engine);
         End::Over
     }
 
@@ -297,7 +298,7 @@ impl<K: Key, V: Value> Consolidation<K, V> {
         let hash = self.hidden.hash(&entry.key);
         let alive = self.visible.get().and_then(Weak::upgrade).is_some_and(|visible| visible.find(graph, hash, &entry.key).is_some());
         if !alive && let Some((slot, version)) = self.hidden.find(graph, hash, &entry.key) {
-            graph.commit(smallvec::smallvec![Root::Forget { slot, version }]);
+            graph.commit_by(smallvec::smallvec![Root::Forget { slot, version }], &By::Engine);
         }
     }
 

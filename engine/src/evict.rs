@@ -15,6 +15,7 @@ use crate::graph::Graph;
 use crate::key::Key;
 use crate::log::What;
 use crate::node::{HAS_VALUE, Head, LAST_VERSION, State, WATCHED};
+use crate::origin::By;
 use crate::region::Base;
 use crate::sweep::{Root, Roots};
 use crate::sync::Arc;
@@ -275,14 +276,14 @@ impl Graph {
                 Verdict::Pinned => {
                     pinned.push(Root::Unsettle { slot, version, forget_deps: true });
                     if pinned.len() >= TOGETHER {
-                        self.commit(std::mem::take(&mut pinned));
+                        self.commit_by(std::mem::take(&mut pinned), &By::Engine);
                     }
                 }
                 Verdict::Kept | Verdict::Emptied => {}
             }
         }
         if !pinned.is_empty() {
-            self.commit(pinned);
+            self.commit_by(pinned, &By::Engine);
         }
         drop(evictor);
         // Relaxed (both): statistics.

@@ -5,6 +5,7 @@
 //! began meanwhile and the node is still consistent at its epoch: then every input the engine knows of was the same for both runs.
 
 use std::fmt;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 
@@ -170,7 +171,9 @@ impl<K: Key, V: Value> FnData<K, V> {
                 let _ = catch_unwind(AssertUnwindSafe(|| tell(&report)));
             }
             // Whoever marked a function for this wants to hear of it also where nobody set a callback.
-            None => eprintln!("wellspring: {report}"),
+            None => {
+                let _ = writeln!(std::io::stderr(), "wellspring: {report}");
+            }
         }
     }
 }

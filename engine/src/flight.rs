@@ -222,6 +222,25 @@ impl Flight {
         wake(wakers.into_iter().map(|(_, waker)| waker));
     }
 
+    /// Has the waiter woken by this waker from now on, unless the flight has ended. Who asks looks at the outcome after this.
+    fn wake_with(&self, waiter: u64, waker: &Waker) {
+        // A waker's clone and drop are an executor's code: not under the lock.
+        let mut fresh = waker.clone();
+        let mut board = lock(&self.board);
+        if board.outcome.is_some() {
+            drop(board);
+            return;
+        }
+        match board.wakers.iter_mut().find(|(id, _)| *id == waiter) {
+            Some((_, waker)) => std::mem::swap(waker, &mut fresh),
+            None => {
+                board.wakers.push((waiter, fresh));
+                return;
+            }
+        }
+        drop(board);
+    }
+
     fn wake_all(&self) {
         let wakers: Vec<Waker> = lock(&self.board).wakers.iter().map(|(_, waker)| waker.clone()).collect();
         wake(wakers.into_iter());
@@ -329,16 +348,10 @@ struct Driver(Arc<Flight>);
 impl Future for Driver {
     type Output = ();
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        {
-            let mut board = lock(&self.0.board);
-            if board.outcome.is_some() {
-                return Poll::Ready(());
-            }
-            match board.wakers.iter_mut().find(|(id, _)| *id == u64::MAX) {
-                Some((_, waker)) => waker.clone_from(cx.waker()),
-                None => board.wakers.push((u64::MAX, cx.waker().clone())),
-            }
+        if lock(&self.0.board).outcome.is_some() {
+            return Poll::Ready(());
         }
+        self.0.wake_with(u64::MAX, cx.waker());
         self.0.drive();
         if self.0.outcome().is_some() { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -388,16 +401,10 @@ impl Future for Joined {
     type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        {
-            let mut board = lock(&self.flight.board);
-            if let Some(outcome) = &board.outcome {
-                return Poll::Ready(outcome.clone());
-            }
-            match board.wakers.iter_mut().find(|(id, _)| *id == self.id) {
-                Some((_, waker)) => waker.clone_from(cx.waker()),
-                None => board.wakers.push((self.id, cx.waker().clone())),
-            }
+        if let Some(outcome) = self.flight.outcome() {
+            return Poll::Ready(outcome);
         }
+        self.flight.wake_with(self.id, cx.waker());
         self.flight.drive();
         match self.flight.outcome() {
             Some(outcome) => Poll::Ready(outcome),
@@ -409,13 +416,15 @@ impl Future for Joined {
 impl Drop for Joined {
     fn drop(&mut self) {
         self.graph.stop_waiting(&self.blocked, (self.flight.slot, self.flight.head.epoch()));
-        let (last, others) = {
+        let (last, others, gone) = {
             let mut board = lock(&self.flight.board);
             let mine = self.id;
-            board.wakers.retain(|(id, _)| *id != mine);
+            let gone = board.wakers.iter().position(|(id, _)| *id == mine).map(|at| board.wakers.swap_remove(at));
             board.interest -= 1;
-            (board.interest == 0 && board.outcome.is_none(), board.outcome.is_none())
+            (board.interest == 0 && board.outcome.is_none(), board.outcome.is_none(), gone)
         };
+        // A waker's drop is an executor's code: not under the lock.
+        drop(gone);
         if last && self.flight.start != u64::MAX {
             self.flight.cancel(&self.graph);
             // The node came with the flight, and goes if it is one too many.

@@ -16,7 +16,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Reads in a row whose value is stored nowhere, without a commit that would explain it, before waiting.
 const FRUITLESS: u32 = 3;
 /// Reads in a row whose generation has ended before it was given out. What was computed beside a commit may be a mixture, so it is read
-/// again; but a graph that is always busy must not keep its watchers from ever being told.
+/// again; but a graph that is always busy, or a capacity that keeps nothing, must not keep its watchers from ever being told: they
+/// are, and the next read waits.
 const RUSHED: u32 = 16;
 
 /// What a read brought.
@@ -28,7 +29,7 @@ pub(crate) enum Verdict {
     News,
     /// Neither: it is over already. Read again at once.
     Again,
-    /// A value that is stored nowhere, made from a fault: nothing will tell of its end, so it is asked for again after a wait.
+    /// A value that is stored nowhere, or not for long: nothing will tell of its end, so it is asked for again after a wait.
     Loose(Duration),
 }
 
@@ -49,7 +50,7 @@ impl Follow {
         let (slot, version, epoch) = place;
         if epoch == UNSTORED {
             self.vain += 1;
-            if graph.finished_commit() != began || self.vain < FRUITLESS {
+            if (graph.finished_commit() != began && self.vain < RUSHED) || self.vain < FRUITLESS {
                 return Verdict::Again;
             }
             self.vain = 0;
@@ -60,13 +61,19 @@ impl Follow {
         let changed = graph.warm(slot).changed.load(Ordering::Acquire);
         let known = |last: Place| last.0 == slot && last.1 == version && changed <= last.2;
         let same = self.last.is_some_and(known) && !fault!("equal_is_news");
-        if !same && self.vain < RUSHED {
+        if !same {
             // A value made while a commit stores its sources one by one is consistent until the commit marks it.
             graph.outlast_commits();
             let head = graph.head(slot);
             if !head.is_consistent() || head.version() != version || head.epoch() != epoch {
                 self.vain += 1;
-                return Verdict::Again;
+                if self.vain < RUSHED {
+                    return Verdict::Again;
+                }
+                (self.last, self.vain) = (None, 0);
+                // Without a commit it was not overtaken but evicted, and so would the next be: nothing will tell of its end.
+                let evicted = graph.finished_commit() == began;
+                return Verdict::Loose(if evicted { self.wait() } else { SHORTEST });
             }
         }
         *self = Follow { last: Some(place), ..Follow::default() };

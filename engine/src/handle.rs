@@ -226,6 +226,7 @@ impl<K: Key, V: Value> Handle<K, V> {
     /// [`debounce`](crate::Define::debounce) and [`consolidate`](crate::Define::consolidate).
     ///
     /// The next read of a consolidated function's key takes what its body has made last, computed anew only if that is stale.
+    #[track_caller]
     pub fn invalidate_now<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> CommitId {
         let found = self.data.find_changed(&self.graph, self.hash(key), key);
         CommitId(self.graph.commit(found.map(|(slot, version)| Root::Stale { slot, version }).into_iter().collect()))

@@ -95,12 +95,14 @@ impl<T: Value> MutableState<T> {
     }
 
     /// Sets the value: one commit; what was made from the old one is stale when this returns. An equal value changes nothing.
+    #[track_caller]
     pub fn set(&self, value: T) -> CommitId {
         self.0.source.set(&self.0.id, Ok(value))
     }
 
     /// Sets an error in place of a value: readers get it until a value is set. The same error again changes nothing; an error that
     /// only looks the same is another one.
+    #[track_caller]
     pub fn set_error(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CommitId {
         self.0.source.set(&self.0.id, Err(StateError::new(error)))
     }
@@ -121,6 +123,7 @@ impl<T: Value> MutableState<T> {
     /// # Errors
     /// The error the state holds: it stays.
     // The peer's updater invalidates even when nothing changed. Here one rule holds for every set, and `invalidate` is there for the rest.
+    #[track_caller]
     pub fn update(&self, mut change: impl FnMut(&T) -> T) -> Result<CommitId, StateError> {
         let (source, graph) = (&self.0.source, &self.0.source.graph);
         let hash = source.hash(&self.0.id);
@@ -155,11 +158,13 @@ impl<T: Value> MutableState<T> {
     ///
     /// # Panics
     /// If the batch is another engine's.
+    #[track_caller]
     pub fn set_in(&self, batch: &mut Batch<'_>, value: T) {
         batch.set(&self.0.source, &self.0.id, Ok(value));
     }
 
     /// Makes everything made from the value stale, although the value stays as it is.
+    #[track_caller]
     pub fn invalidate(&self) -> CommitId {
         self.0.source.invalidate(&self.0.id)
     }

@@ -59,6 +59,8 @@ pub(crate) enum By<'a> {
     /// Each root has a place of its own.
     Each(&'a [Place]),
     Timer,
+    /// The engine itself: it has no place in the caller's code.
+    Engine,
 }
 
 impl By<'_> {
@@ -66,7 +68,7 @@ impl By<'_> {
         match self {
             By::Caller(place) => Some(place),
             By::Each(places) => places.get(root).copied(),
-            By::Timer => None,
+            By::Timer | By::Engine => None,
         }
     }
 }

@@ -82,6 +82,8 @@ fn write_json(out: &mut dyn fmt::Write, text: &str) -> fmt::Result {
     out.write_char('"')?;
     for c in text.chars() {
         match c {
+            // Graphviz reads entities in labels.
+            '&' => out.write_str("&amp;")?,
             '"' => out.write_str("\\\"")?,
             '\\' => out.write_str("\\\\")?,
             // The separators are valid JSON, but end a line in older JavaScript.

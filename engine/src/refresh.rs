@@ -14,6 +14,7 @@ use crate::graph::{AnyFunction, Graph};
 use crate::key::Key;
 use crate::log::What;
 use crate::node::{HAS_VALUE, Head, State, WAITERS, value_flags};
+use crate::origin::By;
 use crate::publish::{Outcoming, Standing};
 use crate::sweep::{Found, Root};
 use crate::sync::Arc;
@@ -71,7 +72,7 @@ impl<K: Key, V: Value> FnData<K, V> {
         };
         let term = prepared.term.unwrap_or_default();
         let renewal = Renewal { epoch: head.epoch(), word, deps, term, weight: prepared.weight };
-        graph.commit(smallvec::smallvec![Root::Refresh { slot, version: head.version(), renewal: Box::new(renewal) }]);
+        graph.commit_by(smallvec::smallvec![Root::Refresh { slot, version: head.version(), renewal: Box::new(renewal) }], &By::Engine);
         // The new value may weigh more.
         self.keep_within(graph);
     }

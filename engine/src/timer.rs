@@ -115,8 +115,8 @@ impl Timers {
     /// Somebody must be awake at the given tick.
     fn see_to(&self, state: &mut State, at: u64) {
         if !state.driven {
-            state.driven = true;
-            thread::start(self.clock.clone(), self.shared.clone());
+            // Without a thread to be had nothing ends by itself: the next timer tries again.
+            state.driven = thread::start(self.clock.clone(), self.shared.clone());
         } else if at < state.until {
             self.shared.bell.notify_all();
         }
@@ -124,8 +124,10 @@ impl Timers {
 
     /// Wakes at the tick. The key is to be given to [`forget`](Timers::forget) in the end.
     pub(crate) fn sleeper(&self, at: u64, waker: &Waker) -> DefaultKey {
+        // A waker's clone and drop are an executor's code: not under the lock.
+        let waker = waker.clone();
         let mut state = lock(&self.shared.state);
-        let key = state.sleepers.insert(Some(waker.clone()));
+        let key = state.sleepers.insert(Some(waker));
         state.wheel.insert(at, Due::Sleeper(key));
         self.see_to(&mut state, at);
         key
@@ -184,7 +186,7 @@ mod thread {
 
     /// The engine's timer thread: asleep until the next occupied slot of the wheel, so that any number of armed timers cost
     /// nothing in between. It ends with the engine, which it does not hold while it sleeps.
-    pub(super) fn start(clock: Arc<dyn Clock>, shared: Arc<Shared>) {
+    pub(super) fn start(clock: Arc<dyn Clock>, shared: Arc<Shared>) -> bool {
         let run = move || {
             loop {
                 let graph = {
@@ -214,8 +216,7 @@ mod thread {
                 graph.ring();
             }
         };
-        // Without a thread nothing would ever expire: that is what running out of threads means here.
-        std::thread::Builder::new().name("wellspring-time".into()).spawn(run).expect("a thread for the engine's timers");
+        std::thread::Builder::new().name("wellspring-time".into()).spawn(run).is_ok()
     }
 
     fn wait_timeout<'a>(
@@ -234,7 +235,9 @@ mod thread {
 mod thread {
     //! Under the checkers time moves only when a model rings.
     use super::{Arc, Clock, Shared};
-    pub(super) fn start(_: Arc<dyn Clock>, _: Arc<Shared>) {}
+    pub(super) fn start(_: Arc<dyn Clock>, _: Arc<Shared>) -> bool {
+        true
+    }
 }
 
 /// An engine's clock, to ask for the time and to wait on: see [`Engine::timer`](crate::Engine::timer). It does not keep the engine's
@@ -284,11 +287,14 @@ impl Future for Sleep {
         }
         match self.key {
             Some(key) => {
-                let mut state = lock(&timers.shared.state);
-                match state.sleepers.get_mut(key) {
+                let waker = cx.waker().clone();
+                let old = match lock(&timers.shared.state).sleepers.get_mut(key) {
+                    Some(Some(old)) => Some(std::mem::replace(old, waker)),
                     // Fired since the look at the clock.
-                    Some(None) | None => return Poll::Ready(()),
-                    Some(Some(waker)) => waker.clone_from(cx.waker()),
+                    Some(None) | None => None,
+                };
+                if old.is_none() {
+                    return Poll::Ready(());
                 }
             }
             None => self.key = Some(self.graph.timers.sleeper(self.at, cx.waker())),

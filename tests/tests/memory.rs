@@ -370,6 +370,24 @@ fn a_key_is_kept_from_its_first_read_on() {
 }
 
 #[test]
+fn a_kept_key_that_is_computed_again_does_not_leave_for_being_read_long_ago() {
+    let clock = Arc::new(ManualClock::new());
+    let engine = Engine::builder().clock(clock.clone()).build();
+    let runs = Arc::new(AtomicU64::new(0));
+    let counter = runs.clone();
+    let define = engine.define("kept").capacity(Capacity::entries(2)).keep_at_least(16 * MS);
+    let kept = define.function(move |_: &Cx, _: &u64| counter.fetch_add(1, SeqCst)).expect("a free name");
+    for key in [3, 0, 1] {
+        kept.get(&engine, &key).expect("a value");
+    }
+    kept.invalidate(&0);
+    clock.advance(17 * MS);
+    assert_eq!(kept.get(&engine, &0), Ok(3));
+    assert_eq!(kept.get(&engine, &0), Ok(3), "read just now");
+    engine.assert_consistent();
+}
+
+#[test]
 fn sources_have_no_capacity_of_their_own() {
     let refused = Engine::new().define::<u8, u64>("row").capacity(Capacity::entries(1)).source(|_| 0);
     assert_eq!(refused.err(), Some(RegisterError::NotForSources { name: "row".into(), option: "capacity" }));

@@ -506,3 +506,20 @@ fn what_explains_crosses_threads() {
     crosses::<wellspring::Causes>();
     crosses::<wellspring::Neighbours>();
 }
+
+#[test]
+fn a_states_change_is_told_by_where_it_was_set() {
+    let engine = Engine::new();
+    let state = engine.mutable_state(1_u64).expect("room");
+    let inner = state.clone();
+    let double = engine.function("double", move |cx: &Cx, _: &u8| inner.get(cx).expect("a value") * 2).expect("a free name");
+    double.get(&engine, &0).expect("a value");
+    state.set(2);
+    let why = double.why(&0).expect("cached").to_string();
+    assert!(why.contains(file!()), "{why}");
+    double.get(&engine, &0).expect("a value");
+    state.update(|value| value + 1).expect("a value");
+    let why = double.why(&0).expect("cached").to_string();
+    assert!(why.contains(file!()), "{why}");
+    engine.assert_consistent();
+}

@@ -384,3 +384,34 @@ fn an_asynchronous_value_is_watched_on_the_spawner_or_not_at_all() {
     assert!(is_closed(&told));
     engine.assert_consistent();
 }
+
+/// Found by a reader of the code: a value that no capacity keeps is over as soon as it is read, and its watcher read it again at once, for ever.
+#[test]
+fn a_watched_value_that_cannot_be_kept_is_told_and_asked_for_again_after_a_while() {
+    let clock = std::sync::Arc::new(wellspring::ManualClock::new());
+    let engine = Engine::builder().clock(clock.clone()).build();
+    let runs = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counter = runs.clone();
+    let text = engine
+        .define("text")
+        .capacity(wellspring::Capacity::weight(10))
+        .weigh(|_: &u64, value: &String| value.len() as u32)
+        .function(move |_: &wellspring::Cx, n: &u64| {
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            "x".repeat(*n as usize)
+        })
+        .expect("a free name");
+    let (tell, told) = std::sync::mpsc::channel();
+    let watch =
+        text.watch(&engine, &500, move |value| tell.send(value.expect("no fault").len()).expect("a listener")).expect("this engine");
+    assert_eq!(told.recv(), Ok(500));
+    // Waits until the notifier has nothing to read.
+    engine.assert_consistent();
+    let before = runs.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(before <= 20, "{before} runs for one value");
+    clock.advance(std::time::Duration::from_secs(1));
+    assert_eq!(told.recv(), Ok(500), "nothing tells of its end, so it is told again");
+    engine.assert_consistent();
+    assert!(runs.load(std::sync::atomic::Ordering::SeqCst) <= 2 * before);
+    drop(watch);
+}
