@@ -15,6 +15,7 @@ pub mod promise;
 pub mod redis;
 pub mod salsa;
 pub mod signals;
+pub mod spare;
 pub mod storm;
 pub mod sweep;
 pub mod timers;
@@ -54,6 +55,7 @@ pub fn scenarios() -> Vec<Scenario> {
         evict::SCENARIOS,
         bounded::SCENARIOS,
         promise::SCENARIOS,
+        spare::SCENARIOS,
         timers::SCENARIOS,
         fusion::SCENARIOS,
         redis::SCENARIOS,

@@ -141,8 +141,32 @@ impl Engine {
     ///
     /// # Cancellation
     /// Dropping the future drops the run that is under way.
-    pub async fn snapshot_async<R, F: Future<Output = R>>(&self, mut read: impl FnMut(Snapshot) -> F) -> Result<R, SnapshotContended> {
-        let mut run = self.tries(None);
+    pub async fn snapshot_async<R, F: Future<Output = R>>(&self, read: impl FnMut(Snapshot) -> F) -> Result<R, SnapshotContended> {
+        self.read_together_async(None, read).await
+    }
+
+    /// [`snapshot_async`](Engine::snapshot_async) that starts no new run once the engine's clock has moved on by `limit`. A run that
+    /// is under way is not ended by it.
+    ///
+    /// # Errors
+    /// [`SnapshotContended`] after 16 runs or at the deadline; the closure runs at least once.
+    ///
+    /// # Cancellation
+    /// Dropping the future drops the run that is under way.
+    pub async fn snapshot_async_within<R, F: Future<Output = R>>(
+        &self,
+        limit: Duration,
+        read: impl FnMut(Snapshot) -> F,
+    ) -> Result<R, SnapshotContended> {
+        self.read_together_async(Some(limit), read).await
+    }
+
+    async fn read_together_async<R, F: Future<Output = R>>(
+        &self,
+        limit: Option<Duration>,
+        mut read: impl FnMut(Snapshot) -> F,
+    ) -> Result<R, SnapshotContended> {
+        let mut run = self.tries(limit);
         loop {
             run.again()?;
             let graph = self.graph();

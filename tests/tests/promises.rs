@@ -271,6 +271,23 @@ fn an_asynchronous_snapshot_reads_one_commit() {
     engine.assert_consistent();
 }
 
+#[test]
+fn an_asynchronous_snapshot_is_given_up_at_its_deadline_too() {
+    let clock = Arc::new(ManualClock::new());
+    let engine = Engine::builder().clock(clock.clone()).build();
+    let source = source(&engine);
+    let contended = block_on(engine.snapshot_async_within(Duration::from_millis(10), |s| {
+        let (source, clock) = (source.clone(), clock.clone());
+        async move {
+            let seen = source.get(&s, &0).expect("a value");
+            source.set(&0, seen + 1);
+            clock.advance(Duration::from_millis(4));
+        }
+    }));
+    assert_eq!(contended.map_err(|contended| contended.tries), Err(3));
+    engine.assert_consistent();
+}
+
 /// I4 and I1 under real threads: batches keep the sum at zero; a snapshot and a fresh sum may never see anything else.
 #[test]
 fn snapshots_and_fresh_sums_never_see_half_a_batch() {

@@ -76,6 +76,34 @@ fn a_snapshot_beside_a_batch_sees_all_of_it_or_nothing() {
 }
 
 #[test]
+fn a_read_of_at_least_a_commit_is_never_older_than_it() {
+    schedules(|| {
+        let shop = shop(1);
+        let told = Arc::new(Mutex::new(None));
+        let writer = {
+            let (shop, told) = (shop.clone(), told.clone());
+            thread::spawn(move || {
+                for count in 1..3_u64 {
+                    let commit = shop.counter.set(&0, count * 2);
+                    *lock(&told) = Some((count, commit));
+                }
+            })
+        };
+        for _ in 0..3 {
+            let now = *lock(&told);
+            if let Some((least, commit)) = now {
+                let seen = shop.half.get_at_least(&shop.engine, &0, commit).expect("a commit of this engine");
+                assert!(seen >= least, "I6: {seen} is older than {commit:?}, which set {least}");
+            } else {
+                shop.half.get(&shop.engine, &0).expect("a value");
+            }
+        }
+        writer.join().expect("no panic");
+        settled(&shop);
+    });
+}
+
+#[test]
 fn a_reader_after_a_set_sees_it_whatever_is_evicted_meanwhile() {
     schedules(|| {
         let shop = shop(1);
