@@ -77,6 +77,8 @@ pub(crate) struct Budget {
     pub(crate) evicted: AtomicU64,
     /// Turns of the hand that ended above the low mark: everything left was in use.
     pub(crate) stuck: AtomicU64,
+    /// What was used after the last such turn; 0 after another.
+    stuck_at: AtomicU64,
 }
 
 /// Bytes of a node whatever it holds: its rows, its part of the key table, its stamp, weight and place in the order.
@@ -100,6 +102,7 @@ impl Budget {
             evicting: AtomicBool::new(false),
             evicted: AtomicU64::new(0),
             stuck: AtomicU64::new(0),
+            stuck_at: AtomicU64::new(0),
         }
     }
 
@@ -113,8 +116,20 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Whether it is time to evict. After turns of the hand that found everything in use, only once as much more has come as one turn is
+    /// for: or else every value stored would pay for a look at all.
     pub(crate) fn is_exceeded(&self) -> bool {
-        self.used() > self.high
+        let used = self.used();
+        // Relaxed: a hint.
+        let stuck_at = self.stuck_at.load(Ordering::Relaxed);
+        used > self.high && (stuck_at == 0 || used < stuck_at || used - stuck_at >= (self.high - self.low).max(1))
+    }
+
+    /// A turn of the hand is over.
+    pub(crate) fn note_stuck(&self, stuck: bool) {
+        // Relaxed (both): a statistic and a hint.
+        self.stuck.fetch_add(u64::from(stuck), Ordering::Relaxed);
+        self.stuck_at.store(if stuck { self.used() } else { 0 }, Ordering::Relaxed);
     }
 
     /// What a key of `key` bytes costs without its value.
@@ -174,7 +189,9 @@ impl Budget {
             if !self.evicting.swap(true, Ordering::Acquire) {
                 return Some(Evictor(self));
             }
-            if self.used() <= self.high.saturating_add(self.high / 16) || backoff.is_long() {
+            // Relaxed: a hint. Waiting for a turn that finds everything in use would help nobody.
+            let stuck = self.stuck_at.load(Ordering::Relaxed) != 0;
+            if stuck || self.used() <= self.high.saturating_add(self.high / 16) || backoff.is_long() {
                 return None;
             }
             backoff.wait();

@@ -66,6 +66,8 @@ enum End {
 /// What readers of a visible node get.
 enum Shown {
     Value(Head),
+    /// Its value was evicted, but what was made from it is still served.
+    Evicted,
     Nothing,
     Gone,
 }
@@ -198,6 +200,7 @@ impl<K: Key, V: Value> Consolidation<K, V> {
         let Some(visible) = self.visible.get().and_then(Weak::upgrade) else { return End::Over };
         let seen = match graph.served(entry.slot, entry.version).await {
             Shown::Value(head) => head,
+            Shown::Evicted => return self.end_value(graph, entry),
             Shown::Nothing => return End::Over,
             Shown::Gone => {
                 self.release(graph, entry.slot, entry.version);
@@ -365,7 +368,8 @@ impl Graph {
                     }
                 }
                 State::Verifying | State::Publishing => backoff.wait(),
-                State::Empty | State::Stale | State::Pending | State::Computing | State::Evicted => return Shown::Nothing,
+                State::Evicted => return Shown::Evicted,
+                State::Empty | State::Stale | State::Pending | State::Computing => return Shown::Nothing,
             }
         }
     }

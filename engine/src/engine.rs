@@ -288,6 +288,8 @@ impl Engine {
         body: Body<K, V>,
     ) -> Result<Handle<K, V>, RegisterError> {
         let body = Arc::new(body);
+        // The clock may be the user's: it is asked before anything is locked.
+        let now = self.graph.timers.now();
         let mut registered = lock(&self.bodies.registered);
         if registered.contains_key(&name) {
             return Err(RegisterError::Duplicate { name });
@@ -299,6 +301,11 @@ impl Engine {
         let set = life.option().or_else(|| set.iter().find(|(set, _)| *set).map(|(_, name)| *name));
         if source && let Some(option) = set {
             return Err(RegisterError::NotForSources { name, option });
+        }
+        if let Some(ahead) = life.refresh_ahead
+            && life.expire_after.is_none_or(|span| ahead >= span)
+        {
+            return Err(RegisterError::NothingToRefresh { name });
         }
         if life.refresh_ahead.is_some() && self.graph.spawner.is_none() {
             return Err(RegisterError::NeedsSpawner { name, option: "refresh_ahead" });
@@ -321,7 +328,7 @@ impl Engine {
         functions.push(data.clone());
         registered.insert(name, body);
         if quantum > 0 {
-            self.graph.timers.arm(self.graph.timers.now() + quantum, Due::Stamp { function: id });
+            self.graph.timers.arm(now.saturating_add(quantum), Due::Stamp { function: id });
         }
         Ok(Handle { graph: self.graph.clone(), data })
     }

@@ -81,7 +81,7 @@ impl<K, V> Bounds<K, V> {
         keep: Option<u64>,
         traced: bool,
     ) -> Option<Bounds<K, V>> {
-        let own = own.or_else(|| ((keep.is_some() || traced) && engine.is_none()).then(Budget::unlimited));
+        let own = own.or_else(|| (keep.is_some() || traced).then(Budget::unlimited));
         (own.is_some() || engine.is_some()).then(|| Bounds {
             stamps,
             now: AtomicU8::new(if keep.is_some() { FIRST_QUANTUM } else { READ }),
@@ -288,9 +288,7 @@ impl Graph {
         drop(evictor);
         // Relaxed (both): statistics.
         budget.evicted.fetch_add(freed as u64, Ordering::Relaxed);
-        if budget.used() > low {
-            budget.stuck.fetch_add(1, Ordering::Relaxed);
-        }
+        budget.note_stuck(budget.used() > low);
         // Values go here, with nothing held: `Drop` is user code.
         self.collector.reap();
         freed
@@ -306,7 +304,7 @@ impl Graph {
                 Ok(()) => {
                     found.marked += 1;
                     if forget_deps {
-                        self.forget_deps(slot, to);
+                        self.forget_deps(slot, to, found);
                     }
                     return;
                 }
@@ -316,7 +314,7 @@ impl Graph {
     }
 
     /// The owner of `Publishing` takes the node out of its dependencies' lists and leaves it empty.
-    fn forget_deps(&self, slot: u32, owned: Head) {
+    fn forget_deps(&self, slot: u32, owned: Head, found: &mut crate::sweep::Found) {
         self.edges.next_generation(&self.row(slot).rev);
         let deps = self.warm(slot).deps.swap(std::ptr::null_mut(), Ordering::AcqRel);
         if !deps.is_null() {
@@ -328,7 +326,7 @@ impl Graph {
             now = other;
         }
         if now.has(crate::node::WAITERS) {
-            self.end_flight((slot, now.epoch()), crate::flight::Outcome { start: u64::MAX, ..Default::default() });
+            found.ended((slot, now.epoch()));
         }
     }
 }
@@ -344,7 +342,10 @@ impl<K: Key, V: Value> FnData<K, V> {
         if !head.is_live() || head.version() != version {
             return Verdict::Gone;
         }
-        if head.has(WATCHED) || head.is_owned() || head.state() == State::Computing {
+        // A wish to invalidate the key later would leave with it.
+        // Relaxed: asked for before this look, or of the next tenant.
+        let wished = graph.columns.times(slot).asked.load(Ordering::Relaxed) != 0;
+        if wished || head.has(WATCHED) || head.is_owned() || head.state() == State::Computing {
             return Verdict::Kept;
         }
         // What is in use is what others in use were made from, too. A value may go all the same if that is what is counted: the node

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::graph::Graph;
-use crate::node::{State, WATCHED};
+use crate::node::{DOOMED, State, WATCHED};
 use crate::origin::By;
 use crate::sweep::{Found, Root, Roots};
 use crate::sync::Arc;
@@ -202,7 +202,8 @@ impl Graph {
             self.commit_by(roots, &By::Timer);
         }
         for (slot, version) in refresh {
-            self.function(slot).refresh_ahead(self, slot, version);
+            // A spawner is the user's: one that panics leaves this value to its end, and the others to their refresh.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.function(slot).refresh_ahead(self, slot, version)));
         }
     }
 
@@ -259,6 +260,8 @@ impl Graph {
                 State::Consistent | State::Pending => head.in_state(State::Stale).without(WATCHED),
                 // What was made from it lives as long as it would have.
                 State::Evicted => head.in_state(State::Empty),
+                // A verification would bring back the value that is over; other owners and flights bring a new one.
+                State::Verifying if !head.has(DOOMED) => head.with(DOOMED),
                 _ => return,
             };
             if head.version() != version {

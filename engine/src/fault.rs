@@ -138,6 +138,11 @@ pub enum RegisterError {
         /// The option.
         option: &'static str,
     },
+    /// `refresh_ahead` without an `expire_after` that is longer.
+    NothingToRefresh {
+        /// The name.
+        name: String,
+    },
     /// The option needs work in the background.
     NeedsSpawner {
         /// The name.
@@ -182,6 +187,9 @@ impl fmt::Display for RegisterError {
             }
             RegisterError::OnlyForSources { name, option } => {
                 write!(f, "`{name}` is a function, whose values are made: `{option}` is for sources")
+            }
+            RegisterError::NothingToRefresh { name } => {
+                write!(f, "`{name}` has nothing to refresh ahead of: give it an `expire_after` longer than its `refresh_ahead`")
             }
             RegisterError::NeedsSpawner { name, option } => {
                 write!(f, "`{option}` of `{name}` works in the background: give the engine a `spawner`, or leave the option out")

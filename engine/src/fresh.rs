@@ -21,6 +21,9 @@ use crate::value::Value;
 /// Reads before a promise is given up: a graph that changes faster than it is computed must not keep a reader for ever.
 pub(crate) const TRIES: u32 = 16;
 
+/// Looks at what was read that may fall into an open sweep, before that counts as a change.
+pub(crate) const LOOKS: u32 = 256;
+
 /// Whether what was read still stood at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stands {
@@ -150,7 +153,7 @@ impl<K: Key, V: Value> Function<K, V> {
                 }
             };
             let dep = Dep { slot, epoch };
-            loop {
+            for _ in 0..LOOKS {
                 match self.graph.stands(&[dep]) {
                     Stands::Together => {
                         asker.record(dep)?;
@@ -199,7 +202,7 @@ impl<K: Key, V: Value> AsyncFunction<K, V> {
                 let before = handle.graph.changes();
                 let (slot, _, (value, epoch)) = handle.obtain_async(cx.as_ref(), &key).await?;
                 let dep = Dep { slot, epoch };
-                loop {
+                for _ in 0..LOOKS {
                     match handle.graph.stands(&[dep]) {
                         Stands::Together => {
                             handle.owned_asker(cx.as_ref()).record(dep)?;

@@ -116,6 +116,31 @@ mod tests {
     }
 
     #[test]
+    fn an_expiry_that_meets_a_verification_ends_the_value_all_the_same() {
+        let clock = Arc::new(crate::ManualClock::new());
+        let engine = Engine::builder().clock(clock.clone()).build();
+        let source = engine.source("source", |_: &u8| 1_u64).expect("a free name");
+        let inner = source.clone();
+        let parity = engine.define("parity").cut_off_eq().function(move |cx: &Cx, key: &u8| inner.get(cx, key).expect("a value") % 2);
+        let parity = parity.expect("a free name");
+        let runs = Arc::new(AtomicU64::new(0));
+        let counter = runs.clone();
+        let body = move |cx: &Cx, key: &u8| {
+            counter.fetch_add(1, SeqCst);
+            parity.get(cx, key).expect("a value") * 2
+        };
+        let define = engine.define("double").expire_after(std::time::Duration::from_millis(10));
+        let double = define.function(body).expect("a free name");
+        double.get(&engine, &0).expect("a value");
+        source.set(&0, 3);
+        double.graph.hooks.arm("verify:linked", move |_| clock.advance(std::time::Duration::from_millis(10)));
+        assert_eq!(double.get(&engine, &0), Ok(2));
+        assert_eq!(runs.load(SeqCst), 2, "I33: the value was over when its verification ended");
+        assert!(double.existing(&0).is_some());
+        engine.assert_consistent();
+    }
+
+    #[test]
     fn a_key_recomputed_while_it_is_being_removed_tells_its_watcher() {
         let (engine, source, double, _) = doubled();
         double.get(&engine, &0).expect("a value");

@@ -254,8 +254,8 @@ impl Graph {
                 let done = self.touch(new.slot, new.version, Some(new.word), Some(new.seen), direct);
                 new.answer(done);
             }
-            // Nobody but the sweeper and the evictor moves a consistent head: an evicted value may be replaced too.
-            Root::Consolidate { slot, seen, word, weight } if self.head(slot).same_flight(seen) || fault!("replace_unchecked") => {
+            // The evictor may have been there since the look: what was made from the value still stands, and must be told.
+            Root::Consolidate { slot, seen, word, weight } if self.is_still(slot, seen) || fault!("replace_unchecked") => {
                 if let Some(weight) = weight {
                     self.function(slot).set_weight(self, slot, weight);
                 }
@@ -288,6 +288,12 @@ impl Graph {
                 }
             }
         }
+    }
+
+    /// Whether the node still has the generation that was seen, with its value or without.
+    fn is_still(&self, slot: u32, seen: Head) -> bool {
+        let head = self.head(slot);
+        head.is_settled() && head.version() == seen.version() && head.epoch() == seen.epoch()
     }
 
     fn mark_all(&self, function: &dyn crate::graph::AnyFunction, found: &mut Found, direct: &mut Found) {

@@ -189,31 +189,28 @@ mod thread {
     pub(super) fn start(clock: Arc<dyn Clock>, shared: Arc<Shared>) -> bool {
         let run = move || {
             loop {
-                let graph = {
-                    let mut state = lock(&shared.state);
-                    loop {
-                        if state.closed {
-                            return;
-                        }
-                        let next = state.wheel.next();
-                        state.until = next.unwrap_or(u64::MAX);
-                        let now = clock.now();
-                        let wait = next.map(|tick| moment(tick).saturating_sub(now));
-                        match wait {
-                            Some(wait) if wait.is_zero() => break,
-                            Some(wait) => state = wait_timeout(&shared.bell, state, wait),
-                            None => {
-                                state = match shared.bell.wait(state) {
-                                    Ok(guard) => guard,
-                                    Err(poisoned) => poisoned.into_inner(),
-                                }
-                            }
-                        }
+                // The clock may be the user's: it is asked with no lock held.
+                let now = clock.now();
+                let mut state = lock(&shared.state);
+                if state.closed {
+                    return;
+                }
+                let next = state.wheel.next();
+                state.until = next.unwrap_or(u64::MAX);
+                match next.map(|tick| moment(tick).saturating_sub(now)) {
+                    Some(wait) if wait.is_zero() => {
+                        let graph = state.graph.clone();
+                        drop(state);
+                        let Some(graph) = Weak::upgrade(&graph) else { return };
+                        // What is the user's in there (a spawner, a clock) must not end time for everybody else.
+                        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| graph.ring()));
                     }
-                    state.graph.clone()
-                };
-                let Some(graph) = Weak::upgrade(&graph) else { return };
-                graph.ring();
+                    Some(wait) => drop(wait_timeout(&shared.bell, state, wait)),
+                    None => drop(match shared.bell.wait(state) {
+                        Ok(guard) => guard,
+                        Err(poisoned) => poisoned.into_inner(),
+                    }),
+                }
             }
         };
         std::thread::Builder::new().name("wellspring-time".into()).spawn(run).is_ok()
@@ -297,7 +294,13 @@ impl Future for Sleep {
                     return Poll::Ready(());
                 }
             }
-            None => self.key = Some(self.graph.timers.sleeper(self.at, cx.waker())),
+            None => {
+                self.key = Some(timers.sleeper(self.at, cx.waker()));
+                // A clock moved by hand may have rung in between, and rings no more by itself.
+                if self.graph.timers.now() >= self.at {
+                    return Poll::Ready(());
+                }
+            }
         }
         Poll::Pending
     }

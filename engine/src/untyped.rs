@@ -126,7 +126,7 @@ impl<K: Key, V: Value> AnyFunction for FnData<K, V> {
     fn move_stamp(&self, graph: &Graph) {
         if let Some(bounds) = &self.bounds {
             bounds.move_stamp();
-            graph.timers.arm(graph.timers.now() + bounds.quantum(), Due::Stamp { function: self.id });
+            graph.timers.arm(graph.timers.now().saturating_add(bounds.quantum()), Due::Stamp { function: self.id });
         }
     }
 

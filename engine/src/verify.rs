@@ -48,6 +48,9 @@ struct Frame {
 /// Descents from one node before its body is run after all: a busy graph must not keep a reader from ever running.
 const PATIENCE: u32 = 256;
 
+/// Depth from which the walk looks, each time it has doubled, whether it goes round in a circle.
+const DEEP: usize = 1 << 10;
+
 enum Look {
     Unchanged,
     Changed,
@@ -135,6 +138,10 @@ impl Settle {
                 }
                 Look::Descend(dep) => {
                     frame.descents += 1;
+                    // A value that was refreshed may have closed a circle of dependencies, which no body has met yet: this one does.
+                    if depth >= DEEP && depth.is_power_of_two() && self.stack.iter().any(|frame| frame.slot == dep) {
+                        return self.run(slot, head);
+                    }
                     let version = graph.head(dep).version();
                     self.stack.push(Frame { slot: dep, version, descents: 0, forced: false, ran: false });
                     None

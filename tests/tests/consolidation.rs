@@ -616,3 +616,22 @@ fn a_wait_for_a_consolidation_may_go_to_another_thread() {
     fn is_send_and_sync<T: Send + Sync + std::fmt::Debug>() {}
     is_send_and_sync::<Consolidated>();
 }
+
+/// Found by a reader of the code: an evicted visible value is still what others were made from, and its changes went to nobody.
+#[test]
+fn a_change_of_an_evicted_visible_value_reaches_what_was_made_from_it() {
+    let engine = Engine::new();
+    let stock = engine.source("stock", |_: &u8| 1_u64).expect("a free name");
+    let inner = stock.clone();
+    let define = engine.define("shown").cut_off_eq().capacity(wellspring::Capacity::weight(100)).consolidate(Duration::ZERO);
+    let shown = define.function(move |cx: &Cx, key: &u8| inner.get(cx, key).expect("a value")).expect("a free name");
+    let inner = shown.clone();
+    let top = engine.function("top", move |cx: &Cx, key: &u8| inner.get(cx, key).expect("a value") * 10).expect("a free name");
+    assert_eq!(top.get(&engine, &7), Ok(10));
+    shown.shrink_to(0);
+    assert!(shown.existing(&7).is_none(), "evicted");
+    stock.set(&7, 5);
+    wellspring_tests::waking::block_on(shown.when_consolidated(&7));
+    assert_eq!(top.get(&engine, &7), Ok(50));
+    engine.assert_consistent();
+}
