@@ -206,7 +206,7 @@ impl<K: Key, V: Value> Function<K, V> {
 }
 
 impl<K: Key, V: Value> AsyncFunction<K, V> {
-    /// [`Function::watch`]; the value is read on the engine's [`Spawner`], callbacks run on the engine's own threads.
+    /// [`Function::watch`]; the value is read on the engine's [`Spawner`](crate::Spawner), callbacks run on the engine's own threads.
     ///
     /// # Errors
     /// [`WatchError::NeedsSpawner`] if the engine was built without one; [`WatchError::ForeignEngine`].
