@@ -181,7 +181,7 @@ fn a_value_that_an_evicted_one_was_made_again_for_is_marked_first() {
         for node in &rows {
             let (slot, version) = (node.id().slot(), node.id().version());
             for _ in 0..2 {
-                shop.half.data.evict_node(&shop.half.graph, slot, version);
+                shop.half.data.evict_node(&shop.half.graph, slot, version, false);
             }
         }
         let readers: Vec<_> = (0..2_u8)
