@@ -73,9 +73,6 @@ pub(crate) struct Edges {
     spent: Mutex<Vec<Vec<u32>>>,
 }
 
-/// Edges of a list that are looked at for a dependant in use.
-const LOOKED_AT: usize = 64;
-
 /// Words reserved: 32 GiB of addresses, four billion edges. Handles would reach four times as far.
 #[cfg(target_pointer_width = "64")]
 const MOST: usize = 1 << 32;
@@ -284,27 +281,6 @@ impl Edges {
         // Release: what was done under the lock comes before the next holder.
         rev.store(held, Ordering::Release);
         result
-    }
-
-    /// Whether one of a node's first live dependants was read since the evicting hand came by. (Stamps that are times say that of the
-    /// past too, for as long as nobody looks at them: they keep their own nodes only.)
-    pub(crate) fn has_read_dependant(&self, columns: &Columns, slot: u32) -> bool {
-        let rev = &columns.row(slot).rev;
-        // Relaxed: a look that costs no lock where there is nobody.
-        if handle(rev.load(Ordering::Relaxed)) == 0 {
-            return false;
-        }
-        let held = self.hold(rev);
-        // Relaxed (all): as in `compact`; stamps are hints.
-        let read = |word: &AtomicU64| {
-            let edge = unpack(word.load(Ordering::Relaxed));
-            let live = generation(columns.row(edge.slot).rev.load(Ordering::Relaxed)) == edge.generation;
-            live && crate::evict::is_traced(columns.stamp(edge.slot).load(Ordering::Relaxed))
-        };
-        let found = self.blocks(handle(held)).flatten().take(LOOKED_AT).any(read);
-        // Release: nothing was written; pairs with the next holder's Acquire all the same.
-        rev.store(held, Ordering::Release);
-        found
     }
 
     /// Lets `decide` see whether anything live is in a node's list, while that is locked; drops the list if it says so.

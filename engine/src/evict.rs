@@ -68,6 +68,9 @@ pub(crate) fn is_traced(stamp: u8) -> bool {
     stamp.cast_signed() > 0
 }
 
+/// Dependencies of a node in use that are in use through it.
+const PASSED_ON: usize = 256;
+
 /// Nodes whose dependants are marked in one commit.
 const TOGETHER: usize = 64;
 
@@ -151,17 +154,6 @@ impl<K, V> Bounds<K, V> {
         }
         let age = if now >= seen { now - seen } else { now - FIRST_QUANTUM + 1 + (LAST_QUANTUM - seen) };
         age <= QUANTA
-    }
-
-    /// The node is in use through what was made from it, and what it was made from is so through it.
-    fn pass_use_on(&self, slot: u32) {
-        if self.quantum == 0 {
-            self.touch(slot);
-        }
-    }
-
-    fn counts_values(&self) -> bool {
-        self.budgets().any(Budget::counts_values)
     }
 
     /// Whether the node was read since the last time this was asked (by a function with `keep_at_least`: lately).
@@ -334,8 +326,8 @@ impl Graph {
 impl<K: Key, V: Value> FnData<K, V> {
     /// The hand is over one of this function's nodes.
     ///
-    /// `shared`: it is the engine's hand, which takes the traces off all nodes in their turn. That of one function never comes by what was
-    /// made from its nodes elsewhere, so to it a trace there says nothing about now.
+    /// `shared`: it is the engine's hand. A node that it finds read passes that on to what it was made from, which nobody reads while the
+    /// value above is served; thrown out, it would take that with it.
     pub(crate) fn evict_node(&self, graph: &Graph, slot: u32, version: u32, shared: bool) -> Verdict {
         let Some(bounds) = &self.bounds else { return Verdict::Gone };
         let head = graph.head(slot);
@@ -348,14 +340,10 @@ impl<K: Key, V: Value> FnData<K, V> {
         if wished || head.has(WATCHED) || head.is_owned() || head.state() == State::Computing {
             return Verdict::Kept;
         }
-        // What is in use is what others in use were made from, too. A value may go all the same if that is what is counted: the node
-        // stays, and so do they.
-        let in_use = shared && !fault!("use_ignored") && graph.edges.has_read_dependant(&graph.columns, slot);
-        if in_use && (head.state() != State::Consistent || !bounds.counts_values()) {
-            bounds.pass_use_on(slot);
-            return Verdict::Kept;
-        }
         if bounds.was_read(slot) {
+            if shared && !fault!("use_ignored") {
+                self.pass_use_on(graph, slot);
+            }
             return Verdict::Kept;
         }
         let freed = Head::new(State::Empty, version.wrapping_add(1) & LAST_VERSION, head.epoch().saturating_add(1));
@@ -384,6 +372,18 @@ impl<K: Key, V: Value> FnData<K, V> {
             graph.note(What::Evicted, slot);
         }
         verdict
+    }
+
+    fn pass_use_on(&self, graph: &Graph, slot: u32) {
+        graph.with_deps(slot, |deps| {
+            for dep in deps.take(PASSED_ON) {
+                let stamp = graph.columns.stamp(dep.slot);
+                // Relaxed (both): a hint.
+                if stamp.load(Ordering::Relaxed) == 0 {
+                    stamp.store(READ, Ordering::Relaxed);
+                }
+            }
+        });
     }
 
     fn drop_value(&self, graph: &Graph, slot: u32) {

@@ -130,9 +130,9 @@ impl<K: Key, V: Value> Function<K, V> {
         let asker = by.asker();
         self.admit(asker)?;
         let hash = self.hash(key);
-        let mut tries = 0;
-        while tries < TRIES {
-            tries += 1;
+        let (mut tries, mut overtaken) = (0, 0);
+        // A hit that is overtaken has cost nothing: it is no try, but somebody else's work may not keep a reader for ever either.
+        while tries < TRIES && overtaken < LOOKS {
             let phase = self.graph.phase();
             let (value, slot, epoch, before) = match self.take_hit(hash, key) {
                 Some((value, slot, epoch)) => {
@@ -142,10 +142,12 @@ impl<K: Key, V: Value> Function<K, V> {
                         asker.record(Dep { slot, epoch })?;
                         return Ok(value);
                     }
+                    overtaken += 1;
                     (value, slot, epoch, None)
                 }
                 None => {
                     self.count_miss();
+                    tries += 1;
                     let before = self.graph.changes();
                     let (slot, _, (value, epoch)) =
                         self.data.obtain_key(&self.graph, hash, key, asker.held).map_err(|fault| asker.fault(fault))?;

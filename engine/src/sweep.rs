@@ -48,7 +48,7 @@ pub(crate) struct Sweeper {
     pub(crate) done: Condvar,
     /// Odd while a sweep is open. Written by the sweeper alone.
     pub(crate) phase: AtomicU64,
-    /// The same for sweeps that tell of a change; not moved by those that only follow evicted values. Before `phase` on the way up.
+    /// The same for sweeps that tell of a change; not moved by those that only follow evicted values. Odd only while `phase` is.
     pub(crate) changes: AtomicU64,
     pub(crate) workers: Workers,
     pub(crate) threshold: usize,
@@ -178,8 +178,10 @@ impl Graph {
         // Relaxed (loads): the sweeper's own. Release: not needed by what follows (every mark is a Release store or a CAS, and so
         // carries the odd phase with it), but kept as the rule for these words.
         let (quiet, unchanged) = (phase.load(Ordering::Relaxed), changes.load(Ordering::Relaxed));
-        changes.store(unchanged + step, Ordering::Release);
+        // `changes` within `phase`: whoever finds it odd finds a sweep open, waits for that, and is not sent round in between (found by
+        // shuttle).
         phase.store(quiet + 1, Ordering::Release);
+        changes.store(unchanged + step, Ordering::Release);
         let told = self.sweep(requests);
         // Release (both): the marks before the end of the sweep.
         changes.store(unchanged + 2 * step, Ordering::Release);

@@ -145,29 +145,22 @@ fn slots_go_last_and_what_was_made_from_them_is_computed_again() {
 
 #[test]
 fn what_hot_values_were_made_from_is_as_hot_as_they_are() {
-    let engine = Engine::builder().capacity(Capacity::entries(64)).build();
-    let source = engine.source("source", |n: &u64| *n).expect("a free name");
+    let engine = Engine::builder().capacity(Capacity::entries(4)).build();
     let runs = Arc::new(AtomicU64::new(0));
-    let (inner, counter) = (source.clone(), runs.clone());
-    let low = engine.function("low", move |cx: &Cx, n: &u64| {
-        counter.fetch_add(1, SeqCst);
-        inner.get(cx, n).expect("a value")
-    });
-    let low = low.expect("a free name");
-    let inner = low.clone();
-    let mid = engine.function("mid", move |cx: &Cx, n: &u64| inner.get(cx, n).expect("a value")).expect("a free name");
-    let inner = mid.clone();
-    let top = engine
-        .function("top", move |cx: &Cx, n: &u64| (0..8).map(|part| inner.get(cx, &(n * 8 + part)).expect("a value")).sum::<u64>())
-        .expect("a free name");
-    top.get(&engine, &0).expect("a value");
-    let before = runs.load(SeqCst);
-    for n in 0..3_000 {
-        assert_eq!(top.get(&engine, &0), Ok(28));
-        low.get(&engine, &(1_000 + n)).expect("a value");
+    let counter = runs.clone();
+    let mid = engine.function("mid", move |_: &Cx, _: &u64| counter.fetch_add(1, SeqCst)).expect("a free name");
+    let top = engine.function("top", move |cx: &Cx, n: &u64| mid.get(cx, n).expect("a value")).expect("a free name");
+    let other = engine.function("other", |_: &Cx, n: &u64| *n).expect("a free name");
+    for n in 0..1_000 {
+        top.get(&engine, &0).expect("a value");
+        other.get(&engine, &n).expect("a value");
+        if n % 2 == 0 {
+            // Read again, so that the hand goes on from it, and comes round.
+            other.get(&engine, &n).expect("a value");
+        }
     }
-    let again = runs.load(SeqCst) - before - 3_000;
-    assert!(again < 100, "the inputs of a value that is read all the time were made {again} times again");
+    let runs = runs.load(SeqCst);
+    assert!(runs < 10, "what a value that is read all the time was made from was made {runs} times");
     engine.assert_consistent();
 }
 
