@@ -77,6 +77,7 @@ impl Graph {
 mod thread {
     use super::{Arc, Shared, lock};
     use crate::flight::block_on;
+    use crate::sync::wait;
 
     /// `false` if the system has no thread to give.
     pub(super) fn start(shared: Arc<Shared>) -> bool {
@@ -91,10 +92,7 @@ mod thread {
                         if let Some(work) = queue.waiting.pop_front() {
                             break work;
                         }
-                        queue = match shared.bell.wait(queue) {
-                            Ok(guard) => guard,
-                            Err(poisoned) => poisoned.into_inner(),
-                        };
+                        queue = wait(&shared.bell, queue);
                     }
                 };
                 // What unwinds here are `Drop` and `Hash` of keys; the next work is another's.

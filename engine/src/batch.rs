@@ -36,10 +36,8 @@ struct Collected {
 
 impl Collected {
     fn unset(&mut self, slot: u32) {
-        if let Some((_, word, _)) = self.sets.remove(&slot)
-            && let Some(retired) = self.graph.function(slot).retired_value(word)
-        {
-            self.graph.collector.retire(retired);
+        if let Some((_, word, _)) = self.sets.remove(&slot) {
+            self.graph.discard(slot, word);
         }
     }
 }

@@ -9,9 +9,8 @@
 //! are a CAS too.
 
 use crate::capacity::Budget;
-use crate::collector::Retired;
 use crate::function::{FnData, Slots};
-use crate::graph::Graph;
+use crate::graph::{AnyFunction, Graph};
 use crate::key::Key;
 use crate::log::What;
 use crate::node::{HAS_VALUE, Head, LAST_VERSION, State, WATCHED};
@@ -134,8 +133,9 @@ impl<K, V> Bounds<K, V> {
         self.now.store(if now >= LAST_QUANTUM { FIRST_QUANTUM } else { now + 1 }, Ordering::Relaxed);
     }
 
-    /// Whether the hand passes the node over.
-    fn was_read(&self, slot: u32) -> bool {
+    /// Whether the node was read since the last time this was asked; by a function with `keep_at_least`, lately. The hand passes it over
+    /// then.
+    pub(crate) fn was_read(&self, slot: u32) -> bool {
         // SAFETY: [region-stable] as in `touch`.
         let stamp = unsafe { self.stamps.at(slot as usize) };
         // Relaxed (all): a hint; a read between the load and the store gets no second chance.
@@ -154,14 +154,6 @@ impl<K, V> Bounds<K, V> {
         }
         let age = if now >= seen { now - seen } else { now - FIRST_QUANTUM + 1 + (LAST_QUANTUM - seen) };
         age <= QUANTA
-    }
-
-    /// Whether the node was read since the last time this was asked (by a function with `keep_at_least`: lately).
-    pub(crate) fn take_read(&self, slot: u32) -> bool {
-        // SAFETY: [region-stable] as in `touch`.
-        let stamp = unsafe { self.stamps.at(slot as usize) };
-        // Relaxed (both): a hint.
-        if self.quantum > 0 { self.was_read(slot) } else { stamp.swap(0, Ordering::Relaxed) != 0 }
     }
 
     fn budgets(&self) -> impl Iterator<Item = &Budget> {
@@ -313,13 +305,7 @@ impl Graph {
             // SAFETY: [owned-deps] out of the column, by the owner; readers are in sections.
             self.collector.retire(unsafe { crate::deps::DepList::retire(deps) });
         }
-        let mut now = owned;
-        while let Err(other) = self.swing(slot, now, Head::new(State::Empty, now.version(), now.epoch())) {
-            now = other;
-        }
-        if now.has(crate::node::WAITERS) {
-            found.ended((slot, now.epoch()));
-        }
+        self.let_go(slot, owned, State::Empty, found);
     }
 }
 
@@ -390,17 +376,13 @@ impl<K: Key, V: Value> FnData<K, V> {
         // AcqRel: of two who would drop the value, one sees the flag. The word stays: a reader that met the old head may still load
         // it, and what it points to is freed after that reader's section or pin.
         if graph.warm(slot).flags.fetch_and(!HAS_VALUE, Ordering::AcqRel) & HAS_VALUE != 0
-            && let Some(retired) = self.value_retired(graph.row(slot).value.load(Ordering::Acquire))
+            && let Some(retired) = self.retired_value(graph.row(slot).value.load(Ordering::Acquire))
         {
             graph.collector.retire(retired);
         }
         if let Some(bounds) = &self.bounds {
             bounds.set_weight(graph, slot, 0);
         }
-    }
-
-    fn value_retired(&self, word: u64) -> Option<Retired> {
-        crate::graph::AnyFunction::retired_value(self, word)
     }
 
     /// What is left to do for a slot whose head says that it is free: it leaves the table and is given to the next key.

@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::graph::Graph;
 use crate::node::{DOOMED, HAS_VALUE, Head, State, WAITERS};
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, Condvar, Mutex, Weak, lock, sync_thread_local};
+use crate::sync::{Arc, Condvar, Mutex, Weak, lock, sync_thread_local, wait};
 
 pub(crate) type Body = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -533,10 +533,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         }
         let mut woken = lock(&parker.woken);
         while !*woken {
-            woken = match parker.bell.wait(woken) {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            };
+            woken = wait(&parker.bell, woken);
         }
         *woken = false;
     }

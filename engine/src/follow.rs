@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use crate::computed::Place;
+use crate::delay::Backoff;
 use crate::deps::UNSTORED;
 use crate::graph::Graph;
 use crate::sync::atomic::Ordering;
 use crate::sync::fault;
 
-/// The first wait after a fault, by the engine's clock; each further one is longer by the square root of two, up to [`LONGEST`].
+/// The wait of a follower that is overtaken again and again, by the engine's clock. Others wait as [`Backoff`] says.
 const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
 
 /// Reads in a row whose value is stored nowhere, without a commit that would explain it, before waiting.
 const FRUITLESS: u32 = 3;
@@ -38,8 +38,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Follow {
     /// The last generation known to have the value that was last given out; none after a fault.
     last: Option<Place>,
-    /// The last wait.
-    delay: Option<Duration>,
+    /// Waits since something was given out.
+    waits: u32,
     /// Reads in a row that brought nothing.
     vain: u32,
 }
@@ -87,9 +87,8 @@ impl Follow {
     }
 
     fn wait(&mut self) -> Duration {
-        let delay = self.delay.map_or(SHORTEST, |delay| delay.mul_f64(std::f64::consts::SQRT_2).min(LONGEST));
-        self.delay = Some(delay);
-        delay
+        self.waits = self.waits.saturating_add(1);
+        Backoff::default().delay(self.waits)
     }
 }
 

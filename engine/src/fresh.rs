@@ -15,7 +15,7 @@ use crate::graph::Graph;
 use crate::handle::{CommitId, Function};
 use crate::key::{Key, Lookup};
 use crate::sync::atomic::Ordering;
-use crate::sync::{Backoff, fault, lock};
+use crate::sync::{Backoff, fault, lock, wait};
 use crate::value::Value;
 
 /// Reads before a promise is given up: a graph that changes faster than it is computed must not keep a reader for ever.
@@ -249,10 +249,7 @@ impl crate::sweep::Sweeper {
         let mut queue = lock(&self.queue);
         while !done(&queue) {
             queue.asleep += 1;
-            queue = match self.done.wait(queue) {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            };
+            queue = wait(&self.done, queue);
             queue.asleep -= 1;
         }
     }

@@ -4,7 +4,7 @@ use crate::graph::Graph;
 use crate::node::State;
 use crate::sweep::Found;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Condvar, Mutex, lock};
+use crate::sync::{Arc, Condvar, Mutex, lock, wait};
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use self::pool::Workers;
@@ -49,10 +49,7 @@ impl Done {
     fn wait_for(&self, helpers: usize) {
         let mut count = lock(&self.count);
         while *count < helpers {
-            count = match self.bell.wait(count) {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            };
+            count = wait(&self.bell, count);
         }
     }
 }

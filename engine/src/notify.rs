@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::flight::drop_quietly;
 use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::sync::{Arc, Condvar, Mutex, fault, lock};
+use crate::sync::{Arc, Condvar, Mutex, fault, lock, wait};
 
 /// Threads at most, unless the builder says otherwise: that many callbacks may be stuck at once before the others wait for them.
 pub(crate) const DEFAULT_THREADS: usize = 16;
@@ -214,13 +214,6 @@ impl Notifier {
             desk = wait(&self.work, desk);
             desk.idle -= 1;
         }
-    }
-}
-
-fn wait<'a>(bell: &Condvar, desk: crate::sync::MutexGuard<'a, Desk>) -> crate::sync::MutexGuard<'a, Desk> {
-    match bell.wait(desk) {
-        Ok(guard) => guard,
-        Err(poisoned) => poisoned.into_inner(),
     }
 }
 

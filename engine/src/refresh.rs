@@ -13,12 +13,11 @@ use crate::function::{Body, FnData, Lease};
 use crate::graph::{AnyFunction, Graph};
 use crate::key::Key;
 use crate::log::What;
-use crate::node::{HAS_VALUE, Head, State, WAITERS, value_flags};
+use crate::node::{Head, State};
 use crate::origin::By;
 use crate::publish::{Outcoming, Standing};
 use crate::sweep::{Found, Root};
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
 use crate::value::Value;
 
 /// A result on its way to a node that serves another meanwhile.
@@ -36,7 +35,7 @@ impl<K: Key, V: Value> FnData<K, V> {
     /// Starts a refresh of the node's present generation, if it was read since the last.
     pub(crate) fn start_refresh(self: &Arc<Self>, graph: &Arc<Graph>, slot: u32, version: u32) {
         let head = graph.head(slot);
-        let read = self.bounds.as_ref().is_some_and(|bounds| bounds.take_read(slot));
+        let read = self.bounds.as_ref().is_some_and(|bounds| bounds.was_read(slot));
         let (true, true, Some(spawner)) = (read, head.is_consistent() && head.version() == version, &graph.spawner) else { return };
         let Some(Lease::Owned(body)) = self.body(false) else { return };
         let (function, weak, graph_id) = (self.clone(), Arc::downgrade(graph), graph.id);
@@ -98,8 +97,8 @@ impl Graph {
         let mut head = self.head(slot);
         let owned = loop {
             if !head.is_consistent() || head.version() != version || head.epoch() != epoch || epoch >= crate::verify::LAST_EPOCH {
-                if let Some(retired) = word.and_then(|word| self.function(slot).retired_value(word)) {
-                    self.collector.retire(retired);
+                if let Some(word) = word {
+                    self.discard(slot, word);
                 }
                 return;
             }
@@ -111,19 +110,8 @@ impl Graph {
             }
         };
         let standing = self.relink(slot, &deps);
-        let (row, warm) = (self.row(slot), self.warm(slot));
         if let Some(word) = word {
-            // Relaxed (flags): this owner's predecessor released them with the head.
-            let flags = warm.flags.load(Ordering::Relaxed);
-            let had = flags & HAS_VALUE != 0;
-            let old = row.value.load(Ordering::Relaxed);
-            // Release (both), Relaxed (flags): as in `publish`.
-            row.value.store(word, Ordering::Release);
-            warm.changed.store(owned.epoch(), Ordering::Release);
-            warm.flags.store(value_flags(flags, self.begun_commit()), Ordering::Relaxed);
-            if had && let Some(retired) = self.function(slot).retired_value(old) {
-                self.collector.retire(retired);
-            }
+            self.replace_value(slot, owned, word);
         }
         self.set_term(slot, term);
         if let Some(weight) = weight {
@@ -136,13 +124,7 @@ impl Graph {
             Standing::Maybe => State::Pending,
             Standing::Changed => State::Stale,
         };
-        let mut now = owned;
-        while let Err(other) = self.swing(slot, now, Head::new(state, now.version(), now.epoch())) {
-            now = other;
-        }
-        if now.has(WAITERS) {
-            found.ended((slot, now.epoch()));
-        }
+        self.let_go(slot, owned, state, found);
         self.arm_term(slot, term);
     }
 }

@@ -15,7 +15,7 @@ use crate::origin::{By, Origins};
 use crate::refresh::Renewal;
 use crate::region::{Base, prefetch};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::sync::{Arc, Backoff, Condvar, Mutex, fault, lock};
+use crate::sync::{Arc, Backoff, Condvar, Mutex, fault, lock, wait};
 
 /// Where a sweep starts.
 pub(crate) enum Root {
@@ -135,10 +135,7 @@ impl Graph {
         queue.waiting.push(roots);
         while queue.sweeping && queue.finished < ticket && !fault!("returns_before_ticket") {
             queue.asleep += 1;
-            queue = match sweeper.done.wait(queue) {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            };
+            queue = wait(&sweeper.done, queue);
             queue.asleep -= 1;
         }
         if queue.sweeping || queue.finished >= ticket {
@@ -367,8 +364,8 @@ impl Graph {
         Ok(())
     }
 
-    /// A value that its node does not take.
-    fn discard(&self, slot: u32, word: u64) {
+    /// A value word that is in no node, or no more.
+    pub(crate) fn discard(&self, slot: u32, word: u64) {
         if let Some(retired) = self.function(slot).retired_value(word) {
             self.collector.retire(retired);
         }
@@ -412,32 +409,43 @@ impl Graph {
     }
 
     fn store_source(&self, slot: u32, owned: Head, was: Head, word: Option<u64>, direct: &mut Found) {
-        let (row, warm) = (self.row(slot), self.warm(slot));
         if was.is_settled() {
-            direct.lists.extend(Some(self.edges.take(&row.rev)).filter(|&list| list != 0));
+            direct.lists.extend(Some(self.edges.take(&self.row(slot).rev)).filter(|&list| list != 0));
             direct.notices.extend(was.has(WATCHED).then(|| (slot, was.epoch())));
         }
-        if let Some(word) = word {
-            let flags = warm.flags.load(Ordering::Relaxed);
-            let had = flags & HAS_VALUE != 0;
-            let old = row.value.load(Ordering::Relaxed);
+        match word {
+            Some(word) => self.replace_value(slot, owned, word),
             // Release: as in `publish`.
-            row.value.store(word, Ordering::Release);
-            warm.flags.store(value_flags(flags, self.begun_commit()), Ordering::Relaxed);
-            if had && let Some(retired) = self.function(slot).retired_value(old) {
-                self.collector.retire(retired);
-            }
+            None => self.warm(slot).changed.store(owned.epoch(), Ordering::Release),
         }
-        // Release: as in `publish`.
-        warm.changed.store(owned.epoch(), Ordering::Release);
         direct.marked += 1;
         self.note(crate::log::What::Set, slot);
+        self.let_go(slot, owned, State::Consistent, direct);
+    }
+
+    /// The sweeper, who owns the node, gives it another value.
+    pub(crate) fn replace_value(&self, slot: u32, owned: Head, word: u64) {
+        let (row, warm) = (self.row(slot), self.warm(slot));
+        // Relaxed (flags): this owner's predecessor released them with the head.
+        let flags = warm.flags.load(Ordering::Relaxed);
+        let old = row.value.load(Ordering::Relaxed);
+        // Release (both), Relaxed (flags): as in `publish`.
+        row.value.store(word, Ordering::Release);
+        warm.changed.store(owned.epoch(), Ordering::Release);
+        warm.flags.store(value_flags(flags, self.begun_commit()), Ordering::Relaxed);
+        if flags & HAS_VALUE != 0 {
+            self.discard(slot, old);
+        }
+    }
+
+    /// The sweeper, who owns the node, leaves it in the given state. Who waits for it is told after the sweep.
+    pub(crate) fn let_go(&self, slot: u32, owned: Head, state: State, found: &mut Found) {
         let mut now = owned;
-        while let Err(other) = self.swing(slot, now, Head::new(State::Consistent, now.version(), now.epoch())) {
+        while let Err(other) = self.swing(slot, now, Head::new(state, now.version(), now.epoch())) {
             now = other;
         }
         if now.has(WAITERS) {
-            direct.ended.push((slot, now.epoch()));
+            found.ended.push((slot, now.epoch()));
         }
     }
 
@@ -537,11 +545,6 @@ impl Graph {
 }
 
 impl Found {
-    /// A flight that waits for this node's owner has ended.
-    pub(crate) fn ended(&mut self, flight: crate::flight::FlightKey) {
-        self.ended.push(flight);
-    }
-
     pub(crate) fn merge(&mut self, other: Found) {
         self.lists.extend(other.lists);
         self.notices.extend(other.notices);

@@ -48,6 +48,14 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     }
 }
 
+/// Sleeps on a condition variable; poisoning is taken as in [`lock`].
+pub(crate) fn wait<'a, T>(bell: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    match bell.wait(guard) {
+        Ok(guard) => guard,
+        Err(poisoned) => poisoned.into_inner(),
+    }
+}
+
 /// What is in a mutex that nobody else can lock.
 pub(crate) fn get_mut<T>(mutex: &mut Mutex<T>) -> &mut T {
     match mutex.get_mut() {

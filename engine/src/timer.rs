@@ -206,10 +206,7 @@ mod thread {
                         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| graph.ring()));
                     }
                     Some(wait) => drop(wait_timeout(&shared.bell, state, wait)),
-                    None => drop(match shared.bell.wait(state) {
-                        Ok(guard) => guard,
-                        Err(poisoned) => poisoned.into_inner(),
-                    }),
+                    None => drop(crate::sync::wait(&shared.bell, state)),
                 }
             }
         };
