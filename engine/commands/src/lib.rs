@@ -1,0 +1,38 @@
+//! Commands and the operation log: a change on one server is stale on every server, in order, and nothing is lost.
+#![forbid(unsafe_code)]
+
+mod consumer;
+mod draft;
+mod event;
+mod id;
+mod items;
+mod journal;
+mod log;
+mod position;
+mod record;
+mod store;
+mod store_error;
+mod wakeup;
+
+pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+pub use crate::consumer::{Consumers, Hold};
+pub use crate::draft::{Draft, MOST_KEYS};
+pub use crate::event::{Claim, ClaimedEvent, DeadEvent, Duplicate, Event, EventQueue, NewEvent};
+pub use crate::id::{CommandId, EventId, InvalidId, LogId, OperationId, ServerId};
+pub use crate::items::{ItemError, Items};
+pub use crate::journal::{JournalEntry, NewJournalEntry};
+pub use crate::log::{BoxFuture, Head, OperationLog, Reading};
+pub use crate::position::{Cursor, LogPosition, Place};
+pub use crate::record::{Body, Entry, LoggedKey};
+pub use crate::store::{CommitError, Committed, Doubt, Store, Verdict};
+pub use crate::store_error::{StoreError, StoreErrorKind};
+pub use crate::wakeup::{Hinter, Hints, LocalWakeup, Wakeup};

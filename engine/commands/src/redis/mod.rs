@@ -1,0 +1,1 @@
+//! Placeholder: see the branch that fills it.
