@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::builder::Durability;
 use super::fault;
@@ -108,7 +108,13 @@ pub(crate) fn begin(connection: &Connection, timeout: Duration) -> rusqlite::Res
     connection.busy_timeout(Duration::ZERO)?;
     let begun = patiently(timeout, || connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop));
     connection.busy_timeout(timeout)?;
-    begun
+    begun?;
+    // A transaction that wants to write begins on a read-only database too, and fails later, in what it writes.
+    if connection.is_readonly("main")? {
+        connection.execute_batch("ROLLBACK")?;
+        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None));
+    }
+    Ok(())
 }
 
 /// Tries again while the database is busy, for as long as the timeout.

@@ -82,7 +82,15 @@ mod tests {
     #[test]
     fn a_text_of_another_log_is_no_mark() {
         let log = LogId::random();
-        for text in ["", "17", "0/1/2", &format!("{log}/-1/0"), &format!("{log}/1/0/0"), &format!("{log}/1/x"), &format!("{log}/9223372036854775808/0")] {
+        for text in [
+            "",
+            "17",
+            "0/1/2",
+            &format!("{log}/-1/0"),
+            &format!("{log}/1/0/0"),
+            &format!("{log}/1/x"),
+            &format!("{log}/9223372036854775808/0"),
+        ] {
             assert_eq!(Mark::parse(&Cursor::new(text)), None, "{text}");
         }
     }

@@ -109,7 +109,9 @@ impl Group {
         let keep = job.apply(&Turn { connection: &self.connection, closed: &self.closed });
         if self.connection.is_autocommit() {
             return match keep {
-                true => Attempt::Failed(StoreError::with(StoreErrorKind::Other, COMMITTING, "the transaction was ended inside an operation")),
+                true => {
+                    Attempt::Failed(StoreError::with(StoreErrorKind::Other, COMMITTING, "the transaction was ended inside an operation"))
+                }
                 false => Attempt::Withdrawn,
             };
         }
@@ -147,7 +149,8 @@ impl Group {
             return Pass::default();
         }
         // Of an input or output error it is not known how far the commit has come.
-        let doubtful = !matches!(kind, StoreErrorKind::Conflict | StoreErrorKind::Constraint | StoreErrorKind::Full | StoreErrorKind::ReadOnly);
+        let doubtful =
+            !matches!(kind, StoreErrorKind::Conflict | StoreErrorKind::Constraint | StoreErrorKind::Full | StoreErrorKind::ReadOnly);
         self.sort_out(applied, &error.to_string(), kind, doubtful)
     }
 

@@ -100,7 +100,7 @@ impl Job for Operation {
         let answer = match (end, self.outcome) {
             (End::Committed | End::Withdrawn, Some(outcome)) => outcome,
             (End::InDoubt(error), Some(Ok(Committed { position, keys }))) => {
-                Err(CommitError::InDoubt { error, doubt: Doubt { position, keys, ticket: 0 } })
+                Err(CommitError::InDoubt { error, doubt: Box::new(Doubt { position, keys, ticket: 0 }) })
             }
             (End::Failed(error) | End::InDoubt(error), _) => Err(error.into()),
             (End::Committed | End::Withdrawn, None) => Err(StoreError::new(StoreErrorKind::Unavailable, "committing").into()),

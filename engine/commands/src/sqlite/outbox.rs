@@ -78,13 +78,11 @@ fn replace(connection: &Connection, there: &There, event: &NewEvent, now: i64) -
 
 /// Makes the first unfinished event of a partition the one that is offered, after any change of which that is.
 pub(crate) fn lead(connection: &Connection, partition: &str) -> rusqlite::Result<()> {
-    let mut first = connection
-        .prepare_cached("SELECT seq FROM wellspring_events WHERE partition = ?1 AND state <= 1 ORDER BY seq LIMIT 1")?;
+    let mut first =
+        connection.prepare_cached("SELECT seq FROM wellspring_events WHERE partition = ?1 AND state <= 1 ORDER BY seq LIMIT 1")?;
     let Some(first) = first.query_row([partition], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
     connection
-        .prepare_cached(
-            "UPDATE wellspring_events SET leading = 0 WHERE partition = ?1 AND leading = 1 AND state <= 1 AND seq <> ?2",
-        )?
+        .prepare_cached("UPDATE wellspring_events SET leading = 0 WHERE partition = ?1 AND leading = 1 AND state <= 1 AND seq <> ?2")?
         .execute((partition, first))?;
     connection.prepare_cached("UPDATE wellspring_events SET leading = 1 WHERE seq = ?1 AND leading = 0")?.execute([first])?;
     Ok(())

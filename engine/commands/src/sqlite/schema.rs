@@ -91,8 +91,7 @@ fn make(connection: &Connection) -> rusqlite::Result<Result<LogId, StoreError>> 
     }
     let log = LogId::random();
     connection.execute_batch(TABLES)?;
-    connection
-        .execute("INSERT INTO wellspring_meta VALUES ('schema', ?1), ('log', ?2)", (VERSION, log.as_u128().to_be_bytes()))?;
+    connection.execute("INSERT INTO wellspring_meta VALUES ('schema', ?1), ('log', ?2)", (VERSION, log.as_u128().to_be_bytes()))?;
     connection.execute_batch("COMMIT")?;
     Ok(Ok(log))
 }

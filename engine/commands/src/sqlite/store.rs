@@ -43,13 +43,16 @@ impl Store for Sqlite {
     async fn verify(&self, doubt: &Doubt) -> Result<Verdict, StoreError> {
         const DOING: &str = "finding out what became of a commit";
         let operation = doubt.position.operation;
-        let verdict = self.0.writer.write(DOING, Box::new(move |connection| {
-            if group::landed(connection, operation)? {
-                return Ok(Verdict::Committed);
-            }
-            group::fence(connection)?;
-            Ok(Verdict::RolledBack)
-        }));
+        let verdict = self.0.writer.write(
+            DOING,
+            Box::new(move |connection| {
+                if group::landed(connection, operation)? {
+                    return Ok(Verdict::Committed);
+                }
+                group::fence(connection)?;
+                Ok(Verdict::RolledBack)
+            }),
+        );
         verdict.await
     }
 
