@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
@@ -28,6 +28,7 @@ pub(crate) struct Group {
     closed: Arc<AtomicBool>,
     busy_timeout: Duration,
     alone: usize,
+    transactions: Arc<AtomicU64>,
 }
 
 /// What a job works with.
@@ -41,14 +42,12 @@ pub(crate) struct Turn<'a> {
 pub(crate) struct Pass {
     /// Whether there are new operations in the log.
     pub(crate) operations: bool,
-    /// Whether a transaction was committed.
-    pub(crate) committed: bool,
     /// Whether the connection is to be replaced.
     pub(crate) broken: bool,
 }
 
 impl Group {
-    pub(crate) fn new(mut connection: Connection, busy_timeout: Duration) -> rusqlite::Result<Group> {
+    pub(crate) fn new(mut connection: Connection, busy_timeout: Duration, transactions: Arc<AtomicU64>) -> rusqlite::Result<Group> {
         let closed = Arc::new(AtomicBool::new(false));
         let seen = closed.clone();
         connection.authorizer(Some(move |context: AuthContext<'_>| match context.action {
@@ -56,7 +55,7 @@ impl Group {
             AuthAction::Savepoint { savepoint_name: SAVEPOINT, .. } if seen.load(Ordering::Relaxed) => Authorization::Deny,
             _ => Authorization::Allow,
         }))?;
-        Ok(Group { connection, closed, busy_timeout, alone: 0 })
+        Ok(Group { connection, closed, busy_timeout, alone: 0, transactions })
     }
 
     /// Commits what is at the front of the queue: all of it, unless something ends the transaction early.
@@ -93,9 +92,11 @@ impl Group {
         let commit = self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
         match commit {
             Ok(_) => {
+                // Before anybody hears of it, and may look.
+                self.transactions.fetch_add(1, Ordering::Relaxed);
                 let operations = applied.iter().any(|job| job.operation().is_some());
                 applied.into_iter().for_each(|job| tell(job, End::Committed));
-                Pass { operations, committed: true, broken: false }
+                Pass { operations, broken: false }
             }
             Err(error) => self.refused(applied, &error),
         }

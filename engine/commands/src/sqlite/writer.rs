@@ -29,7 +29,7 @@ impl Writer {
         const STARTING: &str = "starting the writer";
         let (queue, jobs) = channel();
         let transactions = Arc::new(AtomicU64::new(0));
-        let group = Group::new(connection, opener.busy_timeout).map_err(fault::doing(STARTING))?;
+        let group = Group::new(connection, opener.busy_timeout, transactions.clone()).map_err(fault::doing(STARTING))?;
         let turner = Turner { group: Some(group), opener, most, signal, transactions: transactions.clone() };
         let thread = thread::Builder::new()
             .name("wellspring-sqlite".into())
@@ -114,7 +114,7 @@ impl Turner {
     fn pass(&mut self, jobs: &mut VecDeque<Box<dyn Job>>) {
         let group = match &mut self.group {
             Some(group) => group,
-            None => match self.opener.writer().and_then(|connection| Group::new(connection, self.opener.busy_timeout)) {
+            None => match self.open() {
                 Ok(group) => self.group.insert(group),
                 Err(error) => {
                     for job in jobs.drain(..) {
@@ -124,15 +124,16 @@ impl Turner {
                 }
             },
         };
-        let Pass { operations, committed, broken } = group.pass(jobs);
+        let Pass { operations, broken } = group.pass(jobs);
         if broken {
             self.group = None;
-        }
-        if committed {
-            self.transactions.fetch_add(1, Ordering::Relaxed);
         }
         if operations {
             self.signal.committed();
         }
+    }
+
+    fn open(&self) -> rusqlite::Result<Group> {
+        Group::new(self.opener.writer()?, self.opener.busy_timeout, self.transactions.clone())
     }
 }
