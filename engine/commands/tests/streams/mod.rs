@@ -4,6 +4,7 @@
 
 pub mod follower;
 pub mod log;
+pub mod measure;
 pub mod outbox;
 pub mod server;
 pub mod sink;
