@@ -96,3 +96,42 @@ mod kernel {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Write as _;
+    use std::time::Duration;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_write_ends_the_wait_and_is_told_once() {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        let (watch, waker) = (WalWatch::new(file.path()).expect("watched"), Waker::new().expect("a waker"));
+        assert!(!watch.wait(&waker, Duration::from_millis(1)).expect("waited"));
+        for _ in 0..1000 {
+            file.write_all(b"x").expect("written");
+        }
+        assert!(watch.wait(&waker, LONG).expect("waited"));
+        assert!(!watch.wait(&waker, Duration::from_millis(1)).expect("waited"));
+        std::thread::scope(|scope| {
+            let wait = scope.spawn(|| watch.wait(&waker, LONG).expect("waited"));
+            file.write_all(b"x").expect("written");
+            assert!(wait.join().expect("no panic"));
+        });
+    }
+
+    #[test]
+    fn a_wait_can_be_ended_before_and_while_it_lasts() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let (watch, waker) = (WalWatch::new(file.path()).expect("watched"), Waker::new().expect("a waker"));
+        std::thread::scope(|scope| {
+            let wait = scope.spawn(|| watch.wait(&waker, LONG).expect("waited"));
+            waker.wake();
+            assert!(!wait.join().expect("no panic"));
+        });
+        assert!(!watch.wait(&waker, LONG).expect("waited"));
+    }
+}

@@ -120,13 +120,16 @@ impl Stop {
 
 fn watch(opener: &Opener, period: Duration, hinter: &Hinter, stop: &Stop) {
     let mut seen = Seen::default();
+    let mut complained = false;
     while !stop.is_set() {
         // A hint wakes tasks, which is foreign code.
         match catch_unwind(AssertUnwindSafe(|| poll(opener, period, hinter, stop, &mut seen))) {
             Ok(Ok(())) => return,
+            Ok(Err(error)) if complained => tracing::debug!(%error, "the database still cannot be polled"),
             Ok(Err(error)) => tracing::warn!(%error, "the database cannot be polled"),
             Err(_) => tracing::error!("a waker panicked when the database was polled"),
         }
+        complained = true;
         stop.pause(RETRY);
     }
 }
@@ -160,7 +163,7 @@ fn poll(opener: &Opener, period: Duration, hinter: &Hinter, stop: &Stop, seen: &
         let told = told.get_or_insert_with(|| tell(opener, stop));
         pace.looked(changed);
         match told {
-            Some((wal, waker)) if pace.may_sleep() => match wal.wait(waker, UNTOLD) {
+            Some((wal, waker)) if pace.may_sleep() => match wal.wait(waker, UNTOLD.max(period)) {
                 Ok(written) => pace.slept(written),
                 Err(error) => {
                     tracing::warn!(%error, "the kernel does not tell of writes any more");

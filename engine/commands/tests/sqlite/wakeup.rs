@@ -69,6 +69,19 @@ async fn what_is_neither_an_operation_nor_an_event_wakes_nobody() {
 }
 
 #[tokio::test]
+async fn a_poll_that_has_fallen_asleep_wakes_up_for_a_commit() {
+    let folder = folder();
+    let one = database(&folder);
+    let other = Sqlite::open(one.path()).expect("opened");
+    let mut there = listen(&other).await;
+    for id in 0..3 {
+        timeout(Duration::from_millis(700), there.next()).await.expect_err("a hint for nothing");
+        commit(&one, &[id]).await.expect("committed");
+        timeout(SOON, there.next()).await.expect("a hint");
+    }
+}
+
+#[tokio::test]
 async fn an_event_that_is_requeued_wakes_other_handles() {
     let folder = folder();
     let one = database(&folder);
