@@ -10,7 +10,7 @@
 //! - **A cursor names the operation it stands behind**, not only its number. A file restored from a backup that has grown past the
 //!   number since is another history, and a reader finds out ([`Reading::Lost`](crate::Reading::Lost)) instead of skipping what differs.
 //! - **Other processes are noticed** by polling `PRAGMA data_version`, every [`Builder::poll_every`] while something goes on. Where the
-//!   kernel tells of writes to a file (Linux), the poll sleeps while nothing is written, and looks only 20 times a second in case it is
+//!   kernel tells of writes to a file (Linux), the poll sleeps while nothing is written, and looks only 10 times a second in case it is
 //!   not told. Listeners are woken only if the log or the outbox has really changed: a cursor saved in one process does not wake the
 //!   others, who would save theirs in turn.
 //!

@@ -20,7 +20,7 @@ use crate::wakeup::{Hinter, Hints, Wakeup};
 const RETRY: Duration = Duration::from_millis(100);
 
 /// How long it takes to look although nothing was told: a hint may come that late if the kernel cannot be relied on.
-const UNTOLD: Duration = Duration::from_millis(50);
+const UNTOLD: Duration = Duration::from_millis(100);
 
 /// The hints, and the thread that looks for reasons to give them. It starts with the first listener and ends with the last handle.
 pub(crate) struct Watch {

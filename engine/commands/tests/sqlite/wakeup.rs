@@ -22,7 +22,7 @@ async fn listen(sqlite: &Sqlite) -> Hints {
 
 /// Waits until nothing comes any more: for many periods of the poll.
 async fn settle(hints: &mut Hints) {
-    while timeout(Duration::from_millis(60), hints.next()).await.is_ok() {}
+    while timeout(Duration::from_millis(250), hints.next()).await.is_ok() {}
 }
 
 #[tokio::test]
