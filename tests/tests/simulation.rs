@@ -186,26 +186,29 @@ impl OperationLog for LateLog {
     }
 }
 
-/// Hints that are lost, doubled or late.
+/// Hints that are lost, doubled or late, for each server by itself.
 #[derive(Debug)]
 struct Rumours {
-    hinter: Hinter,
+    at: usize,
+    hinters: Arc<[Hinter; SERVERS]>,
     world: World,
 }
 
 impl Wakeup for Rumours {
     fn notify(&self) {
-        for _ in 0..self.world.below(3) {
-            let (hinter, world) = (self.hinter.clone(), self.world.clone());
-            tokio::spawn(async move {
-                world.pause(30).await;
-                hinter.hint();
-            });
+        for hinter in self.hinters.iter() {
+            for _ in 0..self.world.below(3) {
+                let (hinter, world) = (hinter.clone(), self.world.clone());
+                tokio::spawn(async move {
+                    world.pause(30).await;
+                    hinter.hint();
+                });
+            }
         }
     }
 
     fn hints(&self) -> Hints {
-        self.hinter.hints()
+        self.hinters[self.at].hints()
     }
 }
 
@@ -215,7 +218,7 @@ struct Node {
     total: AsyncFunction<(), i64>,
 }
 
-async fn start(memory: &Memory, world: &World, hinter: &Hinter) -> Node {
+async fn start(memory: &Memory, world: &World, hinters: &Arc<[Hinter; SERVERS]>, at: usize) -> Node {
     loop {
         let engine = Engine::new();
         let rows = memory.clone();
@@ -264,7 +267,7 @@ async fn start(memory: &Memory, world: &World, hinter: &Hinter) -> Node {
             .functions(&functions)
             .handler(handler)
             .log(LateLog { memory: memory.clone(), world: world.clone() })
-            .wakeup(Rumours { hinter: hinter.clone(), world: world.clone() })
+            .wakeup(Rumours { at, hinters: hinters.clone(), world: world.clone() })
             .check_every(Duration::from_millis(100));
         // A log that cannot be read is no reason to serve.
         if let Ok(server) = builder.start().await {
@@ -290,11 +293,11 @@ struct Summary {
 
 async fn history(seed: u64) -> Summary {
     fastrand::seed(seed);
-    let (memory, world, hinter) = (Memory::new(), World::new(seed), Hinter::new());
+    let (memory, world, hinters) = (Memory::new(), World::new(seed), Arc::new(std::array::from_fn(|_| Hinter::new())));
     let began = Instant::now();
     let mut nodes = Vec::new();
-    for _ in 0..SERVERS {
-        nodes.push(start(&memory, &world, &hinter).await);
+    for at in 0..SERVERS {
+        nodes.push(start(&memory, &world, &hinters, at).await);
     }
     let mut summary = Summary::default();
     let mut done: BTreeMap<OperationId, i64> = BTreeMap::new();
@@ -331,7 +334,7 @@ async fn history(seed: u64) -> Summary {
             90..93 => drop(memory.log().trim(Duration::from_millis(50)).await.expect("trimmed")),
             _ => {
                 summary.restarts += 1;
-                nodes[at] = start(&memory, &world, &hinter).await;
+                nodes[at] = start(&memory, &world, &hinters, at).await;
             }
         }
     }
