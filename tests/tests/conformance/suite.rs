@@ -88,11 +88,15 @@ pub(crate) async fn a_change_arrives_although_every_hint_is_lost<B: Backend>(clu
 pub(crate) async fn a_server_that_slept_while_the_log_was_trimmed_says_so_and_holds_nothing_stale<B: Backend>(cluster: &Cluster<B>) {
     let one = cluster.node().await;
     let mut wake = None;
+    let (refill, mut refilled) = tokio::sync::mpsc::unbounded_channel();
     let mut two = cluster
         .node_with(|builder| {
             let (asleep, waker) = Asleep::new(builder.followed());
             wake = Some(waker);
-            builder.log(asleep)
+            builder.log(asleep).refill(Duration::from_millis(20), move || {
+                let refill = refill.clone();
+                async move { drop(refill.send(())) }
+            })
         })
         .await;
     let wake = wake.expect("built");
@@ -111,10 +115,12 @@ pub(crate) async fn a_server_that_slept_while_the_log_was_trimmed_says_so_and_ho
     assert_eq!(two.get("a").await.as_deref(), Some("old"), "it does not sleep");
     let before = two.server.stats().coverage_lost;
     while two.notices.try_recv().is_ok() {}
+    while refilled.try_recv().is_ok() {}
     wake.send_replace(true);
     two.notice(|notice| matches!(notice, Notice::CoverageLost { .. }).then_some(())).await;
     assert_eq!(two.get("a").await.as_deref(), Some("new"));
     assert_eq!(two.server.stats().coverage_lost, before + 1);
+    refilled.recv().await.expect("it is refilled");
     // It follows on from there.
     let seen = two.value.computed(two.server.engine(), "b").await.expect("computed");
     one.put("b", "new").await;
