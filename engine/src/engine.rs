@@ -201,6 +201,11 @@ impl Engine {
         CommitId(self.graph.commit(smallvec::smallvec![Root::Everything]))
     }
 
+    /// Whether the other is a handle of this engine.
+    pub fn is_same(&self, other: &Engine) -> bool {
+        Arc::ptr_eq(&self.graph, &other.graph)
+    }
+
     /// The last finished commit.
     pub fn commit(&self) -> CommitId {
         CommitId(self.graph.finished_commit())

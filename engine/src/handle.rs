@@ -58,6 +58,11 @@ impl<K, V> std::fmt::Debug for Handle<K, V> {
 }
 
 impl<K: Key, V: Value> Handle<K, V> {
+    /// Whether it is registered with this engine.
+    pub fn is_of(&self, engine: &crate::Engine) -> bool {
+        Arc::ptr_eq(&self.graph, engine.graph())
+    }
+
     /// The name it was registered under.
     pub fn name(&self) -> &str {
         &self.data.name

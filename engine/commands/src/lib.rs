@@ -1,18 +1,34 @@
 //! Commands and the operation log: a change on one server is stale on every server, in order, and nothing is lost.
 #![forbid(unsafe_code)]
 
+mod apply;
+mod backoff;
+mod builder;
+mod call;
+mod command;
+mod consume;
 mod consumer;
 mod draft;
 mod event;
+mod execute;
+mod fault;
+mod follow;
+mod handler;
 mod id;
 mod items;
 mod journal;
 mod log;
+mod logged;
+mod notice;
+mod op;
 mod position;
 mod record;
+mod retention;
+mod server;
 mod store;
 mod store_error;
 mod wakeup;
+mod work;
 
 pub mod memory;
 #[cfg(feature = "nats")]
@@ -24,15 +40,29 @@ pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+pub use crate::apply::Applied;
+pub use crate::backoff::Pause;
+pub use crate::builder::{Builder, StartError};
+pub use crate::call::{Call, Done, Reply};
+pub use crate::command::Command;
+pub use crate::consume::{Consumed, Consumer, Operation};
 pub use crate::consumer::{Consumers, Hold};
 pub use crate::draft::{Draft, MOST_KEYS};
 pub use crate::event::{Claim, ClaimedEvent, DeadEvent, Duplicate, Event, EventQueue, NewEvent};
+pub use crate::fault::{CommandError, CommandFault};
+pub use crate::handler::{CommandService, HandlerError, Handlers};
 pub use crate::id::{CommandId, EventId, InvalidId, LogId, OperationId, ServerId};
 pub use crate::items::{ItemError, Items};
 pub use crate::journal::{JournalEntry, NewJournalEntry};
 pub use crate::log::{BoxFuture, Head, OperationLog, Reading};
+pub use crate::logged::{InvalidateError, LogFunctionError, Logged, LoggedFunctions};
+pub use crate::notice::Notice;
+pub use crate::op::{Emit, EmitError, Op};
 pub use crate::position::{Cursor, LogPosition, Place};
 pub use crate::record::{Body, Entry, LoggedKey};
+pub use crate::retention::Retention;
+pub use crate::server::{Applications, Calling, ForeignPosition, Missed, Server, ServerStats};
 pub use crate::store::{CommitError, Committed, Doubt, Store, Verdict};
 pub use crate::store_error::{StoreError, StoreErrorKind};
 pub use crate::wakeup::{Hinter, Hints, LocalWakeup, Wakeup};
+pub use crate::work::{Delivery, EventOptions};

@@ -77,7 +77,7 @@ pub enum CommitError {
         /// What was seen of it.
         error: StoreError,
         /// With what to find out.
-        doubt: Doubt,
+        doubt: Box<Doubt>,
     },
 }
 

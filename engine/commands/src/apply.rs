@@ -1,0 +1,261 @@
+//! Operations becoming stale values: each exactly once, one batch one sweep.
+//!
+//! An operation comes here twice on the server that has committed it: by the commit itself, before its caller gets the result, and by
+//! the log. Whoever comes first applies it; nobody is told that it is applied before its sweep is over.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{broadcast, watch};
+use wellspring::CommitId;
+
+use crate::id::{LogId, OperationId, ServerId};
+use crate::items::Items;
+use crate::log::Head;
+use crate::logged::{LoggedFunctions, Unread};
+use crate::notice::{Notice, Notices};
+use crate::position::{LogPosition, Place};
+use crate::record::{Body, Entry, LoggedKey};
+
+/// An operation that has become stale values on this server.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Applied {
+    /// Where it is in the log.
+    pub position: LogPosition,
+    /// The server that has committed it.
+    pub origin: ServerId,
+    /// The outermost command's name.
+    pub command: String,
+    /// What its handler gave along.
+    pub items: Items,
+    /// The commit of this server's engine by which it is stale here.
+    pub commit: CommitId,
+}
+
+/// Operations kept for whoever listens and is slow.
+const BACKLOG: usize = 4096;
+
+/// Applies operations to one engine.
+#[derive(Debug)]
+pub(crate) struct Applier {
+    log: LogId,
+    functions: LoggedFunctions,
+    notices: Notices,
+    /// User code that may run under this lock: `Deserialize`, `Hash` and `Eq` of keys, by way of the batch. It must not wait for
+    /// operations, which nothing of that kind does.
+    state: Mutex<State>,
+    moved: watch::Sender<u64>,
+    listeners: broadcast::Sender<Applied>,
+    pub(crate) counters: Counters,
+}
+
+/// What was applied. Invariant: an operation is applied if its place is below the horizon or it is in `places`.
+#[derive(Default)]
+struct State {
+    horizon: Place,
+    places: BTreeMap<(Place, OperationId), ()>,
+    commits: HashMap<OperationId, CommitId>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("horizon", &self.horizon).field("above", &self.places.len()).finish()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) local: AtomicU64,
+    pub(crate) foreign: AtomicU64,
+    pub(crate) sweeps: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    pub(crate) poisoned: AtomicU64,
+    pub(crate) lost: AtomicU64,
+}
+
+/// An operation to be applied, decoded.
+struct Ready {
+    place: Place,
+    operation: OperationId,
+    origin: ServerId,
+    body: Body,
+}
+
+impl State {
+    fn has(&self, place: Place, operation: OperationId) -> bool {
+        place < self.horizon || self.commits.contains_key(&operation)
+    }
+
+    fn add(&mut self, place: Place, operation: OperationId, commit: CommitId) {
+        self.places.insert((place, operation), ());
+        self.commits.insert(operation, commit);
+    }
+
+    /// Below the horizon nobody asks for an id.
+    fn raise(&mut self, horizon: Place) {
+        self.horizon = self.horizon.max(horizon);
+        while let Some(first) = self.places.first_entry() {
+            if first.key().0 >= self.horizon {
+                break;
+            }
+            let ((_, operation), ()) = first.remove_entry();
+            self.commits.remove(&operation);
+        }
+    }
+}
+
+impl Applier {
+    pub(crate) fn new(log: LogId, functions: LoggedFunctions, notices: Notices) -> Applier {
+        Applier {
+            log,
+            functions,
+            notices,
+            state: Mutex::default(),
+            moved: watch::Sender::new(0),
+            listeners: broadcast::Sender::new(BACKLOG),
+            counters: Counters::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is whole before anything that can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Applied> {
+        self.listeners.subscribe()
+    }
+
+    /// The log's end, read before the first value is computed or, as here, before all that were are made stale.
+    pub(crate) fn start(&self, head: &Head) {
+        let mut state = self.state();
+        let engine = self.functions.engine();
+        let commit = engine.invalidate_everything();
+        *state = State { horizon: head.horizon, ..State::default() };
+        for &(place, operation) in &head.recent {
+            state.add(place, operation, commit);
+        }
+        drop(state);
+        self.moved.send_modify(|moved| *moved += 1);
+    }
+
+    /// Coverage was lost: as a start, and told.
+    pub(crate) fn start_over(&self, head: &Head, reason: String) {
+        self.start(head);
+        self.counters.lost.fetch_add(1, Ordering::Relaxed);
+        self.notices.tell(&Notice::CoverageLost { reason });
+    }
+
+    /// Applies an operation of this server, unless the log was faster.
+    pub(crate) fn apply_own(&self, position: LogPosition, origin: ServerId, body: Body) -> CommitId {
+        let LogPosition { place, operation, .. } = position;
+        let mut state = self.state();
+        if let Some(&commit) = state.commits.get(&operation) {
+            return commit;
+        }
+        if place < state.horizon {
+            return self.functions.engine().commit();
+        }
+        self.counters.local.fetch_add(1, Ordering::Relaxed);
+        let commit = self.sweep(&mut state, vec![Ready { place, operation, origin, body }]);
+        drop(state);
+        self.moved.send_modify(|moved| *moved += 1);
+        commit
+    }
+
+    /// Applies what a reading of the log has found: those that are new here, in one sweep.
+    pub(crate) fn apply(&self, entries: Vec<Entry>, horizon: Place) {
+        let mut state = self.state();
+        let mut ready = Vec::with_capacity(entries.len());
+        let mut given: HashMap<OperationId, ()> = HashMap::new();
+        for Entry { place, operation, origin, body } in entries {
+            if state.has(place, operation) || given.insert(operation, ()).is_some() {
+                self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let body = serde_json::from_str(&body).unwrap_or_else(|error| self.unreadable(operation, &error));
+            ready.push(Ready { place, operation, origin, body });
+        }
+        if !ready.is_empty() {
+            self.counters.foreign.fetch_add(ready.len() as u64, Ordering::Relaxed);
+            self.sweep(&mut state, ready);
+        }
+        state.raise(horizon);
+        drop(state);
+        self.moved.send_modify(|moved| *moved += 1);
+    }
+
+    /// What an unreadable entry has made stale nobody can say: everything, then.
+    fn unreadable(&self, operation: OperationId, error: &serde_json::Error) -> Body {
+        self.poisoned(operation, format!("its body cannot be read ({error}); everything is stale instead"));
+        Body { keys: vec![LoggedKey { function: String::new(), key: None }], ..Body::default() }
+    }
+
+    fn poisoned(&self, operation: OperationId, reason: String) {
+        self.counters.poisoned.fetch_add(1, Ordering::Relaxed);
+        self.notices.tell(&Notice::Poisoned { operation, reason });
+    }
+
+    fn sweep(&self, state: &mut State, ready: Vec<Ready>) -> CommitId {
+        self.counters.sweeps.fetch_add(1, Ordering::Relaxed);
+        let everything = ready.iter().any(|ready| ready.body.keys.iter().any(|key| key.function.is_empty()));
+        let mut unread = Vec::new();
+        let engine = self.functions.engine();
+        let commit = if everything {
+            engine.invalidate_everything()
+        } else {
+            engine.batch(|batch| {
+                for ready in &ready {
+                    for key in &ready.body.keys {
+                        if let Err(error) = self.functions.collect(batch, key) {
+                            unread.push((ready.operation, key.clone(), error));
+                        }
+                    }
+                }
+            })
+        };
+        for (operation, key, error) in unread {
+            let function = &key.function;
+            self.poisoned(
+                operation,
+                match error {
+                    Unread::Function => format!("function `{function}` is not logged on this server; its key was skipped"),
+                    Unread::Key(error) => {
+                        let key = key.key.unwrap_or_default();
+                        format!("key `{key}` of `{function}` cannot be read ({error}); all its keys are stale instead")
+                    }
+                },
+            );
+        }
+        for Ready { place, operation, origin, body } in ready {
+            state.add(place, operation, commit);
+            let Body { command, items, .. } = body;
+            let position = LogPosition { log: self.log, place, operation };
+            // Nobody listens: nobody is told.
+            let _ = self.listeners.send(Applied { position, origin, command, items, commit });
+        }
+        commit
+    }
+
+    /// Whether the operation is applied, and by which commit.
+    pub(crate) fn applied(&self, position: LogPosition) -> Option<CommitId> {
+        let state = self.state();
+        match state.commits.get(&position.operation) {
+            Some(&commit) => Some(commit),
+            None if position.place < state.horizon => Some(self.functions.engine().commit()),
+            None => None,
+        }
+    }
+
+    /// Moves whenever something was applied.
+    pub(crate) fn moves(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    pub(crate) fn log(&self) -> LogId {
+        self.log
+    }
+}
