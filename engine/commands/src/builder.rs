@@ -183,6 +183,11 @@ impl<S: Store> Builder<S> {
         self
     }
 
+    /// The log that will be followed: to be wrapped.
+    pub fn followed(&self) -> Arc<dyn OperationLog> {
+        self.log.clone()
+    }
+
     /// Who hears of [`Notice`]s; `tracing` does in any case.
     pub fn on_notice(mut self, tell: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
         self.notices = Notices::to(tell);

@@ -17,16 +17,25 @@ mod handler;
 mod id;
 mod items;
 mod journal;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod lease;
 mod log;
+mod log_outbox;
 mod logged;
+mod message;
 mod notice;
 mod op;
+mod outbox;
 mod position;
 mod record;
+mod relay;
 mod retention;
 mod server;
+mod sink;
 mod store;
 mod store_error;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod streamed;
 mod wakeup;
 mod work;
 
@@ -55,13 +64,18 @@ pub use crate::id::{CommandId, EventId, InvalidId, LogId, OperationId, ServerId}
 pub use crate::items::{ItemError, Items};
 pub use crate::journal::{JournalEntry, NewJournalEntry};
 pub use crate::log::{BoxFuture, Head, OperationLog, Reading};
+pub use crate::log_outbox::LogOutbox;
 pub use crate::logged::{InvalidateError, LogFunctionError, Logged, LoggedFunctions};
+pub use crate::message::Message;
 pub use crate::notice::Notice;
 pub use crate::op::{Emit, EmitError, Op};
+pub use crate::outbox::{Outbox, OutboxHold, Outgoing};
 pub use crate::position::{Cursor, LogPosition, Place};
 pub use crate::record::{Body, Entry, LoggedKey};
+pub use crate::relay::{Relay, RelayBuilder, RelayStats};
 pub use crate::retention::Retention;
 pub use crate::server::{Applications, Calling, ForeignPosition, Missed, Server, ServerStats};
+pub use crate::sink::{Mark, Sink, StreamEnd};
 pub use crate::store::{CommitError, Committed, Doubt, Store, Verdict};
 pub use crate::store_error::{StoreError, StoreErrorKind};
 pub use crate::wakeup::{Hinter, Hints, LocalWakeup, Wakeup};

@@ -72,3 +72,25 @@ pub enum Reading {
         reason: String,
     },
 }
+
+impl<L: OperationLog + ?Sized> OperationLog for std::sync::Arc<L> {
+    fn id(&self) -> LogId {
+        (**self).id()
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Head, StoreError>> {
+        (**self).head()
+    }
+
+    fn read<'a>(&'a self, since: &'a Cursor, most: usize) -> BoxFuture<'a, Result<Reading, StoreError>> {
+        (**self).read(since, most)
+    }
+
+    fn read_settled<'a>(&'a self, since: &'a Cursor, most: usize) -> BoxFuture<'a, Result<Reading, StoreError>> {
+        (**self).read_settled(since, most)
+    }
+
+    fn trim(&self, keep: Duration) -> BoxFuture<'_, Result<u64, StoreError>> {
+        (**self).trim(keep)
+    }
+}

@@ -188,8 +188,11 @@ impl<K: Key + Serialize + DeserializeOwned> Logged<K> {
         &self.name
     }
 
-    /// The key as it is logged.
-    pub(crate) fn encode<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Result<LoggedKey, InvalidateError> {
+    /// A key as it is logged: for a closure that finds out at the commit what is stale.
+    ///
+    /// # Errors
+    /// [`InvalidateError`] if it would not come back as itself.
+    pub fn key<Q: ?Sized + Lookup<K>>(&self, key: &Q) -> Result<LoggedKey, InvalidateError> {
         let function = || self.name.as_ref().to_owned();
         let owned = key.to_key();
         let text = serde_json::to_string(&owned).map_err(|error| InvalidateError::Json { function: function(), error })?;
@@ -199,8 +202,8 @@ impl<K: Key + Serialize + DeserializeOwned> Logged<K> {
         }
     }
 
-    /// All keys, as it is logged.
-    pub(crate) fn encode_all(&self) -> LoggedKey {
+    /// All keys, as they are logged.
+    pub fn all_keys(&self) -> LoggedKey {
         LoggedKey { function: self.name.as_ref().to_owned(), key: None }
     }
 }

@@ -88,7 +88,7 @@ impl<S: Store> Op<S> {
         Q: ?Sized + Lookup<K>,
     {
         self.check(function)?;
-        let key = function.encode(key)?;
+        let key = function.key(key)?;
         self.shared.draft().add_key(key);
         Ok(())
     }
@@ -102,7 +102,7 @@ impl<S: Store> Op<S> {
         K: Key + Serialize + DeserializeOwned,
     {
         self.check(function)?;
-        self.shared.draft().add_key(function.encode_all());
+        self.shared.draft().add_key(function.all_keys());
         Ok(())
     }
 

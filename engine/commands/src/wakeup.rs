@@ -13,6 +13,16 @@ pub trait Wakeup: fmt::Debug + Send + Sync + 'static {
     fn hints(&self) -> Hints;
 }
 
+impl<W: Wakeup + ?Sized> Wakeup for std::sync::Arc<W> {
+    fn notify(&self) {
+        (**self).notify();
+    }
+
+    fn hints(&self) -> Hints {
+        (**self).hints()
+    }
+}
+
 /// A stream of hints in which one stands for all since the last.
 #[derive(Clone, Debug)]
 pub struct Hints(watch::Receiver<u64>);

@@ -82,3 +82,18 @@ impl fmt::Debug for Write<'_> {
         f.debug_struct("Write").field("draft", &self.draft).finish_non_exhaustive()
     }
 }
+
+impl crate::op::Op<super::Sqlite> {
+    /// Writes rows at the commit, on the writer's thread, after what was written before it. An error refuses the whole operation, and
+    /// is what the call ends with.
+    ///
+    /// The closure should be short: it runs within a transaction that other operations share. What is stale may be found out in it:
+    /// [`Write::add_key`].
+    pub fn write<F, E>(&self, closure: F)
+    where
+        F: FnOnce(&mut Write<'_>) -> Result<(), E> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.tx().write(move |write| closure(write).map_err(Into::into));
+    }
+}

@@ -1,0 +1,141 @@
+//! Any log as an outbox.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::consumer::{Consumers, Hold};
+use crate::id::LogId;
+use crate::log::{BoxFuture, OperationLog, Reading};
+use crate::outbox::{Outbox, OutboxHold, Outgoing};
+use crate::position::Cursor;
+use crate::sink::Mark;
+use crate::store_error::{StoreError, StoreErrorKind};
+
+/// The log of a store as an outbox: nothing is deleted by it, it only reads on from a durable cursor.
+///
+/// The relay is a named consumer. Its first holder ever finds no cursor: it starts at the log's head, and says so to the stream as a
+/// [loss](Outgoing::Lost). So the operations that were committed before are not in the stream, and a follower that may have seen values
+/// from before them drops what it holds. Starting at the log's beginning instead would relay a history whose first part may have been
+/// trimmed; asking the user to start the relay before the first operation would lose operations silently wherever that is forgotten.
+///
+/// The log is read as it becomes visible ([`OperationLog::read`]), not [settled](OperationLog::read_settled): the stream puts it in one
+/// order for all anyway, and an operation need not wait for a stranger's long transaction.
+///
+/// Keep operations in the store's log for as long as the stream may be down: what is trimmed before it was relayed is a loss too.
+#[derive(Debug, Clone)]
+pub struct LogOutbox {
+    log: Arc<dyn OperationLog>,
+    consumers: Arc<dyn Consumers>,
+    name: Arc<str>,
+}
+
+impl LogOutbox {
+    /// Of a log and its durable cursors, which should be of the same database. The name is one for all relays of the log to one stream.
+    pub fn new(log: Arc<dyn OperationLog>, consumers: Arc<dyn Consumers>, name: impl Into<String>) -> LogOutbox {
+        LogOutbox { log, consumers, name: name.into().into() }
+    }
+}
+
+impl Outbox for LogOutbox {
+    fn id(&self) -> LogId {
+        self.log.id()
+    }
+
+    fn hold(&self) -> BoxFuture<'_, Result<Box<dyn OutboxHold>, StoreError>> {
+        Box::pin(async move {
+            let hold = self.consumers.hold(&self.name).await?;
+            let saved = match hold.cursor().await? {
+                Some(cursor) => serde_json::from_str(cursor.as_str()).map(Some).map_err(|error| {
+                    StoreError::with(StoreErrorKind::Corrupt, format!("reading where the relay `{}` was", self.name), error)
+                })?,
+                None => None,
+            };
+            let place = Mutex::new(Reach { saved, next: None });
+            Ok(Box::new(LogHold { log: self.log.clone(), hold, place }) as Box<dyn OutboxHold>)
+        })
+    }
+}
+
+struct LogHold {
+    log: Arc<dyn OperationLog>,
+    hold: Box<dyn Hold>,
+    place: Mutex<Reach>,
+}
+
+/// How far has been sent, and how far will have been when what was given out last is.
+#[derive(Debug)]
+struct Reach {
+    saved: Option<Saved>,
+    next: Option<Cursor>,
+}
+
+/// What the relay's cursor in the store is: the log's own cursor, and where the stream ended then.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Saved {
+    #[serde(rename = "c")]
+    cursor: Cursor,
+    #[serde(rename = "m")]
+    mark: Mark,
+}
+
+impl fmt::Debug for LogHold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogHold").field("hold", &self.hold).field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl LogHold {
+    fn saved(&self) -> Option<Saved> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).saved.clone()
+    }
+
+    fn given(&self, next: Cursor) {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).next = Some(next);
+    }
+
+    async fn start_over(&self, reason: String) -> Result<Outgoing, StoreError> {
+        let head = self.log.head().await?;
+        self.given(head.cursor);
+        Ok(Outgoing::Lost { reason, horizon: head.horizon, recent: head.recent })
+    }
+}
+
+impl OutboxHold for LogHold {
+    fn mark(&self) -> BoxFuture<'_, Result<Option<Mark>, StoreError>> {
+        Box::pin(async move { Ok(self.saved().map(|saved| saved.mark)) })
+    }
+
+    fn unsent(&self, most: usize) -> BoxFuture<'_, Result<Outgoing, StoreError>> {
+        Box::pin(async move {
+            let Some(Saved { cursor, .. }) = self.saved() else {
+                return self.start_over("the relay starts here: operations before are not in the stream".to_owned()).await;
+            };
+            match self.log.read(&cursor, most).await? {
+                Reading::Entries { entries, cursor, horizon, more } => {
+                    self.given(cursor);
+                    Ok(Outgoing::Entries { entries, horizon, more })
+                }
+                Reading::Lost { reason } => self.start_over(format!("the relay came too late: {reason}")).await,
+            }
+        })
+    }
+
+    fn sent<'a>(&'a self, mark: &'a Mark) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let next = self.place.lock().unwrap_or_else(PoisonError::into_inner).next.clone();
+            let Some(cursor) = next.or_else(|| self.saved().map(|saved| saved.cursor)) else { return Ok(()) };
+            let saved = Saved { cursor, mark: mark.clone() };
+            let text = serde_json::to_string(&saved)
+                .map_err(|error| StoreError::with(StoreErrorKind::Other, "writing where the relay is", error))?;
+            self.hold.save(&Cursor::new(text)).await?;
+            self.place.lock().unwrap_or_else(PoisonError::into_inner).saved = Some(saved);
+            Ok(())
+        })
+    }
+
+    fn lost(&self) -> BoxFuture<'_, ()> {
+        self.hold.lost()
+    }
+}

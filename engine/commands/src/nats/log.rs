@@ -1,0 +1,357 @@
+//! Opening the stream and reading it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::jetstream::context::{Context, ContextBuilder};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{Config, DirectGetErrorKind, Info, LastRawMessageErrorKind, Stream};
+use async_nats::{Client, ConnectOptions, Event};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::id::LogId;
+use crate::log::{BoxFuture, Head, OperationLog, Reading};
+use crate::nats::NatsOptions;
+use crate::nats::failure::failure;
+use crate::position::{Cursor, Place};
+use crate::store_error::{StoreError, StoreErrorKind};
+use crate::streamed::{Gathered, RECENT_MESSAGES, ending, parts};
+use crate::wakeup::{Hinter, Hints, Wakeup};
+
+/// The header that names the stream a message was meant for.
+pub(crate) const STREAM_HEADER: &str = "Wellspring-Stream";
+/// Messages that are asked for at once.
+const WINDOW: usize = 32;
+
+/// A log on a JetStream stream: what every server opens once. See the [module](crate::nats) for what it promises.
+///
+/// Clones share the connection. Dropping the last one ends it.
+#[derive(Clone)]
+pub struct NatsLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    link: Link,
+    id: LogId,
+    hinter: Hinter,
+    notify: Arc<Notify>,
+    /// For each consumer's name the revision that was seen, and since when. See [`Consumers`](crate::Consumers) of it.
+    seen: Mutex<HashMap<String, (u64, Instant)>>,
+    _tasks: JoinSet<()>,
+}
+
+/// The connection, and the names on the server.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    pub(crate) context: Context,
+    pub(crate) options: NatsOptions,
+    pub(crate) subject: String,
+    pub(crate) hint: String,
+    /// Of the stream at a name; which stream that is changes when it is made anew.
+    stream: Stream<()>,
+}
+
+impl fmt::Debug for NatsLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The servers' addresses may have passwords in them.
+        let Shared { link, id, .. } = &*self.shared;
+        f.debug_struct("NatsLog").field("name", &link.options.name).field("id", id).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// What the server says of the stream, which is created if it is not there.
+    pub(crate) async fn info(&self, doing: &str) -> Result<Info, StoreError> {
+        let NatsOptions { name, replicas, .. } = &self.options;
+        let config = Config {
+            name: name.clone(),
+            subjects: vec![self.subject.clone()],
+            num_replicas: *replicas,
+            allow_direct: true,
+            ..Config::default()
+        };
+        let stream = self.context.get_or_create_stream(config).await.map_err(|error| failure(doing, error))?;
+        Ok(stream.cached_info().clone())
+    }
+
+    /// A message from any replica; none if it does not have it, or not yet.
+    async fn get(&self, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
+        match self.stream.direct_get(sequence).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failure("reading the stream", error)),
+        }
+    }
+
+    /// A message from the leader, which has it if anybody does.
+    async fn get_surely(&self, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
+        match self.stream.get_raw_message(sequence).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) => match error.kind() {
+                LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                LastRawMessageErrorKind::JetStream(answer) if answer.code() == 404 => Ok(None),
+                _ => Err(failure("reading the stream", error)),
+            },
+        }
+    }
+
+    pub(crate) async fn hint(&self) {
+        // A hint that is not given costs a check period.
+        if let Err(error) = self.client.publish(self.hint.clone(), Vec::new().into()).await {
+            tracing::debug!(%error, "a hint could not be given");
+        }
+    }
+}
+
+/// When the stream was created, which tells it from others of its name.
+pub(crate) fn created(info: &Info) -> i128 {
+    info.created.unix_timestamp_nanos()
+}
+
+impl NatsLog {
+    /// Connects, and creates the stream if it is not there. The id is the [outbox's](crate::Outbox::id), the same for every server.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unavailable`] if NATS cannot be reached now; from then on the connection is made again by itself.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn open(options: NatsOptions, id: LogId) -> Result<NatsLog, StoreError> {
+        Self::open_with(ConnectOptions::new(), options, id).await
+    }
+
+    /// With own settings for the connection: credentials, TLS. Its event callback is replaced, its request timeout too.
+    ///
+    /// # Errors
+    /// As [`open`](NatsLog::open).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn open_with(connect: ConnectOptions, options: NatsOptions, id: LogId) -> Result<NatsLog, StoreError> {
+        let doing = "connecting to NATS";
+        let hinter = Hinter::new();
+        let reconnected = hinter.clone();
+        let connect = connect.request_timeout(Some(options.timeout)).event_callback(move |event| {
+            let reconnected = reconnected.clone();
+            async move {
+                match event {
+                    // Whatever came while nobody listened.
+                    Event::Connected => reconnected.hint(),
+                    event => tracing::debug!(%event, "connection to NATS"),
+                }
+            }
+        });
+        let servers: Vec<_> = options.servers.split(',').map(|server| server.trim().to_owned()).collect();
+        let client = connect.connect(servers).await.map_err(|error| failure(doing, error))?;
+        let context = ContextBuilder::new().timeout(options.timeout).ack_timeout(options.timeout).build(client.clone());
+        let stream = context
+            .get_stream_no_info(&options.name)
+            .await
+            .map_err(|error| StoreError::with(StoreErrorKind::Other, "naming the stream", error))?;
+        let (subject, hint) = (format!("{}.log", options.name), format!("{}.hint", options.name));
+        let link = Link { client, context, subject, hint, stream, options };
+        link.info("looking for the stream").await?;
+        let heard = link.client.subscribe(link.hint.clone()).await.map_err(|error| failure(doing, error))?;
+        let notify = Arc::new(Notify::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listen(heard, hinter.clone()));
+        tasks.spawn(say(link.clone(), notify.clone()));
+        Ok(NatsLog { shared: Arc::new(Shared { link, id, hinter, notify, seen: Mutex::default(), _tasks: tasks }) })
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.shared.link
+    }
+
+    pub(crate) fn seen(&self) -> &Mutex<HashMap<String, (u64, Instant)>> {
+        &self.shared.seen
+    }
+
+    async fn find_head(&self) -> Result<Head, StoreError> {
+        let link = self.link();
+        let info = link.info("finding the head of the stream").await?;
+        let last = info.state.last_sequence;
+        let first = last.saturating_sub(RECENT_MESSAGES as u64 - 1).max(info.state.first_sequence).max(1);
+        let mut asked: FuturesOrdered<_> = (first..=last).map(|sequence| link.get_surely(sequence)).collect();
+        let mut messages = Vec::new();
+        while let Some(message) = asked.next().await {
+            messages.extend(message?);
+        }
+        let (horizon, recent) = ending(messages.iter().map(|message| message.payload.as_ref()));
+        Ok(Head { cursor: Position { created: created(&info), sequence: last, horizon }.cursor(), horizon, recent })
+    }
+
+    async fn read_after(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
+        let Some(at) = Position::read(since) else {
+            return Ok(Reading::Lost { reason: format!("`{}` is no cursor of a JetStream stream", since.as_str()) });
+        };
+        let link = self.link();
+        let mut gathered = Gathered::new(most, at.horizon);
+        // One message first: usually there is no more. Then ever more at once, never more than are wanted.
+        let (mut window, mut more) = (1, true);
+        'reading: while more {
+            let next = at.sequence + gathered.taken as u64 + 1;
+            let wanted = most.saturating_sub(gathered.entries.len()).clamp(1, window) as u64;
+            let mut asked: FuturesOrdered<_> = (next..next + wanted).map(|sequence| link.get(sequence)).collect();
+            while let Some(message) = asked.next().await {
+                let message = match message? {
+                    Some(message) => message,
+                    None if gathered.taken > 0 => {
+                        more = false;
+                        break 'reading;
+                    }
+                    None => match self.look_for(&at).await? {
+                        Next::Message(message) => *message,
+                        Next::Nothing => {
+                            more = false;
+                            break 'reading;
+                        }
+                        Next::Lost(reason) => return Ok(Reading::Lost { reason }),
+                    },
+                };
+                let meant: Option<i128> = message.headers.get(STREAM_HEADER).and_then(|text| text.as_str().parse().ok());
+                let goes_on = match meant {
+                    Some(created) if created == at.created => gathered.take(&message.payload),
+                    _ => gathered.missing(format!("message {} was not meant for this stream", message.sequence)),
+                };
+                if !goes_on {
+                    break 'reading;
+                }
+            }
+            window = (window * 4).min(WINDOW);
+        }
+        if let Some(reason) = gathered.lost {
+            return Ok(Reading::Lost { reason });
+        }
+        let cursor = Position { sequence: at.sequence + gathered.taken as u64, horizon: gathered.horizon, ..at }.cursor();
+        Ok(Reading::Entries { entries: gathered.entries, cursor, horizon: gathered.horizon, more })
+    }
+
+    /// Why the message after a position was not found.
+    async fn look_for(&self, at: &Position) -> Result<Next, StoreError> {
+        let info = self.link().info("looking at the end of the stream").await?;
+        let (first, last, next) = (info.state.first_sequence, info.state.last_sequence, at.sequence + 1);
+        Ok(match () {
+            () if created(&info) != at.created => Next::Lost("the stream was made anew".to_owned()),
+            () if last < at.sequence => Next::Lost(format!("the stream has gone back from message {} to {last}", at.sequence)),
+            () if last == at.sequence => Next::Nothing,
+            () if first > next => Next::Lost(format!("messages {next} to {} are gone from the stream", first - 1)),
+            // It is there, but the replica that was asked did not have it yet.
+            () => match self.link().get_surely(next).await? {
+                Some(message) => Next::Message(Box::new(message)),
+                None => Next::Lost(format!("message {next} is gone from the stream")),
+            },
+        })
+    }
+}
+
+enum Next {
+    Message(Box<StreamMessage>),
+    Nothing,
+    Lost(String),
+}
+
+/// Reads whole messages, so a reading may have up to a message more operations than were asked for, and the order is that of the
+/// stream. What a relay had to publish twice is read twice: a reader drops what it has applied, by operation id, and may drop what is
+/// below a horizon it was given. A loss that the relay has published is found again until the reader takes a new
+/// [head](OperationLog::head). The same goes for a message that is not one.
+///
+/// Messages are got by their sequence numbers, many at once, rather than through a consumer: there is nothing on the server to be
+/// kept alive or made again, and nothing to be asked to learn of a gap.
+///
+/// A cursor is `<when the stream was created, in nanoseconds>:<sequence number>:<horizon>`, the last as two numbers. Trimming counts
+/// messages, not operations.
+impl OperationLog for NatsLog {
+    fn id(&self) -> LogId {
+        self.shared.id
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Head, StoreError>> {
+        Box::pin(self.find_head())
+    }
+
+    fn read<'a>(&'a self, since: &'a Cursor, most: usize) -> BoxFuture<'a, Result<Reading, StoreError>> {
+        Box::pin(self.read_after(since, most))
+    }
+
+    fn trim(&self, keep: Duration) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let doing = "trimming the stream";
+            let link = self.link();
+            let now = self.server_time().await?;
+            let Ok(keep) = i128::try_from(keep.as_nanos()) else { return Ok(0) };
+            let least = now.saturating_sub(keep);
+            let info = link.info(doing).await?;
+            // The first message that is young enough, or the last one, which stays as a head is made of it.
+            let (mut low, mut high) = (info.state.first_sequence, info.state.last_sequence);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                match link.get_surely(middle).await? {
+                    Some(message) if message.time.unix_timestamp_nanos() >= least => high = middle,
+                    // What is not there need not be kept either.
+                    Some(_) | None => low = middle + 1,
+                }
+            }
+            if low <= info.state.first_sequence {
+                return Ok(0);
+            }
+            let purged = link.stream.purge().sequence(low).await.map_err(|error| failure(doing, error))?;
+            Ok(purged.purged)
+        })
+    }
+}
+
+/// Hints of all servers through a subject. [`notify`](Wakeup::notify) is for who has something to say beyond what the relay says
+/// anyway, with each publication.
+impl Wakeup for NatsLog {
+    fn notify(&self) {
+        self.shared.hinter.hint();
+        self.shared.notify.notify_one();
+    }
+
+    fn hints(&self) -> Hints {
+        self.shared.hinter.hints()
+    }
+}
+
+/// The client subscribes again after a reconnection.
+async fn listen(mut heard: async_nats::Subscriber, hinter: Hinter) {
+    while heard.next().await.is_some() {
+        hinter.hint();
+    }
+}
+
+async fn say(link: Link, notify: Arc<Notify>) {
+    loop {
+        notify.notified().await;
+        link.hint().await;
+    }
+}
+
+/// How far a reader has read.
+struct Position {
+    created: i128,
+    sequence: u64,
+    horizon: Place,
+}
+
+impl Position {
+    fn cursor(&self) -> Cursor {
+        let Position { created, sequence, horizon } = self;
+        Cursor::new(format!("{created}:{sequence}:{}:{}", horizon.major, horizon.minor))
+    }
+
+    fn read(cursor: &Cursor) -> Option<Position> {
+        let [created, sequence, major, minor] = parts(cursor.as_str())?;
+        let horizon = Place::new(major.parse().ok()?, minor.parse().ok()?);
+        Some(Position { created: created.parse().ok()?, sequence: sequence.parse().ok()?, horizon })
+    }
+}
