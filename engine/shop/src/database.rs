@@ -284,6 +284,11 @@ pub(crate) fn scoped(url: &str, schema: &str) -> String {
     }
 }
 
+/// The schema of the operation log of the shop in `schema`: apart from its rows, and one for each shop.
+pub(crate) fn log_schema(schema: &str) -> String {
+    format!("{schema}_log")
+}
+
 fn line(row: &Row<'_>) -> Result<Line, ShopError> {
     Ok(Line {
         product: row.get(0)?,

@@ -10,6 +10,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 pub mod check;
+mod clock;
+pub mod cluster;
 pub mod connection;
 pub mod cut;
 pub mod data;
@@ -29,6 +31,7 @@ mod readers;
 pub mod report;
 pub mod run;
 mod schema;
+pub mod serve;
 pub mod shop;
 mod watch;
 pub mod why;
@@ -38,6 +41,7 @@ mod writer;
 pub use error::ShopError;
 pub use shop::Shop;
 
+use cluster::Cluster;
 use options::{Command, Options};
 
 /// The program, given its arguments without its own name.
@@ -56,12 +60,14 @@ fn execute(command: Command) -> Result<ExitCode, ShopError> {
         Command::Help => say(options::HELP)?,
         Command::Why(explain) => say(&format!("{}\n", explain.run()?))?,
         Command::Cut(cut) => say(&format!("{}\n", cut.run()?))?,
-        Command::Run(options) => return serve(&options),
+        Command::Run(options) => return run_alone(&options),
+        Command::Serve(serve) => serve.run()?,
+        Command::Cluster(cluster) => return run_cluster(&cluster),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(options: &Options) -> Result<ExitCode, ShopError> {
+fn run_alone(options: &Options) -> Result<ExitCode, ShopError> {
     let outcome = run::run(options)?;
     for stale in &outcome.check.stale {
         eprintln!("stale: {stale}");
@@ -73,6 +79,20 @@ fn serve(options: &Options) -> Result<ExitCode, ShopError> {
         say(&format!("{}\n{}\n", report::table(options, &outcome), outcome.check))?;
     }
     Ok(if outcome.check.stale.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn run_cluster(cluster: &Cluster) -> Result<ExitCode, ShopError> {
+    let outcome = cluster.run()?;
+    for wrong in outcome.stale.iter().chain(&outcome.lost) {
+        eprintln!("{wrong}");
+    }
+    if cluster.json {
+        eprintln!("{}", outcome.line());
+        say(&outcome.json(cluster))?;
+    } else {
+        say(&format!("{}{}\n", outcome.table(), outcome.line()))?;
+    }
+    Ok(if outcome.is_right() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// Prints to standard output, where a closed pipe is an error and not a panic.

@@ -53,6 +53,6 @@ impl Schema {
 
 impl Drop for Schema {
     fn drop(&mut self) {
-        self.execute("DROP SCHEMA IF EXISTS {s} CASCADE");
+        self.execute("DROP SCHEMA IF EXISTS {s} CASCADE; DROP SCHEMA IF EXISTS {s}_log CASCADE");
     }
 }
