@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use wellspring::{AsyncFunction, Cx, Engine, Fault};
 use wellspring_commands::{
-    Builder, Command, CommandError, Delivery, Done, Duplicate, Event, EventOptions, InvalidateError, LoggedFunctions, Notice, Op, Pause, Server,
+    Builder, Command, CommandError, Delivery, Done, Duplicate, Event, EventOptions, InvalidateError, LoggedFunctions, Notice, Op, Pause,
+    Server,
 };
 
 use crate::backend::Backend;
@@ -155,15 +156,17 @@ impl<B: Backend> Cluster<B> {
         let (done, dones) = mpsc::unbounded_channel();
         let node = self
             .node_with(|builder| {
-                builder.event_options(options).check_every(Duration::from_millis(200)).on_event(move |event: WasPut, _: Delivery<B::Store>| {
-                    let done = done.clone();
-                    async move {
-                        if event.value == "bad" {
-                            return Err("it is bad".into());
+                builder.event_options(options).check_every(Duration::from_millis(200)).on_event(
+                    move |event: WasPut, _: Delivery<B::Store>| {
+                        let done = done.clone();
+                        async move {
+                            if event.value == "bad" {
+                                return Err("it is bad".into());
+                            }
+                            done.send(event).map_err(Into::into)
                         }
-                        done.send(event).map_err(Into::into)
-                    }
-                })
+                    },
+                )
             })
             .await;
         (node, dones)

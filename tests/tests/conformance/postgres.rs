@@ -50,8 +50,8 @@ impl Backend for OnPostgres {
     }
 
     async fn get(store: &Postgres, key: &str) -> Option<String> {
-        let client = store.connection().await.expect("connected");
-        let row = client.query_opt("SELECT value FROM rows WHERE key = $1", &[&key]).await.expect("read");
+        let tx = store.begin().await.expect("begun");
+        let row = tx.query_opt("SELECT value FROM rows WHERE key = $1", &[&key]).await.expect("read");
         row.map(|row| row.get(0))
     }
 

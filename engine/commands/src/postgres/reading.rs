@@ -236,9 +236,7 @@ fn view(row: &Row) -> Result<View, StoreError> {
     let mut part = || parts.next().unwrap_or_default();
     let (snapshot, timeline, trimmed) = (part().parse(), part().to_owned(), part().parse());
     match (snapshot, trimmed) {
-        (Ok(snapshot), Ok(trimmed)) => {
-            Ok(View { origin: Origin { log: LogId::from_u128(log.as_u128()), timeline }, snapshot, trimmed })
-        }
+        (Ok(snapshot), Ok(trimmed)) => Ok(View { origin: Origin { log: LogId::from_u128(log.as_u128()), timeline }, snapshot, trimmed }),
         _ => Err(corrupt(format!("`{body}` as the state of the operation log"))),
     }
 }

@@ -62,7 +62,7 @@ impl Store for Postgres {
             Err(error) => {
                 tx.close();
                 let doubt = Doubt { position, keys, ticket: place.major };
-                Err(CommitError::InDoubt { error: failure(COMMITTING, error), doubt })
+                Err(CommitError::InDoubt { error: failure(COMMITTING, error), doubt: Box::new(doubt) })
             }
         }
     }

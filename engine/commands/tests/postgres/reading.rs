@@ -270,7 +270,8 @@ async fn a_reading_uses_the_index_and_never_the_whole_table() {
         db.other.batch_execute(&fill).await.expect("filled");
         let scans = async || -> i64 {
             // What this session has done is in the shared statistics only after a while, unless asked for.
-            let query = "SELECT coalesce(sum(seq_tup_read), 0)::int8 FROM pg_stat_all_tables WHERE schemaname = $1 AND relname = 'operations'";
+            let query =
+                "SELECT coalesce(sum(seq_tup_read), 0)::int8 FROM pg_stat_all_tables WHERE schemaname = $1 AND relname = 'operations'";
             db.other.query_one(query, &[&db.schema]).await.expect("asked").get(0)
         };
         let before = scans().await;
