@@ -4,8 +4,10 @@ mod server;
 mod talk;
 mod tiny;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use server::Schema;
@@ -54,7 +56,7 @@ fn position(answer: &str) -> &str {
 /// What two servers on one database owe each other.
 fn what_one_changes_the_other_sees(arguments: &[&str]) {
     let watching = [arguments, &["--watch", "basket_total:100"]].concat();
-    let (mut one, mut other) = (Server::start(arguments), Server::start(&watching));
+    let (one, mut other) = (Server::start(arguments), Server::start(&watching));
     let (mut here, mut there) = (one.call(), other.call());
     assert_eq!(other.hear_end(), "basket_total:100 is 4.00");
     for figure in ["price:1 is 2.00", "household_spend:1 is 6.00", "department_revenue:GROCERY is 6.00"] {
@@ -245,4 +247,26 @@ fn a_cluster_that_forgets_an_invalidation_says_so_for_each_server_and_ends_in_ex
     for server in ["server 0: stale: shop.price(1): cached", "server 1: stale: shop.price(1): cached"] {
         assert!(err(&output).contains(server), "{}", err(&output));
     }
+}
+
+#[test]
+fn a_cluster_that_is_killed_takes_its_servers_along() {
+    let data = tiny::folder();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wellspring-shop"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let run =
+        ["cluster", "--servers", "3", "--seconds", "600", "--data", &path(data.path()), "--db", &path(&folder.path().join("shop.db"))];
+    let mut cluster = command.args(run).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a process");
+    let mut told = BufReader::new(cluster.stderr.take().expect("its standard error"));
+    let mut line = String::new();
+    while !line.starts_with("they were ready") {
+        line.clear();
+        assert!(told.read_line(&mut line).expect("a line") > 0, "the cluster has ended");
+    }
+    cluster.kill().expect("killed");
+    cluster.wait().expect("an end");
+    // The servers hold the other end of it too: it ends when the last of them has.
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || ended.send(std::io::copy(&mut told, &mut std::io::sink()).is_ok()));
+    assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(true), "a server goes on");
 }
