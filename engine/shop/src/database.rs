@@ -113,7 +113,10 @@ impl Database {
     ///
     /// Nothing of it may be called on a thread of an asynchronous runtime: the connections block on a runtime of their own.
     pub fn open_postgres(url: &str, schema: &str, data: Option<&Data>) -> Result<Self, ShopError> {
-        let config: postgres::Config = scoped(url, schema).parse()?;
+        let mut config: postgres::Config = scoped(url, schema).parse()?;
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(Duration::from_secs(10));
+        }
         postgres_schema::open(&mut config.connect(postgres::NoTls)?, schema, data)?;
         Ok(Self { place: Place::Postgres(Box::new(config)), idle: Mutex::default(), temporary: None })
     }

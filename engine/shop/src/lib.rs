@@ -3,6 +3,9 @@
 //! Prices and basket lines are rows; totals by basket, household, store and department and the best sellers are
 //! [functions] over them. The program lets readers and a writer loose on the service, measures the reads
 //! beside the same calls in plain SQL, and at the end checks every cached value against the database.
+//!
+//! [`serve`] is one server of several on one database (SQLite or PostgreSQL): what one changes is stale on all. [`cluster`] starts
+//! several, measures how soon, and has each check itself.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;

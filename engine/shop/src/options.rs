@@ -61,15 +61,15 @@ compare every cached value with the database. Nobody else may write meanwhile.
   --reads N         reads per second and server                    [5000]
   --cold            start with an empty cache; otherwise every server computes every value first
   --kill            kill one server every second, as kill -9 does, and start it again
-  --db, --postgres, --schema, --data, --seed, --json, --fault as above      [a temporary SQLite file]
+  --db, --postgres, --schema, --data, --seed, --json, --fault as above    [a temporary SQLite file]
 
 why computes a value such as basket_total:33002280318, changes the price of a product it was made from, and tells
 before, then and afterwards: its state and why, what it was made from, and what was made from it.
 
 cut writes the lines of weeks A to B of the files in --data, and the products they name, to --out.
 
-At the end of a run every cached value is checked against SQL, with --capacity every value there is. Exit status: 0 all fresh, 1 a stale value was found
-(each is printed with its key), 2 the run failed.
+At the end of a run every cached value is checked against SQL, with --capacity every value there is. Exit status: 0 all fresh,
+1 a stale value was found (each is printed with its key), 2 the run failed.
 ";
 
 /// What the program was asked to do.

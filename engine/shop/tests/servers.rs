@@ -66,7 +66,7 @@ fn what_one_changes_the_other_sees(arguments: &[&str]) {
     assert_eq!(there.ask("until-stale price:1"), "price:1 is 2.00");
 
     let set = here.ask("set price:1 3.50");
-    assert!(set.starts_with("price:1 is 3.50, took_ns="), "{set}");
+    assert!(set.starts_with("price:1 is 3.50, done in "), "{set}");
     assert_eq!(here.ask("get basket_total:100"), "basket_total:100 is 7.00", "one reads what it has written");
     let stale = there.hear();
     assert!(stale.starts_with("price:1 is stale, at_ns="), "{stale}");

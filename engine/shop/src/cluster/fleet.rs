@@ -17,7 +17,8 @@ use super::line::{Answer, Line, Unanswered};
 pub(super) struct Fleet {
     address: Address,
     reads: u32,
-    members: Vec<Mutex<Member>>,
+    /// None while it is being replaced.
+    members: Vec<Mutex<Option<Member>>>,
 }
 
 /// One server.
@@ -42,7 +43,7 @@ impl Fleet {
     pub(super) fn start(address: Address, servers: usize, reads: u32, warm: bool) -> Result<Self, ShopError> {
         // All at once, and then each is waited for.
         let started: Vec<_> = (0..servers).map(|_| launch(&address)).collect::<Result<_, _>>()?;
-        let members = started.into_iter().map(|process| Ok(Mutex::new(Member::greet(process)?))).collect::<Result<_, ShopError>>()?;
+        let members = started.into_iter().map(|process| Ok(Mutex::new(Some(Member::greet(process)?)))).collect::<Result<_, ShopError>>()?;
         let fleet = Self { address, reads, members };
         if warm {
             fleet.warm()?;
@@ -67,8 +68,8 @@ impl Fleet {
 
     /// Calls a server, where it is now.
     pub(super) fn call(&self, server: usize) -> Result<Line, Unanswered> {
-        let at = self.member(server).at;
-        Line::open(at)
+        let at = self.member(server).as_ref().map(|member| member.at);
+        at.map_or_else(|| Err(Unanswered::Broken("it is being replaced".to_owned())), Line::open)
     }
 
     /// Asks a server that is not to be killed meanwhile.
@@ -79,13 +80,11 @@ impl Fleet {
 
     /// Kills a server without a warning, and starts another in its place.
     pub(super) fn replace(&self, server: usize) -> Result<(), ShopError> {
-        {
-            let mut member = self.member(server);
-            // SIGKILL: it has no chance to tidy up.
-            let killed = member.process.kill().and_then(|()| member.process.wait());
-            killed.map_err(|error| ShopError::Server(format!("{server} cannot be killed: {error}").into()))?;
-            *member = Member::greet(launch(&self.address)?)?;
-        }
+        // SIGKILL, by the drop: it has no chance to tidy up. Whoever calls meanwhile is told so, and does not wait.
+        let killed = self.member(server).take();
+        drop(killed);
+        let member = Member::greet(launch(&self.address)?)?;
+        *self.member(server) = Some(member);
         self.load(server, self.reads)
     }
 
@@ -94,7 +93,7 @@ impl Fleet {
     }
 
     /// Whoever panicked has left a server that runs, or one that does not, as may be at any time.
-    fn member(&self, server: usize) -> MutexGuard<'_, Member> {
+    fn member(&self, server: usize) -> MutexGuard<'_, Option<Member>> {
         self.members[server].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,7 +21,7 @@ pub(crate) const HELP: [&str; 12] = [
     "warm                            computes every value there is",
     "load N                          reads N figures a second from now on",
     "stats                           counters, and how long this server has been up",
-    "check                           compares every cached value with the database",
+    "check                           compares every cached value with the database; nobody may write meanwhile",
     "quit                            ends the conversation",
     "help                            this text",
     "set and add-line may end in: as NAME. A repeat under the same name, on any server, changes nothing and gets the first answer.",

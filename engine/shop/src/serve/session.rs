@@ -78,13 +78,13 @@ impl Session<'_> {
             Request::SetPrice { product, price, id } => {
                 let began = clock::now();
                 let position = desk.set_price(product, price, id)?;
-                say(&format!("price:{product} is {price}, {}", done(began, Position(position))));
+                say(&format!("price:{product} is {price}, done {}", done(began, Position(position))));
             }
             Request::AddLine { basket, product, quantity, sales, id } => {
                 let line = self.line(product, quantity, sales)?;
                 let began = clock::now();
                 let position = desk.add_line(basket, line, id)?;
-                say(&format!("basket:{basket} has one line more, {}", done(began, Position(position))));
+                say(&format!("basket:{basket} has one line more, done {}", done(began, Position(position))));
             }
             Request::Wait(position) => say(&format!("applied here by commit {}", desk.wait_for(position, PATIENCE)?)),
             Request::UntilStale(figure) => self.until_stale(&figure, say)?,
@@ -155,5 +155,5 @@ impl Session<'_> {
 fn done(began: Duration, position: Position) -> String {
     let at = clock::now();
     let took = at.saturating_sub(began);
-    format!("took_ns={} at_ns={} position={position}", took.as_nanos(), at.as_nanos())
+    format!("in {:.1} ms, took_ns={} at_ns={} position={position}", took.as_secs_f64() * 1e3, took.as_nanos(), at.as_nanos())
 }
