@@ -32,8 +32,14 @@ impl OperationLog for Asleep {
     fn read<'a>(&'a self, since: &'a Cursor, most: usize) -> BoxFuture<'a, Result<Reading, StoreError>> {
         let mut awake = self.awake.clone();
         Box::pin(async move {
-            let _ = awake.wait_for(|awake| *awake).await;
-            self.log.read(since, most).await
+            loop {
+                let _ = awake.wait_for(|awake| *awake).await;
+                let reading = self.log.read(since, most).await;
+                // One that was under way when its reader fell asleep may have seen what came after.
+                if *awake.borrow() {
+                    return reading;
+                }
+            }
         })
     }
 

@@ -154,22 +154,23 @@ impl<B: Backend> Cluster<B> {
     /// A server that does events: what it does arrives at the receiver.
     pub(crate) async fn worker(&self, options: EventOptions) -> (Node<B>, mpsc::UnboundedReceiver<WasPut>) {
         let (done, dones) = mpsc::unbounded_channel();
-        let node = self
-            .node_with(|builder| {
-                builder.event_options(options).check_every(Duration::from_millis(200)).on_event(
-                    move |event: WasPut, _: Delivery<B::Store>| {
-                        let done = done.clone();
-                        async move {
-                            if event.value == "bad" {
-                                return Err("it is bad".into());
-                            }
-                            done.send(event).map_err(Into::into)
-                        }
-                    },
-                )
+        (self.worker_to(options, done).await, dones)
+    }
+
+    /// A server that does events, and sends what it does.
+    pub(crate) async fn worker_to(&self, options: EventOptions, done: mpsc::UnboundedSender<WasPut>) -> Node<B> {
+        self.node_with(|builder| {
+            builder.event_options(options).check_every(Duration::from_millis(200)).on_event(move |event: WasPut, _: Delivery<B::Store>| {
+                let done = done.clone();
+                async move {
+                    if event.value == "bad" {
+                        return Err("it is bad".into());
+                    }
+                    done.send(event).map_err(Into::into)
+                }
             })
-            .await;
-        (node, dones)
+        })
+        .await
     }
 }
 

@@ -64,7 +64,12 @@ impl Backend for OnPostgres {
     }
 
     async fn trim(&self) {
-        self.open().await.log().trim(Duration::ZERO).await.expect("trimmed");
+        let (log, client) = (self.open().await.log(), OnPostgres::client(&self.url).await);
+        let left = format!("SELECT count(*) FROM {}.operations", self.schema);
+        // The transactions of other tests hold back what may be trimmed.
+        while client.query_one(&left, &[]).await.expect("counted").get::<_, i64>(0) > 0 {
+            log.trim(Duration::ZERO).await.expect("trimmed");
+        }
     }
 
     async fn end(self) {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wellspring_commands::{CommandError, CommandFault, EventOptions, Notice, Store};
 
 use crate::backend::Backend;
-use crate::cluster::{Cluster, Emitted, Put, WasPut, emit, end, join, quick};
+use crate::cluster::{Cluster, Emitted, Put, emit, end, join, quick};
 
 fn once(key: &str, rule: char) -> Emitted {
     Emitted { once: Some((key.into(), rule)), ..Emitted::default() }
@@ -50,12 +51,11 @@ pub(crate) async fn a_partition_is_done_in_order<B: Backend>(cluster: &Cluster<B
         let emitted = Emitted { partition, ..Emitted::default() };
         writer.call(Put { value: value.into(), ..emit(&number.to_string(), emitted) }).await.expect("done");
     }
-    let (mut one, mut done) = cluster.worker(quick()).await;
-    let (two, mut others) = cluster.worker(quick()).await;
+    let (tell, mut done) = mpsc::unbounded_channel();
+    let (one, two) = (cluster.worker_to(quick(), tell.clone()).await, cluster.worker_to(quick(), tell).await);
     let mut order = Vec::new();
     while order.len() < 11 {
-        let event: Option<WasPut> = tokio::select! { event = done.recv() => event, event = others.recv() => event };
-        order.push(event.expect("done").key.parse::<u32>().expect("a number"));
+        order.push(done.recv().await.expect("done").key.parse::<u32>().expect("a number"));
     }
     for partition in 0..2 {
         let of: Vec<_> = order.iter().copied().filter(|number| number % 2 == partition).collect();
@@ -64,7 +64,6 @@ pub(crate) async fn a_partition_is_done_in_order<B: Backend>(cluster: &Cluster<B
     }
     let dead = one.server.dead_events(10).await.expect("listed");
     assert_eq!((dead.len(), dead[0].attempts), (1, 2));
-    while one.notices.try_recv().is_ok() {}
     end([writer, one, two]).await;
 }
 
