@@ -93,7 +93,7 @@ impl Session<'_> {
                 say(&format!("values={} are cached", shop.engine.stats().nodes));
             }
             Request::Load(per_second) => {
-                reads.set(per_second);
+                reads.set(per_second)?;
                 say(&format!("reading {per_second} figures a second"));
             }
             Request::Stats => {
