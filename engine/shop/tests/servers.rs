@@ -112,6 +112,26 @@ fn a_price_set_in_one_server_on_postgresql_is_seen_in_the_other() {
 }
 
 #[test]
+fn servers_that_are_started_at_once_on_a_new_file_fill_it_once_and_share_one_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let db = path(&folder.path().join("shop.db"));
+    let servers: Vec<Server> = std::thread::scope(|scope| {
+        let starting: Vec<_> = (0..3).map(|_| scope.spawn(|| Server::start(&["--db", &db]))).collect();
+        starting.into_iter().map(|server| server.join().expect("a server")).collect()
+    });
+    let set = servers[0].call().ask("set price:1110843 1.25");
+    for server in &servers {
+        let mut line = server.call();
+        let applied = line.ask(&format!("wait {}", position(&set)));
+        assert!(applied.starts_with("applied here"), "{applied}");
+        assert_eq!(line.ask("get price:1110843"), "price:1110843 is 1.25");
+    }
+    let sql = rusqlite::Connection::open(&db).expect("a database");
+    let lines: i64 = sql.query_row("SELECT COUNT(*) FROM lines", [], |row| row.get(0)).expect("a count");
+    assert_eq!(lines, 114_947);
+}
+
+#[test]
 fn a_repeated_name_changes_nothing_on_any_server_and_one_for_something_else_is_refused() {
     let kept = Kept::new();
     let (one, other) = (Server::start(&["--db", &kept.db()]), Server::start(&["--db", &kept.db()]));
