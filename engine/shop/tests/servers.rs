@@ -131,6 +131,39 @@ fn servers_that_are_started_at_once_on_a_new_file_fill_it_once_and_share_one_log
     assert_eq!(lines, 114_947);
 }
 
+/// Four who add lines to one basket on two servers at once.
+fn lines_of_one_basket_are_added_by_all_at_once(arguments: &[&str]) -> i64 {
+    let servers = [Server::start(arguments), Server::start(arguments)];
+    std::thread::scope(|scope| {
+        for server in servers.iter().chain(&servers) {
+            scope.spawn(|| {
+                let mut line = server.call();
+                for _ in 0..25 {
+                    let added = line.ask("add-line 104 1 1 0.01");
+                    assert!(added.starts_with("basket:104 has one line more"), "{added}");
+                }
+            });
+        }
+    });
+    100
+}
+
+#[test]
+fn lines_that_are_added_to_one_basket_at_once_are_all_there() {
+    let kept = Kept::new();
+    let added = lines_of_one_basket_are_added_by_all_at_once(&["--db", &kept.db()]);
+    let sql = rusqlite::Connection::open(kept.db()).expect("a database");
+    let lines: i64 = sql.query_row("SELECT COUNT(*) FROM lines WHERE basket_id = 104", [], |row| row.get(0)).expect("a count");
+    assert_eq!(lines, 1 + added);
+
+    let Some(schema) = Schema::new() else { return };
+    let data = tiny::folder();
+    let data = wellspring_shop::data::Data::Folder(data.path().to_owned());
+    wellspring_shop::database::Database::open_postgres(schema.url(), schema.name(), Some(&data)).expect("a database");
+    let added = lines_of_one_basket_are_added_by_all_at_once(&["--postgres", schema.url(), "--schema", schema.name()]);
+    assert_eq!(schema.count("SELECT COUNT(*) FROM {s}.lines WHERE basket_id = 104"), 1 + added);
+}
+
 #[test]
 fn a_repeated_name_changes_nothing_on_any_server_and_one_for_something_else_is_refused() {
     let kept = Kept::new();

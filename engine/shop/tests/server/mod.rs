@@ -38,7 +38,6 @@ impl Schema {
     }
 
     /// What a query for one number says; `{s}` stands for the schema's name.
-    #[allow(dead_code, reason = "not every test file that shares this module asks")]
     pub(crate) fn count(&self, sql: &str) -> i64 {
         let mut client = Client::connect(&self.url, NoTls).expect("a connection");
         client.query_one(&sql.replace("{s}", &self.name), &[]).expect("a row").get(0)
