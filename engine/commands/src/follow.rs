@@ -55,6 +55,7 @@ impl Follower {
                         self.notices.tell(&Notice::LogReadable { after: since.elapsed() });
                     }
                     tokio::select! {
+                        biased;
                         () = hints.next() => {}
                         () = self.nudge.notified() => {}
                         () = tokio::time::sleep(spread(self.check)) => {}

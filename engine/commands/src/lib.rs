@@ -80,3 +80,23 @@ pub use crate::store::{CommitError, Committed, Doubt, Store, Verdict};
 pub use crate::store_error::{StoreError, StoreErrorKind};
 pub use crate::wakeup::{Hinter, Hints, LocalWakeup, Wakeup};
 pub use crate::work::{Delivery, EventOptions};
+
+#[cfg(feature = "macros")]
+pub use wellspring_macros::command;
+
+/// For `#[command]`.
+#[doc(hidden)]
+pub mod __private {
+    /// What a handler returns, whatever its type is called.
+    pub trait Outcome {
+        /// Of a command that is done.
+        type Output;
+        /// Of one that is not.
+        type Error;
+    }
+
+    impl<T, E> Outcome for Result<T, E> {
+        type Output = T;
+        type Error = E;
+    }
+}
