@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub(crate) struct Link {
     pub(crate) options: NatsOptions,
     pub(crate) subject: String,
     pub(crate) hint: String,
+    /// The longest message that the stream takes, if it says so: as of when it was looked at last.
+    limit: Arc<AtomicUsize>,
     /// Of the stream at a name; which stream that is changes when it is made anew.
     stream: Stream<()>,
 }
@@ -79,7 +82,10 @@ impl Link {
             ..Config::default()
         };
         let stream = self.context.get_or_create_stream(config).await.map_err(|error| failure(doing, error))?;
-        Ok(stream.cached_info().clone())
+        let info = stream.cached_info().clone();
+        let limit = usize::try_from(info.config.max_message_size).ok().filter(|limit| *limit > 0);
+        self.limit.store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
+        Ok(info)
     }
 
     /// A message from any replica; none if it does not have it, or not yet.
@@ -101,6 +107,11 @@ impl Link {
                 _ => Err(failure("reading the stream", error)),
             },
         }
+    }
+
+    /// The longest message there may be, headers and all.
+    pub(crate) fn most_bytes(&self) -> usize {
+        self.client.max_payload().min(self.limit.load(Ordering::Relaxed))
     }
 
     pub(crate) async fn hint(&self) {
@@ -157,7 +168,8 @@ impl NatsLog {
             .await
             .map_err(|error| StoreError::with(StoreErrorKind::Other, "naming the stream", error))?;
         let (subject, hint) = (format!("{}.log", options.name), format!("{}.hint", options.name));
-        let link = Link { client, context, subject, hint, stream, options };
+        let limit = Arc::new(AtomicUsize::new(usize::MAX));
+        let link = Link { client, context, subject, hint, limit, stream, options };
         link.info("looking for the stream").await?;
         let heard = link.client.subscribe(link.hint.clone()).await.map_err(|error| failure(doing, error))?;
         let notify = Arc::new(Notify::new());
@@ -194,7 +206,7 @@ impl NatsLog {
             return Ok(Reading::Lost { reason: format!("`{}` is no cursor of a JetStream stream", since.as_str()) });
         };
         let link = self.link();
-        let mut gathered = Gathered::new(most, at.horizon);
+        let mut gathered = Gathered::new(self.shared.id, most, at.horizon);
         // One message first: usually there is no more. Then ever more at once, never more than are wanted.
         let (mut window, mut more) = (1, true);
         'reading: while more {
@@ -228,7 +240,7 @@ impl NatsLog {
             }
             window = (window * 4).min(WINDOW);
         }
-        if let Some(reason) = gathered.lost {
+        if let Some(reason) = gathered.loss()? {
             return Ok(Reading::Lost { reason });
         }
         let cursor = Position { sequence: at.sequence + gathered.taken as u64, horizon: gathered.horizon, ..at }.cursor();
@@ -266,6 +278,8 @@ enum Next {
 ///
 /// Messages are got by their sequence numbers, many at once, rather than through a consumer: there is nothing on the server to be
 /// kept alive or made again, and nothing to be asked to learn of a gap.
+///
+/// A head's recent operations are those of the last few messages. Of others above the horizon a new reader learns when it passes them.
 ///
 /// A cursor is `<when the stream was created, in nanoseconds>:<sequence number>:<horizon>`, the last as two numbers. Trimming counts
 /// messages, not operations.

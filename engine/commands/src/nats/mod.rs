@@ -36,12 +36,13 @@ mod failure;
 mod log;
 mod sink;
 
+use std::fmt;
 use std::time::Duration;
 
 pub use self::log::NatsLog;
 
 /// Where the stream is, and how to talk to NATS.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NatsOptions {
     /// Servers, as in `nats://host:port`, divided by commas.
     pub servers: String,
@@ -53,6 +54,16 @@ pub struct NatsOptions {
     pub lease: Duration,
     /// How many servers keep the stream, if it is to be created. One if not set.
     pub replicas: usize,
+}
+
+impl fmt::Debug for NatsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The servers may have passwords in them.
+        let NatsOptions { servers: _, name, timeout, lease, replicas } = self;
+        let mut shown = f.debug_struct("NatsOptions");
+        shown.field("name", name).field("timeout", timeout).field("lease", lease).field("replicas", replicas);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl NatsOptions {

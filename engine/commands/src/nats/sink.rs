@@ -26,7 +26,7 @@ fn position(mark: &Mark) -> Option<(i128, u64)> {
 /// appended.
 impl Sink for NatsLog {
     fn most_bytes(&self) -> usize {
-        self.link().client.max_payload().saturating_sub(HEADER_BYTES)
+        self.link().most_bytes().saturating_sub(HEADER_BYTES)
     }
 
     fn end<'a>(&'a self, known: Option<&'a Mark>) -> BoxFuture<'a, Result<StreamEnd, StoreError>> {

@@ -129,7 +129,7 @@ impl RedisLog {
             let reason = format!("the stream has gone back from message {} to {last}", at.ordinal);
             return Ok(Reading::Lost { reason });
         }
-        let mut gathered = Gathered::new(most, at.horizon);
+        let mut gathered = Gathered::new(self.shared.id, most, at.horizon);
         for message in &messages {
             let next = at.ordinal + gathered.taken as u64 + 1;
             let goes_on = match message.ordinal {
@@ -143,7 +143,7 @@ impl RedisLog {
         if messages.is_empty() && last > at.ordinal {
             gathered.missing(format!("messages {} to {last} are gone from the stream", at.ordinal + 1));
         }
-        if let Some(reason) = gathered.lost {
+        if let Some(reason) = gathered.loss()? {
             return Ok(Reading::Lost { reason });
         }
         if let Some(message) = gathered.taken.checked_sub(1).and_then(|at| messages.get(at)) {
@@ -160,6 +160,8 @@ impl RedisLog {
 /// stream. What a relay had to publish twice is read twice: a reader drops what it has applied, by operation id, and may drop what is
 /// below a horizon it was given. A loss that the relay has published is found again until the reader takes a new
 /// [head](OperationLog::head). The same goes for a message that is not one.
+///
+/// A head's recent operations are those of the last few messages. Of others above the horizon a new reader learns when it passes them.
 ///
 /// A cursor is `<name of the stream>:<ordinal>:<id of the message>:<horizon>`, the last as two numbers.
 impl OperationLog for RedisLog {

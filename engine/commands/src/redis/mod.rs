@@ -40,12 +40,13 @@ mod log;
 mod scripts;
 mod sink;
 
+use std::fmt;
 use std::time::Duration;
 
 pub use self::log::RedisLog;
 
 /// Where the stream is, and how to talk to Redis.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RedisOptions {
     /// As in `redis://user:password@host:port/db`.
     pub url: String,
@@ -57,6 +58,16 @@ pub struct RedisOptions {
     pub lease: Duration,
     /// The longest message. A megabyte if not set, as Redis does nothing else while it copies one.
     pub most_bytes: usize,
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may have a password in it.
+        let RedisOptions { url: _, prefix, timeout, lease, most_bytes } = self;
+        let mut shown = f.debug_struct("RedisOptions");
+        shown.field("prefix", prefix).field("timeout", timeout).field("lease", lease).field("most_bytes", most_bytes);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl RedisOptions {
