@@ -20,13 +20,12 @@ use crate::id::LogId;
 use crate::log::{BoxFuture, Head, OperationLog, Reading};
 use crate::nats::NatsOptions;
 use crate::nats::failure::failure;
+use crate::nats::link::{self, nameless};
 use crate::position::{Cursor, Place};
 use crate::store_error::{StoreError, StoreErrorKind};
 use crate::streamed::{Gathered, RECENT_MESSAGES, ending, parts};
 use crate::wakeup::{Hinter, Hints, Wakeup};
 
-/// The header that names the stream a message was meant for.
-pub(crate) const STREAM_HEADER: &str = "Wellspring-Stream";
 /// Messages that are asked for at once.
 const WINDOW: usize = 32;
 
@@ -98,7 +97,7 @@ impl Link {
     }
 
     /// A message from the leader, which has it if anybody does.
-    async fn get_surely(&self, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
+    pub(crate) async fn get_surely(&self, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
         match self.stream.get_raw_message(sequence).await {
             Ok(message) => Ok(Some(message)),
             Err(error) => match error.kind() {
@@ -198,7 +197,9 @@ impl NatsLog {
             messages.extend(message?);
         }
         let (horizon, recent) = ending(messages.iter().map(|message| message.payload.as_ref()));
-        Ok(Head { cursor: Position { created: created(&info), sequence: last, horizon }.cursor(), horizon, recent })
+        let name = messages.last().filter(|message| message.sequence == last).map_or_else(nameless, link::Link::name_of);
+        let cursor = Position { created: created(&info), sequence: last, name, horizon }.cursor();
+        Ok(Head { cursor, horizon, recent })
     }
 
     async fn read_after(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
@@ -206,6 +207,7 @@ impl NatsLog {
             return Ok(Reading::Lost { reason: format!("`{}` is no cursor of a JetStream stream", since.as_str()) });
         };
         let link = self.link();
+        let mut name = at.name.clone();
         let mut gathered = Gathered::new(self.shared.id, most, at.horizon);
         // One message first: usually there is no more. Then ever more at once, never more than are wanted.
         let (mut window, mut more) = (1, true);
@@ -229,10 +231,16 @@ impl NatsLog {
                         Next::Lost(reason) => return Ok(Reading::Lost { reason }),
                     },
                 };
-                let meant: Option<i128> = message.headers.get(STREAM_HEADER).and_then(|text| text.as_str().parse().ok());
-                let goes_on = match meant {
-                    Some(created) if created == at.created => gathered.take(&message.payload),
-                    _ => gathered.missing(format!("message {} was not meant for this stream", message.sequence)),
+                let goes_on = match link::Link::of(&message) {
+                    Some(link) if link.created == at.created && link.before == name => {
+                        let taken = gathered.taken;
+                        let goes_on = gathered.take(&message.payload);
+                        if gathered.taken > taken {
+                            name = link.name;
+                        }
+                        goes_on
+                    }
+                    _ => gathered.missing(format!("message {} does not follow the one that was read before it", message.sequence)),
                 };
                 if !goes_on {
                     break 'reading;
@@ -243,7 +251,7 @@ impl NatsLog {
         if let Some(reason) = gathered.loss()? {
             return Ok(Reading::Lost { reason });
         }
-        let cursor = Position { sequence: at.sequence + gathered.taken as u64, horizon: gathered.horizon, ..at }.cursor();
+        let cursor = Position { sequence: at.sequence + gathered.taken as u64, name, horizon: gathered.horizon, ..at }.cursor();
         Ok(Reading::Entries { entries: gathered.entries, cursor, horizon: gathered.horizon, more })
     }
 
@@ -281,7 +289,7 @@ enum Next {
 ///
 /// A head's recent operations are those of the last few messages. Of others above the horizon a new reader learns when it passes them.
 ///
-/// A cursor is `<when the stream was created, in nanoseconds>:<sequence number>:<horizon>`, the last as two numbers. Trimming counts
+/// A cursor is `<when the stream was created, in nanoseconds>:<sequence number>:<name of the message>:<horizon>`, the last as two numbers. Trimming counts
 /// messages, not operations.
 impl OperationLog for NatsLog {
     fn id(&self) -> LogId {
@@ -354,18 +362,20 @@ async fn say(link: Link, notify: Arc<Notify>) {
 struct Position {
     created: i128,
     sequence: u64,
+    /// Of the message.
+    name: String,
     horizon: Place,
 }
 
 impl Position {
     fn cursor(&self) -> Cursor {
-        let Position { created, sequence, horizon } = self;
-        Cursor::new(format!("{created}:{sequence}:{}:{}", horizon.major, horizon.minor))
+        let Position { created, sequence, name, horizon } = self;
+        Cursor::new(format!("{created}:{sequence}:{name}:{}:{}", horizon.major, horizon.minor))
     }
 
     fn read(cursor: &Cursor) -> Option<Position> {
-        let [created, sequence, major, minor] = parts(cursor.as_str())?;
+        let [created, sequence, name, major, minor] = parts(cursor.as_str())?;
         let horizon = Place::new(major.parse().ok()?, minor.parse().ok()?);
-        Some(Position { created: created.parse().ok()?, sequence: sequence.parse().ok()?, horizon })
+        Some(Position { created: created.parse().ok()?, sequence: sequence.parse().ok()?, name: name.to_owned(), horizon })
     }
 }

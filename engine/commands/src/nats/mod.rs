@@ -6,7 +6,7 @@
 //! # What is on the server
 //! | name | what |
 //! |---|---|
-//! | stream `<name>` | file storage, no limits, subject `<name>.log`; a message is a [`Message`](crate::Message) as JSON, with the header `Wellspring-Stream`: when the stream was created that its writer meant |
+//! | stream `<name>` | file storage, no limits, subject `<name>.log`; a message is a [`Message`](crate::Message) as JSON, with the header `Wellspring-Link`: when the stream was created, the name of the message before, the name of the message |
 //! | subject `<name>.hint` | hints, not stored |
 //! | bucket `<name>-consumers` | for each consumer who holds it, and its cursor |
 //!
@@ -15,8 +15,9 @@
 //!
 //! # What is promised
 //! - **Order and completeness.** A message is appended with the sequence number it has to follow (`Nats-Expected-Last-Sequence`), many
-//!   at a time: when one fails, those after it fail as well. A reader gets messages with ascending sequence numbers without a gap, or
-//!   learns that there was one: by a purge, a deleted message, a limit, a stream that was made anew.
+//!   at a time: when one fails, those after it fail as well. A reader gets messages of which each
+//!   names the one before, or learns that something is missing: by a purge, a deleted message, a limit, a stream that was made anew or
+//!   went back to an older state and grew again.
 //! - **Durability.** JetStream acknowledges before its data is on disk: it syncs every two minutes unless `sync_interval: always` is
 //!   set. With three replicas a majority has the message in memory. A crash of all that have it may make it forget messages that it had
 //!   acknowledged and that the relay's outbox no longer holds. A server that had read them finds the stream shorter than what it has read.
@@ -33,6 +34,7 @@
 
 mod consumers;
 mod failure;
+mod link;
 mod log;
 mod sink;
 
