@@ -38,7 +38,7 @@ pub struct NatsLog {
 }
 
 struct Shared {
-    link: Link,
+    link: Connection,
     id: LogId,
     hinter: Hinter,
     notify: Arc<Notify>,
@@ -49,7 +49,7 @@ struct Shared {
 
 /// The connection, and the names on the server.
 #[derive(Clone)]
-pub(crate) struct Link {
+pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) context: Context,
     pub(crate) options: NatsOptions,
@@ -69,7 +69,7 @@ impl fmt::Debug for NatsLog {
     }
 }
 
-impl Link {
+impl Connection {
     /// What the server says of the stream, which is created if it is not there.
     pub(crate) async fn info(&self, doing: &str) -> Result<Info, StoreError> {
         let NatsOptions { name, replicas, .. } = &self.options;
@@ -168,7 +168,7 @@ impl NatsLog {
             .map_err(|error| StoreError::with(StoreErrorKind::Other, "naming the stream", error))?;
         let (subject, hint) = (format!("{}.log", options.name), format!("{}.hint", options.name));
         let limit = Arc::new(AtomicUsize::new(usize::MAX));
-        let link = Link { client, context, subject, hint, limit, stream, options };
+        let link = Connection { client, context, subject, hint, limit, stream, options };
         link.info("looking for the stream").await?;
         let heard = link.client.subscribe(link.hint.clone()).await.map_err(|error| failure(doing, error))?;
         let notify = Arc::new(Notify::new());
@@ -178,7 +178,7 @@ impl NatsLog {
         Ok(NatsLog { shared: Arc::new(Shared { link, id, hinter, notify, seen: Mutex::default(), _tasks: tasks }) })
     }
 
-    pub(crate) fn link(&self) -> &Link {
+    pub(crate) fn link(&self) -> &Connection {
         &self.shared.link
     }
 
@@ -351,7 +351,7 @@ async fn listen(mut heard: async_nats::Subscriber, hinter: Hinter) {
     }
 }
 
-async fn say(link: Link, notify: Arc<Notify>) {
+async fn say(link: Connection, notify: Arc<Notify>) {
     loop {
         notify.notified().await;
         link.hint().await;

@@ -8,7 +8,7 @@ use redis::Client;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::redis::log::Link;
+use crate::redis::log::Connection;
 use crate::wakeup::Hinter;
 
 /// Aborted when dropped.
@@ -21,14 +21,14 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// Listens, and says what is notified here.
-pub(crate) fn spawn(client: Client, link: &Link, hinter: &Hinter, publish: &Arc<Notify>) -> Tasks {
+pub(crate) fn spawn(client: Client, link: &Connection, hinter: &Hinter, publish: &Arc<Notify>) -> Tasks {
     let mut tasks = Tasks::new();
     tasks.spawn(listen(client, link.clone(), hinter.clone()));
     tasks.spawn(say(link.clone(), publish.clone()));
     tasks
 }
 
-async fn listen(client: Client, link: Link, hinter: Hinter) {
+async fn listen(client: Client, link: Connection, hinter: Hinter) {
     let mut pause = AGAIN.0;
     loop {
         match tokio::time::timeout(link.options.timeout, subscribe(&client, &link.hint)).await {
@@ -70,7 +70,7 @@ async fn subscribe(client: &Client, channel: &str) -> redis::RedisResult<redis::
     Ok(connection)
 }
 
-async fn say(link: Link, publish: Arc<Notify>) {
+async fn say(link: Connection, publish: Arc<Notify>) {
     loop {
         publish.notified().await;
         let mut command = redis::cmd("PUBLISH");

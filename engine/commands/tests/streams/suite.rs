@@ -223,7 +223,7 @@ pub async fn hints_come_again_when_the_server_was_away<L: StreamLog>(first: Arc<
 }
 
 pub async fn a_cursor_of_another_log_is_a_loss<L: StreamLog>(log: Arc<L>) {
-    for text in ["", "nonsense", "1:2:3:4", "a:b:c:d:e", "1:1:0-0:1:1"] {
+    for text in ["", "nonsense", "1:2:3:4", "a:b:c:d:e", "1:1:-:1:1", "1:1:-:0-0:1:1"] {
         let reading = log.read(&Cursor::new(text), 10).await.expect("read");
         assert!(matches!(reading, Reading::Lost { .. }), "{text}: {reading:?}");
     }
