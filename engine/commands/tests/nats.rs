@@ -259,6 +259,33 @@ async fn a_server_that_forgets_the_last_messages_is_noticed_although_a_relay_res
     assert!(forgotten.iter().all(|entry| !behind.seen.contains(&entry.operation)));
 }
 
+/// The outbox keeps no mark, and the new messages take more numbers than were forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_forgotten_messages_is_told_although_no_relay_noticed() {
+    let Some(mut server) = own_nats().await else { return };
+    let name = Name::at(format!("nats://127.0.0.1:{}", server.port));
+    let (log, outbox) = (name.open().await, MemoryOutbox::new());
+    let (store, backup) = (server.directory.path().join("jetstream"), server.directory.path().join("backup"));
+    server.kill();
+    copy(&store, &backup);
+    server.start_again().await;
+    let mut current = Follower::at_head(log.clone()).await;
+    let first = relay(&outbox, &log).per_message(1).spawn();
+    outbox.add_some(10);
+    current.follow(PERIOD, |current| current.order.len() == 10).await;
+    first.stop().await;
+    server.kill();
+    std::fs::remove_dir_all(&store).expect("removed");
+    std::fs::rename(&backup, &store).expect("restored");
+    server.start_again().await;
+    outbox.rows().mark = None;
+    let second = relay(&outbox, &log).per_message(1).spawn();
+    outbox.add_some(15);
+    until("all sent", || outbox.all_sent()).await;
+    assert_eq!(second.stats().losses, 0);
+    current.follow(PERIOD, |current| current.losses == 1).await;
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a directory") {
