@@ -3,16 +3,17 @@
 
 mod streams;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use streams::follower::{Follower, operations};
-use streams::outbox::MemoryOutbox;
+use streams::outbox::{LOG, MemoryOutbox};
 use streams::server::{own_nats, url};
 use streams::suite::{self, relay};
 use streams::until;
 use wellspring_commands::nats::{NatsLog, NatsOptions};
-use wellspring_commands::{LogId, OperationLog, StoreErrorKind};
+use wellspring_commands::{LogId, OperationLog, ServerId, StoreErrorKind};
 
 const PERIOD: Duration = Duration::from_millis(100);
 
@@ -26,8 +27,7 @@ struct Name {
 
 impl Name {
     fn at(url: String) -> Name {
-        let id = LogId::random();
-        Name { url, name: format!("wellspring-test-{id}"), id, lease: Duration::from_millis(600) }
+        Name { url, name: format!("wellspring-test-{}", ServerId::random()), id: LogId::from_u128(LOG), lease: Duration::from_millis(600) }
     }
 
     fn here() -> Option<Name> {
@@ -75,6 +75,7 @@ suite! {
     an_entry_too_large_for_the_stream_is_a_loss_for_all(first, second);
     what_is_published_after_the_wrong_message_is_refused(log);
     a_cursor_of_another_log_is_a_loss(log);
+    a_stream_of_another_log_is_refused(log);
     a_name_is_held_by_one_and_then_by_the_next(first, second);
 }
 
@@ -218,6 +219,82 @@ async fn a_server_that_forgets_everything_is_noticed_by_all() {
         follower.follow(PERIOD, |follower| follower.covers(&added[99])).await;
     }
     assert_eq!(other.head().await.expect("a head").horizon.major, 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hints_come_again_when_the_server_was_away() {
+    let Some(mut server) = own_nats().await else { return };
+    let name = Name::at(format!("nats://127.0.0.1:{}", server.port));
+    suite::hints_come_again_when_the_server_was_away(name.open().await, name.open().await, &mut server).await;
+}
+
+/// The stream goes back to a backup, and those who had not read what it forgot find no gap in the sequence numbers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_forgets_the_last_messages_is_noticed_although_a_relay_restarted_meanwhile() {
+    let Some(mut server) = own_nats().await else { return };
+    let name = Name::at(format!("nats://127.0.0.1:{}", server.port));
+    let (log, outbox) = (name.open().await, MemoryOutbox::new());
+    let mut behind = Follower::at_head(log.clone()).await;
+    let first = relay(&outbox, &log).per_message(1).spawn();
+    let kept = outbox.add_some(10);
+    until("all sent", || outbox.all_sent()).await;
+    let (store, backup) = (server.directory.path().join("jetstream"), server.directory.path().join("backup"));
+    server.kill();
+    copy(&store, &backup);
+    server.start_again().await;
+    let mut current = Follower::at_head(name.open().await).await;
+    let forgotten = outbox.add_some(10);
+    current.follow(PERIOD, |current| current.covers(&forgotten[9])).await;
+    first.stop().await;
+    server.kill();
+    std::fs::remove_dir_all(&store).expect("removed");
+    std::fs::rename(&backup, &store).expect("restored");
+    server.start_again().await;
+    let _second = relay(&outbox, &log).per_message(1).spawn();
+    let added = outbox.add_some(20);
+    for follower in [&mut behind, &mut current] {
+        follower.follow(PERIOD, |follower| follower.covers(&added[19]) && follower.losses > 0).await;
+    }
+    assert_eq!(behind.order[..10], operations(&kept));
+    assert!(forgotten.iter().all(|entry| !behind.seen.contains(&entry.operation)));
+}
+
+/// The outbox keeps no mark, and the new messages take more numbers than were forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_forgotten_messages_is_told_although_no_relay_noticed() {
+    let Some(mut server) = own_nats().await else { return };
+    let name = Name::at(format!("nats://127.0.0.1:{}", server.port));
+    let (log, outbox) = (name.open().await, MemoryOutbox::new());
+    let (store, backup) = (server.directory.path().join("jetstream"), server.directory.path().join("backup"));
+    server.kill();
+    copy(&store, &backup);
+    server.start_again().await;
+    let mut current = Follower::at_head(log.clone()).await;
+    let first = relay(&outbox, &log).per_message(1).spawn();
+    outbox.add_some(10);
+    current.follow(PERIOD, |current| current.order.len() == 10).await;
+    first.stop().await;
+    server.kill();
+    std::fs::remove_dir_all(&store).expect("removed");
+    std::fs::rename(&backup, &store).expect("restored");
+    server.start_again().await;
+    outbox.rows().mark = None;
+    let second = relay(&outbox, &log).per_message(1).spawn();
+    outbox.add_some(15);
+    until("all sent", || outbox.all_sent()).await;
+    assert_eq!(second.stats().losses, 0);
+    current.follow(PERIOD, |current| current.losses == 1).await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        match entry.file_type().expect("a type").is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied")),
+        }
+    }
 }
 
 #[tokio::test]

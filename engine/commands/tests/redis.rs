@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streams::follower::{Follower, operations};
-use streams::outbox::MemoryOutbox;
+use streams::outbox::{LOG, MemoryOutbox};
 use streams::server::{OwnServer, own_redis, url};
 use streams::suite::{self, relay};
 use streams::until;
 use wellspring_commands::redis::{RedisLog, RedisOptions};
-use wellspring_commands::{LogId, OperationLog, StoreErrorKind};
+use wellspring_commands::{LogId, OperationLog, ServerId, StoreErrorKind};
 
 const PERIOD: Duration = Duration::from_millis(100);
 
@@ -26,8 +26,12 @@ struct Keys {
 
 impl Keys {
     fn at(url: String) -> Keys {
-        let id = LogId::random();
-        Keys { url, prefix: format!("wellspring-test-{id}"), id, lease: Duration::from_millis(600) }
+        Keys {
+            url,
+            prefix: format!("wellspring-test-{}", ServerId::random()),
+            id: LogId::from_u128(LOG),
+            lease: Duration::from_millis(600),
+        }
     }
 
     fn here() -> Option<Keys> {
@@ -84,6 +88,7 @@ suite! {
     an_entry_too_large_for_the_stream_is_a_loss_for_all(first, second);
     what_is_published_after_the_wrong_message_is_refused(log);
     a_cursor_of_another_log_is_a_loss(log);
+    a_stream_of_another_log_is_refused(log);
     a_name_is_held_by_one_and_then_by_the_next(first, second);
 }
 
@@ -235,6 +240,12 @@ async fn a_server_that_forgets_the_last_messages_is_noticed_although_a_relay_res
     }
     assert_eq!(behind.order[..10], operations(&kept));
     assert!(forgotten.iter().all(|entry| !behind.seen.contains(&entry.operation)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hints_come_again_when_the_server_was_away() {
+    let Some((mut server, keys)) = a_server(&["--appendonly", "yes", "--appendfsync", "always", "--save", ""]).await else { return };
+    suite::hints_come_again_when_the_server_was_away(keys.open().await, keys.open().await, &mut server).await;
 }
 
 #[tokio::test]

@@ -65,8 +65,15 @@ impl<L: OperationLog + Wakeup> Follower<L> {
     pub async fn follow(&mut self, period: Duration, enough: impl Fn(&Self) -> bool) {
         let following = async {
             loop {
-                // A server that is away is back at some time.
-                while self.read().await.unwrap_or(false) {}
+                loop {
+                    match self.read().await {
+                        Ok(true) => {}
+                        Ok(false) => break,
+                        // A server that is away is back at some time.
+                        Err(error) if error.is_transient() => break,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
                 if enough(self) {
                     return;
                 }

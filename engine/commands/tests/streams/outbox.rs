@@ -7,9 +7,11 @@ use wellspring_commands::{
     BoxFuture, Entry, LocalWakeup, LogId, Mark, Outbox, OutboxHold, Outgoing, Place, StoreError, StoreErrorKind, Wakeup,
 };
 
+/// The log of every outbox of the tests.
+pub const LOG: u128 = 1;
+
 #[derive(Debug)]
 pub struct MemoryOutbox {
-    id: LogId,
     rows: Arc<Mutex<Rows>>,
     right: Arc<Semaphore>,
     pub wakeup: Arc<LocalWakeup>,
@@ -30,7 +32,7 @@ pub struct Rows {
 impl MemoryOutbox {
     pub fn new() -> Arc<MemoryOutbox> {
         let rows = Arc::default();
-        Arc::new(MemoryOutbox { id: LogId::random(), rows, right: Arc::new(Semaphore::new(1)), wakeup: Arc::default() })
+        Arc::new(MemoryOutbox { rows, right: Arc::new(Semaphore::new(1)), wakeup: Arc::default() })
     }
 
     pub fn rows(&self) -> MutexGuard<'_, Rows> {
@@ -58,7 +60,7 @@ impl MemoryOutbox {
 
 impl Outbox for MemoryOutbox {
     fn id(&self) -> LogId {
-        self.id
+        LogId::from_u128(LOG)
     }
 
     fn hold(&self) -> BoxFuture<'_, Result<Box<dyn OutboxHold>, StoreError>> {

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wellspring_commands::{Consumers, Cursor, Message, OperationLog, Place, Reading, Relay, RelayBuilder, Sink, StoreErrorKind, Wakeup};
+use wellspring_commands::{
+    Consumers, Cursor, LogId, Message, OperationLog, Place, Reading, Relay, RelayBuilder, Sink, StoreErrorKind, Wakeup,
+};
 
 use super::follower::{Follower, operations};
 use super::outbox::MemoryOutbox;
+use super::server::OwnServer;
 use super::{NEVER, PATIENCE, entry, entry_of, until};
 
 pub trait StreamLog: OperationLog + Wakeup + Consumers + Sink {}
@@ -179,7 +182,8 @@ pub async fn an_entry_too_large_for_the_stream_is_a_loss_for_all<L: StreamLog>(f
 pub async fn what_is_published_after_the_wrong_message_is_refused<L: StreamLog>(log: Arc<L>) {
     let start = log.end(None).await.expect("an end");
     assert!(start.empty && start.lost.is_none());
-    let message = |number: u64| Message { entries: vec![entry(number)], horizon: Place::new(number + 1, 0), lost: None };
+    let id = log.id();
+    let message = |number: u64| Message { log: id, entries: vec![entry(number)], horizon: Place::new(number + 1, 0), lost: None };
     let after = log.publish(&start.mark, &[message(1), message(2)]).await.expect("published");
     let refused = log.publish(&start.mark, &[message(3), message(4)]).await.expect_err("somebody else was there");
     assert_eq!(refused.kind(), StoreErrorKind::Conflict);
@@ -187,8 +191,39 @@ pub async fn what_is_published_after_the_wrong_message_is_refused<L: StreamLog>(
     assert_eq!((end.mark, end.empty, end.lost), (after, false, None));
 }
 
+pub async fn a_stream_of_another_log_is_refused<L: StreamLog>(log: Arc<L>) {
+    let mut cursor = log.head().await.expect("a head").cursor;
+    let end = log.end(None).await.expect("an end");
+    let ours = Message { log: log.id(), entries: vec![entry(1)], horizon: Place::default(), lost: None };
+    let theirs = Message { log: LogId::random(), ..ours.clone() };
+    log.publish(&end.mark, &[ours.clone(), theirs, ours]).await.expect("published");
+    let Reading::Entries { entries, cursor: next, .. } = log.read(&cursor, 10).await.expect("read") else { panic!("lost") };
+    assert_eq!(entries.len(), 1);
+    cursor = next;
+    let error = log.read(&cursor, 10).await.expect_err("not of this log");
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+}
+
+/// Whoever is told that the server is away waits for it, and nobody looks by themselves.
+pub async fn hints_come_again_when_the_server_was_away<L: StreamLog>(first: Arc<L>, second: Arc<L>, server: &mut OwnServer) {
+    let outbox = MemoryOutbox::new();
+    let mut follower = Follower::at_head(second).await;
+    let relay = relay(&outbox, &first).check_period(NEVER).spawn();
+    until("a holder", || relay.stats().holding).await;
+    outbox.add_some(1);
+    follower.follow(NEVER, |follower| follower.order.len() == 1).await;
+    server.kill();
+    outbox.add_some(1);
+    until("a failure", || relay.stats().retries > 0).await;
+    server.start_again().await;
+    follower.follow(NEVER, |follower| follower.order.len() == 2).await;
+    until("all sent", || outbox.all_sent()).await;
+    outbox.add_some(1);
+    follower.follow(NEVER, |follower| follower.order.len() == 3).await;
+}
+
 pub async fn a_cursor_of_another_log_is_a_loss<L: StreamLog>(log: Arc<L>) {
-    for text in ["", "nonsense", "1:2:3:4", "a:b:c:d:e", "1:1:0-0:1:1"] {
+    for text in ["", "nonsense", "1:2:3:4", "a:b:c:d:e", "1:1:-:1:1", "1:1:-:0-0:1:1"] {
         let reading = log.read(&Cursor::new(text), 10).await.expect("read");
         assert!(matches!(reading, Reading::Lost { .. }), "{text}: {reading:?}");
     }
