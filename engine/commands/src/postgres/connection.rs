@@ -37,7 +37,7 @@ impl Connector {
         let limit = self.config.get_connect_timeout().copied().unwrap_or(LINGER) * 2;
         let connected = timeout(limit, self.config.connect(NoTls)).await;
         let connected = connected.map_err(|_| StoreError::new(StoreErrorKind::Unavailable, "connecting to PostgreSQL in time"))?;
-        let (client, mut messages) = connected.map_err(|error| connect_failure(error))?;
+        let (client, mut messages) = connected.map_err(connect_failure)?;
         let (alive, ended) = watch::channel(());
         let driver = self.runtime.spawn(async move {
             // Dropped when the connection ends: that is how others find out.
