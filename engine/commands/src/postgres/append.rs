@@ -79,7 +79,14 @@ pub(super) async fn append(tx: &PostgresTx, log: LogId, draft: &Draft) -> Result
     place(xid, seq).map_err(|error| Failed::Refused(CommitError::Failed(error)))
 }
 
-async fn append_all(lease: &Lease, log: LogId, draft: &Draft, id: Uuid, origin: Uuid, body: &str) -> Result<Option<Row>, tokio_postgres::Error> {
+async fn append_all(
+    lease: &Lease,
+    log: LogId,
+    draft: &Draft,
+    id: Uuid,
+    origin: Uuid,
+    body: &str,
+) -> Result<Option<Row>, tokio_postgres::Error> {
     let journal = draft.journal.as_ref();
     let command_id = journal.map(|entry| entry.id.as_str());
     let command = journal.map(|entry| entry.command.as_str());

@@ -89,9 +89,10 @@ impl PostgresBuilder {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn connect(self) -> Result<Postgres, StoreError> {
-        let mut config: Config = self.url.parse().map_err(|error: tokio_postgres::Error| {
-            StoreError::with(StoreErrorKind::Other, "reading the PostgreSQL URL", error)
-        })?;
+        let mut config: Config = self
+            .url
+            .parse()
+            .map_err(|error: tokio_postgres::Error| StoreError::with(StoreErrorKind::Other, "reading the PostgreSQL URL", error))?;
         if config.get_application_name().is_none() {
             config.application_name("wellspring");
         }

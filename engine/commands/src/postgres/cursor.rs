@@ -47,7 +47,8 @@ impl Bookmark {
     /// [`Corrupt`](crate::StoreErrorKind::Corrupt) if it is not a cursor of this kind of log.
     pub(super) fn of(cursor: &Cursor) -> Result<Bookmark, StoreError> {
         let text = cursor.as_str();
-        text.parse().map_err(|NoSnapshot| corrupt(format!("`{}` as a cursor of a PostgreSQL log", text.chars().take(80).collect::<String>())))
+        text.parse()
+            .map_err(|NoSnapshot| corrupt(format!("`{}` as a cursor of a PostgreSQL log", text.chars().take(80).collect::<String>())))
     }
 }
 
@@ -78,9 +79,7 @@ impl FromStr for Bookmark {
             ("within", [seen, target, major, minor]) => {
                 Reached::Within { seen: seen.parse()?, target: target.parse()?, next: Place::new(number(major)?, number(minor)?) }
             }
-            ("settled", [base, major, minor]) => {
-                Reached::Settled { base: base.parse()?, next: Place::new(number(major)?, number(minor)?) }
-            }
+            ("settled", [base, major, minor]) => Reached::Settled { base: base.parse()?, next: Place::new(number(major)?, number(minor)?) },
             _ => return Err(NoSnapshot),
         };
         Ok(Bookmark { origin: Origin { log, timeline }, reached })
@@ -96,11 +95,9 @@ mod tests {
         let origin = Origin { log: LogId::random(), timeline: "0000000A".into() };
         let (old, new): (Snapshot, Snapshot) = ("3:9:3,5".parse().expect("one"), "5:12:5,10".parse().expect("one"));
         let next = Place::new(9, 77);
-        for reached in [
-            Reached::All(old.clone()),
-            Reached::Within { seen: old.clone(), target: new, next },
-            Reached::Settled { base: old, next },
-        ] {
+        for reached in
+            [Reached::All(old.clone()), Reached::Within { seen: old.clone(), target: new, next }, Reached::Settled { base: old, next }]
+        {
             let bookmark = Bookmark::new(origin.clone(), reached);
             assert_eq!(Bookmark::of(&bookmark.cursor()).expect("a cursor"), bookmark);
         }

@@ -93,7 +93,8 @@ impl PostgresEvents {
         let lease = self.0.get().await?;
         let taken = async {
             let (claim, next) = (lease.statement(CLAIM).await?, lease.statement(NEXT).await?);
-            let (claim_values, next_values): ([&(dyn ToSql + Sync); 4], [&(dyn ToSql + Sync); 1]) = ([&kinds, &limit, &time, &token], [&kinds]);
+            let (claim_values, next_values): ([&(dyn ToSql + Sync); 4], [&(dyn ToSql + Sync); 1]) =
+                ([&kinds, &limit, &time, &token], [&kinds]);
             // Sent together: the second looks at what the first has left.
             let claim = lease.client().query(&claim, &claim_values);
             let next = lease.client().query_one(&next, &next_values);

@@ -23,6 +23,7 @@ const READING: &str = "reading the operation log";
 ///
 /// `$1`: transactions that were running at the cursor; `$2`, `$3`: the first place of what began after it; `$4`: how many;
 /// `$5`: the snapshot to stay within; `$6`: the transaction id to stay below. Without them, all that is visible and all that is settled.
+/// `$7`, `$8`: what of the former was given out already, up to this place.
 ///
 /// Two ranges of the primary key, since the transactions that were running may be hours older than the others.
 const READ: &str = "
@@ -36,7 +37,7 @@ const READ: &str = "
     SELECT * FROM (
         SELECT xid::text, seq, id, origin, body FROM (
             (SELECT * FROM {s}.operations
-                WHERE xid = ANY($1::text[]::xid8[]) AND xid < (SELECT below FROM bound)
+                WHERE xid = ANY($1::text[]::xid8[]) AND (xid, seq) >= ($7::text::xid8, $8::int8) AND xid < (SELECT below FROM bound)
                 AND pg_visible_in_snapshot(xid, (SELECT seen FROM bound)) ORDER BY operations.xid, operations.seq LIMIT $4)
             UNION ALL
             (SELECT * FROM {s}.operations
@@ -72,7 +73,8 @@ struct View {
 /// What to ask for.
 struct Ask {
     running: Vec<String>,
-    from: Place,
+    next: Place,
+    began_after: Place,
     within: Option<Snapshot>,
     below: Option<u64>,
 }
@@ -92,10 +94,11 @@ impl PostgresLog {
         let rows = async {
             let statement = lease.statement(sql).await?;
             let Some((ask, most)) = ask else { return lease.client().query(&statement, &[]).await };
-            let (major, minor) = (ask.from.major.to_string(), i64::try_from(ask.from.minor).unwrap_or(i64::MAX));
+            let (major, minor) = columns(ask.began_after);
+            let (old_major, old_minor) = columns(ask.next);
             let within = ask.within.as_ref().map(Snapshot::to_string);
             let below = ask.below.map(|below| below.to_string());
-            lease.client().query(&statement, &[&ask.running, &major, &minor, &most, &within, &below]).await
+            lease.client().query(&statement, &[&ask.running, &major, &minor, &most, &within, &below, &old_major, &old_minor]).await
         };
         let mut rows = match rows.await {
             Ok(rows) => rows,
@@ -118,7 +121,8 @@ impl PostgresLog {
         };
         let ask = Ask {
             running: seen.running.iter().filter(|xid| **xid >= next.major).map(u64::to_string).collect(),
-            from: next.max(Place::new(seen.xmax, 0)),
+            next,
+            began_after: next.max(Place::new(seen.xmax, 0)),
             below: Some(target.as_ref().map_or(u64::MAX, |target| target.xmax)),
             within: target.clone(),
         };
@@ -155,7 +159,8 @@ impl PostgresLog {
         };
         let ask = Ask {
             running: base.running.iter().filter(|xid| **xid >= next.major).map(u64::to_string).collect(),
-            from: next.max(Place::new(base.xmax, 0)),
+            next,
+            began_after: next.max(Place::new(base.xmax, 0)),
             below: None,
             within: None,
         };
@@ -236,9 +241,7 @@ fn view(row: &Row) -> Result<View, StoreError> {
     let mut part = || parts.next().unwrap_or_default();
     let (snapshot, timeline, trimmed) = (part().parse(), part().to_owned(), part().parse());
     match (snapshot, trimmed) {
-        (Ok(snapshot), Ok(trimmed)) => {
-            Ok(View { origin: Origin { log: LogId::from_u128(log.as_u128()), timeline }, snapshot, trimmed })
-        }
+        (Ok(snapshot), Ok(trimmed)) => Ok(View { origin: Origin { log: LogId::from_u128(log.as_u128()), timeline }, snapshot, trimmed }),
         _ => Err(corrupt(format!("`{body}` as the state of the operation log"))),
     }
 }
@@ -260,6 +263,10 @@ fn entry(row: &Row) -> Result<Entry, StoreError> {
         origin: ServerId::from_u128(origin.as_u128()),
         body,
     })
+}
+
+fn columns(place: Place) -> (String, i64) {
+    (place.major.to_string(), i64::try_from(place.minor).unwrap_or(i64::MAX))
 }
 
 /// A place from its two columns.

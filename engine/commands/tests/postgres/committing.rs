@@ -1,8 +1,6 @@
 //! What one transaction takes along.
 
-use wellspring_commands::{
-    CommandId, CommitError, Duplicate, LoggedKey, NewEvent, NewJournalEntry, Store, StoreErrorKind, Verdict,
-};
+use wellspring_commands::{CommandId, CommitError, Duplicate, LoggedKey, NewEvent, NewJournalEntry, Store, StoreErrorKind, Verdict};
 
 use crate::database::{draft, on_database, on_database_with, read_ids};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio_postgres::{Client, NoTls};
 use wellspring_commands::postgres::{Postgres, PostgresBuilder};
-use wellspring_commands::{Committed, Cursor, Draft, Entry, OperationId, OperationLog, Reading, ServerId, Store};
+use wellspring_commands::{Committed, Cursor, Draft, Entry, OperationId, Reading, ServerId, Store};
 
 /// A database with a log of its own.
 pub(crate) struct Database {
@@ -89,7 +89,7 @@ impl Database {
         row.expect("counted").get(0)
     }
 
-    /// Sessions of this crate that are in a transaction. All tests together use one database: only those that touched this schema count.
+    /// The session behind a client.
     pub(crate) async fn backend_of(&self, client: &Client) -> i32 {
         client.query_one("SELECT pg_backend_pid()", &[]).await.expect("a pid").get(0)
     }
