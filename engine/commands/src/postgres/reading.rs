@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::cursor::{Bookmark, Origin, Reached};
 use super::failure::{corrupt, failure};
-use super::pool::{Lease, Pool};
+use super::pool::Pool;
 use super::snapshot::Snapshot;
 use super::trim;
 use crate::id::{LogId, OperationId, ServerId};
@@ -102,7 +102,7 @@ impl PostgresLog {
         };
         let mut rows = match rows.await {
             Ok(rows) => rows,
-            Err(error) => return Err(Lease::failed(lease, READING, error)),
+            Err(error) => return Err(lease.failed(READING, error)),
         };
         lease.give_back();
         if rows.is_empty() {
