@@ -116,10 +116,11 @@ impl PostgresBuilder {
         let lease = service.get().await?;
         let id = schema::prepare(&lease, &names).await?;
         lease.give_back();
+        let mark = names.lock("operation", "");
         let inner = Inner {
             work: Arc::new(Pool::new(connector.clone(), self.pool, self.patience)),
-            log: PostgresLog::new(id, service.clone(), self.timeout),
-            begin: begin_sql(self.isolation),
+            log: PostgresLog::new(id, service.clone(), self.timeout, mark),
+            begin: begin_sql(self.isolation, mark),
             wakeup: Default::default(),
             service,
             connector,

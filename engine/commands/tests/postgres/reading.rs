@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use wellspring_commands::postgres::PostgresTx;
 use wellspring_commands::{Cursor, OperationId, Place, Reading, Store, StoreErrorKind};
 
 use crate::database::{Database, connect, draft, on_database, read, read_ids};
@@ -212,20 +213,31 @@ async fn readers_in_chunks_of_any_size_get_each_of_many_concurrent_commits_exact
     .await;
 }
 
+/// A transaction of the store that has its id already.
+async fn begin(db: &Database) -> PostgresTx {
+    let tx = db.store.begin().await.expect("begun");
+    tx.batch_execute("SELECT pg_current_xact_id()").await.expect("an id");
+    tx
+}
+
+async fn commit(db: &Database, tx: PostgresTx) -> OperationId {
+    db.store.commit(tx, draft()).await.expect("committed").position.operation
+}
+
 #[tokio::test]
 async fn a_settled_reading_gives_every_reader_one_order() {
     on_database(async |db| {
         let (mut early, start) = (db.head().await, db.head().await);
-        let (a, b) = (connect(&db.url).await, connect(&db.url).await);
-        let first = write(db, &a).await;
-        let second = write(db, &b).await;
-        b.batch_execute("COMMIT").await.expect("committed");
-        // The ordinary order of a prompt reader, and of one that comes later.
+        let (a, b) = (begin(db).await, begin(db).await);
+        let second = commit(db, b).await;
+        // The ordinary order of a prompt reader.
         let mut prompt = start.clone();
         let mut got = read_ids(&db.store, &mut prompt).await;
         // The second may still be overtaken by the first.
-        assert_eq!(settled(db, &mut early, 10).await, []);
-        a.batch_execute("COMMIT").await.expect("committed");
+        for _ in 0..5 {
+            assert_eq!(settled(db, &mut early, 10).await, []);
+        }
+        let first = commit(db, a).await;
         got.extend(read_ids(&db.store, &mut prompt).await);
         assert_eq!(got, [second, first]);
         assert_eq!(settled_until(db, &mut early, 10, 2).await, [first, second]);
@@ -242,13 +254,102 @@ async fn a_settled_reading_gives_every_reader_one_order() {
 #[tokio::test]
 async fn a_settled_reading_does_not_repeat_what_its_head_showed() {
     on_database(async |db| {
-        let a = connect(&db.url).await;
-        let late = write(db, &a).await;
+        let a = begin(db).await;
         db.commit().await;
         let mut cursor = db.head().await;
-        a.batch_execute("COMMIT").await.expect("committed");
+        let late = commit(db, a).await;
         assert_eq!(settled_until(db, &mut cursor, 9, 1).await, [late]);
         assert_eq!(settled(db, &mut cursor, 9).await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn strangers_with_an_idle_transaction_hold_back_no_settled_reading() {
+    on_database(async |db| {
+        let stranger = connect(&db.url).await;
+        stranger.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.expect("an id is held");
+        let mut cursor = db.head().await;
+        for _ in 0..3 {
+            let committed = db.commit().await.position.operation;
+            assert_eq!(settled_until(db, &mut cursor, 9, 1).await, [committed]);
+        }
+        // One of the store does, with the stranger still there.
+        let tx = begin(db).await;
+        let second = db.commit().await.position.operation;
+        for _ in 0..5 {
+            assert_eq!(settled(db, &mut cursor, 9).await, []);
+        }
+        let first = commit(db, tx).await;
+        assert_eq!(settled_until(db, &mut cursor, 9, 2).await, [first, second]);
+        stranger.batch_execute("COMMIT").await.expect("committed");
+        assert_eq!(settled(db, &mut cursor, 9).await, []);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settled_readers_under_many_commits_and_strangers_agree_on_one_whole_order() {
+    on_database(async |db| {
+        let start = db.head().await;
+        let strangers: Vec<_> = (0..2)
+            .map(|n| {
+                let url = db.url.clone();
+                tokio::spawn(async move {
+                    let client = connect(&url).await;
+                    loop {
+                        client.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.expect("an id is held");
+                        tokio::time::sleep(Duration::from_millis(7 + 10 * n)).await;
+                        client.batch_execute("COMMIT").await.expect("committed");
+                    }
+                })
+            })
+            .collect();
+        let writers: Vec<_> = (0..6_u64)
+            .map(|writer| {
+                let store = db.store.clone();
+                tokio::spawn(async move {
+                    let mut places = Vec::new();
+                    for n in 0..50 {
+                        let tx = store.begin().await.expect("begun");
+                        if (n + writer) % 2 == 0 {
+                            tx.batch_execute(&format!("SELECT pg_current_xact_id(), pg_sleep(0.00{})", n % 6)).await.expect("drawn");
+                        }
+                        let position = store.commit(tx, draft()).await.expect("committed").position;
+                        places.push((position.place, position.operation));
+                    }
+                    places
+                })
+            })
+            .collect();
+        let readers: Vec<_> = [2, 5, 1_000]
+            .into_iter()
+            .map(|most| {
+                let (store, mut cursor) = (db.store.clone(), start.clone());
+                tokio::spawn(async move {
+                    let mut got = Vec::new();
+                    while got.len() < 300 {
+                        let reading = store.log().read_settled(&cursor, most).await.expect("read");
+                        let Reading::Entries { entries, cursor: next, .. } = reading else { panic!("lost: {reading:?}") };
+                        cursor = next;
+                        got.extend(entries.into_iter().map(|entry| (entry.place, entry.operation)));
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    got
+                })
+            })
+            .collect();
+        let mut expected = Vec::new();
+        for writer in writers {
+            expected.extend(writer.await.expect("ran"));
+        }
+        expected.sort();
+        for reader in readers {
+            assert_eq!(tokio::time::timeout(Duration::from_secs(30), reader).await.expect("in time").expect("ran"), expected);
+        }
+        for stranger in strangers {
+            stranger.abort();
+        }
     })
     .await;
 }
