@@ -141,7 +141,7 @@ async fn a_transaction_that_the_server_still_holds_open_is_running_until_it_ends
 async fn a_backend_that_is_killed_around_its_commit_never_leaves_a_wrong_word_about_it() {
     on_database(async |db| {
         let mut seen = [0; 3];
-        for round in 0..60_u64 {
+        for round in 0..90_u64 {
             let tx = db.store.begin().await.expect("begun");
             let pid = db.backend_of(&tx).await;
             let draft = draft();
@@ -151,8 +151,8 @@ async fn a_backend_that_is_killed_around_its_commit_never_leaves_a_wrong_word_ab
                 async move { store.commit(tx, draft).await }
             });
             // The kill falls at another moment of the commit each time.
-            tokio::time::sleep(std::time::Duration::from_micros(round % 30 * 60)).await;
-            db.other.execute("SELECT pg_terminate_backend($1)", &[&pid]).await.expect("asked");
+            let delay = (round % 30) as f64 * 25e-6;
+            db.other.execute("SELECT pg_sleep($1), pg_terminate_backend($2)", &[&delay, &pid]).await.expect("asked");
             let result = commit.await.expect("ran");
             db.until_gone(pid).await;
             let (which, committed) = match result {
