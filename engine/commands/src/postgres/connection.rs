@@ -19,6 +19,10 @@ const LINGER: Duration = Duration::from_secs(5);
 /// How long a session that is at nothing takes to end.
 const FAREWELL: Duration = Duration::from_millis(20);
 
+/// A server process in a long query looks after its client now and then, where it can (since PostgreSQL 14): it would keep the locks of
+/// a program that was killed until the query's end.
+const WATCHFUL: &str = "SELECT set_config(name, '5s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'";
+
 /// With what, and as what, connections are made.
 #[derive(Debug)]
 pub(super) struct Connector {
@@ -59,7 +63,11 @@ impl Connector {
         });
         let driver = driver.abort_handle();
         let runtime = self.runtime.clone();
-        Ok(Connection { client, driver, ended, runtime, names: self.names.clone(), statements: Mutex::default() })
+        let connection = Connection { client, driver, ended, runtime, names: self.names.clone(), statements: Mutex::default() };
+        let set = timeout(limit, connection.client().batch_execute(WATCHFUL)).await;
+        let set = set.map_err(|_| StoreError::new(StoreErrorKind::Unavailable, "setting up a session in time"))?;
+        set.map_err(|error| failure("setting up a session", error))?;
+        Ok(connection)
     }
 }
 

@@ -168,6 +168,33 @@ async fn an_event_of_a_partition_that_is_not_due_holds_back_those_behind_it() {
     .await;
 }
 
+#[tokio::test]
+async fn who_appends_to_a_partition_waits_for_who_is_still_committing_to_it() {
+    on_database(async |db| {
+        let slow = db.slow_commits().await;
+        let commit = |payload: &'static str, with: &'static str| {
+            let store = db.store.clone();
+            let with = with.replace("{slow}", &slow.insert);
+            tokio::spawn(async move {
+                let mut draft = draft();
+                draft.add_event(in_partition(payload));
+                let tx = store.begin().await.expect("begun");
+                tx.batch_execute(&with).await.expect("inserted");
+                store.commit(tx, draft).await.expect("committed")
+            })
+        };
+        let first = commit("1", "{slow}");
+        db.until(&slow.waiting).await;
+        let mut second = commit("2", "");
+        assert!(tokio::time::timeout(Duration::from_millis(300), &mut second).await.is_err(), "it was committed first");
+        db.other.execute(&slow.release, &[]).await.expect("released");
+        let (first, second) = (first.await.expect("ran"), second.await.expect("ran"));
+        assert!(first.position.place.minor < second.position.place.minor);
+        assert_eq!(payloads(&claim(db, LONG).await), ["1"]);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_two_of_a_partition_are_done_at_once_whoever_emits_claims_and_requeues() {
     on_database(async |db| {

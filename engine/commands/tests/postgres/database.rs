@@ -18,6 +18,14 @@ pub(crate) struct Database {
     pub(crate) other: Client,
 }
 
+/// What to say to make a commit wait, and to let it go on.
+pub(crate) struct SlowCommits {
+    pub(crate) insert: String,
+    /// Whether one waits.
+    pub(crate) waiting: String,
+    pub(crate) release: String,
+}
+
 fn url() -> Option<String> {
     if let Ok(url) = std::env::var("WELLSPRING_POSTGRES_URL") {
         return Some(url);
@@ -87,6 +95,26 @@ impl Database {
     pub(crate) async fn count(&self, table: &str) -> i64 {
         let row = self.other.query_one(&format!("SELECT count(*) FROM {}.{table}", self.quoted()), &[]).await;
         row.expect("counted").get(0)
+    }
+
+    /// Makes a table whose rows make a commit wait.
+    pub(crate) async fn slow_commits(&self) -> SlowCommits {
+        let (s, key) = (self.quoted(), fastrand::i64(1..));
+        let make = format!(
+            "CREATE TABLE {s}.slow (n int); CREATE FUNCTION {s}.wait() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_advisory_xact_lock({key}); RETURN NULL; END';
+             CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON {s}.slow DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {s}.wait();
+             SELECT pg_advisory_lock({key})"
+        );
+        self.other.batch_execute(&make).await.expect("made");
+        SlowCommits {
+            insert: format!("INSERT INTO {s}.slow VALUES (1)"),
+            waiting: format!(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory' AND objsubid = 1
+                 AND (classid::int8 << 32) | objid::int8 = {key})"
+            ),
+            release: format!("SELECT pg_advisory_unlock({key})"),
+        }
     }
 
     /// The session behind a client.

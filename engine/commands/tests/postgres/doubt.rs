@@ -137,6 +137,43 @@ async fn a_transaction_that_the_server_still_holds_open_is_running_until_it_ends
     .await;
 }
 
+#[tokio::test]
+async fn a_session_that_is_ended_within_its_commit_is_in_doubt_whatever_it_said_last() {
+    on_database(async |db| {
+        let slow = db.slow_commits().await;
+        let tx = db.store.begin().await.expect("begun");
+        let pid = db.backend_of(&tx).await;
+        tx.batch_execute(&slow.insert).await.expect("inserted");
+        let store = db.store.clone();
+        let commit = tokio::spawn(async move { store.commit(tx, draft()).await });
+        db.until(&slow.waiting).await;
+        db.kill(pid).await;
+        let error = commit.await.expect("ran").expect_err("killed");
+        assert_eq!(end(&db.store, error).await.1, Verdict::RolledBack);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_that_is_dropped_while_it_waits_is_made_or_undone_and_leaves_nothing_behind() {
+    on_database(async |db| {
+        let slow = db.slow_commits().await;
+        let tx = db.store.begin().await.expect("begun");
+        let pid = db.backend_of(&tx).await;
+        tx.batch_execute(&slow.insert).await.expect("inserted");
+        {
+            let mut commit = std::pin::pin!(db.store.commit(tx, draft()));
+            tokio::select! {
+                result = commit.as_mut() => panic!("{result:?}"),
+                () = db.until(&slow.waiting) => {}
+            }
+        }
+        db.until_gone(pid).await;
+        assert_eq!(db.count("operations").await, 0);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_is_killed_around_its_commit_never_leaves_a_wrong_word_about_it() {
     on_database(async |db| {

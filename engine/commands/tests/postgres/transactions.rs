@@ -101,6 +101,18 @@ async fn a_handler_that_is_dropped_in_a_long_query_does_not_go_on_in_the_databas
 }
 
 #[tokio::test]
+async fn a_session_looks_after_its_client() {
+    on_database(async |db| {
+        let tx = db.store.begin().await.expect("begun");
+        let query =
+            "SELECT current_setting('tcp_keepalives_idle'), coalesce(current_setting('client_connection_check_interval', true), '5s')";
+        let row = tx.query_one(query, &[]).await.expect("asked");
+        assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("15", "5s"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_connection_that_is_killed_under_a_handler_fails_the_command_and_the_next_one_works() {
     on_database(async |db| {
         let mut cursor = db.head().await;
