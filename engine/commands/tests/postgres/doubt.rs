@@ -75,7 +75,7 @@ async fn pass(client: TcpStream, server: TcpStream, cut: Cut, armed: Arc<AtomicB
     back.abort();
 }
 
-async fn end(store: &Postgres, error: CommitError) -> (wellspring_commands::Doubt, Verdict) {
+async fn end(store: &Postgres, error: CommitError) -> (Box<wellspring_commands::Doubt>, Verdict) {
     let CommitError::InDoubt { doubt, .. } = error else { panic!("{error:?}") };
     for _ in 0..2_000 {
         match store.verify(&doubt).await.expect("asked") {
