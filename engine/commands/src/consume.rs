@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::backoff::{Pause, spread};
+use crate::catch::caught;
 use crate::consumer::{Consumers, Hold};
 use crate::id::{LogId, OperationId, ServerId};
 use crate::items::Items;
@@ -144,7 +145,7 @@ where
             match self.log.read_settled(&cursor, MOST).await? {
                 Reading::Entries { entries, cursor: next, more, .. } => {
                     for entry in entries {
-                        (self.handler)(Consumed::from_entry(self.log.id(), entry)).await?;
+                        self.give(Consumed::from_entry(self.log.id(), entry)).await?;
                     }
                     if next != cursor {
                         hold.save(&next).await?;
@@ -156,7 +157,7 @@ where
                     }
                 }
                 Reading::Lost { reason } => {
-                    (self.handler)(Consumed::Gap { reason }).await?;
+                    self.give(Consumed::Gap { reason }).await?;
                     cursor = self.begin(hold).await?;
                 }
             }
@@ -166,6 +167,10 @@ where
                 () = tokio::time::sleep(spread(self.check)) => {}
             }
         }
+    }
+
+    async fn give(&self, consumed: Consumed) -> Result<(), BoxError> {
+        caught(|| (self.handler)(consumed)).await.unwrap_or_else(|message| Err(format!("it panicked: {message}").into()))
     }
 
     async fn begin(&self, hold: &dyn Hold) -> Result<Cursor, StoreError> {

@@ -13,11 +13,12 @@ use tokio::time::Instant;
 
 use crate::apply::Applier;
 use crate::backoff::{Pause, spread};
+use crate::catch::caught;
 use crate::log::{Head, OperationLog, Reading};
 use crate::notice::{Notice, Notices};
 use crate::position::Cursor;
 use crate::refill::Refill;
-use crate::store_error::StoreError;
+use crate::store_error::{StoreError, StoreErrorKind};
 use crate::wakeup::Hints;
 
 /// Operations read, and swept, at once.
@@ -53,7 +54,11 @@ impl Follower {
         let mut cursor = head.cursor;
         let mut failing: Option<(Instant, u32)> = None;
         loop {
-            match self.catch_up(&mut cursor).await {
+            // A log of the user's may panic: that is a failure as others are, and not the end of all freshness.
+            let caught_up = caught(|| self.catch_up(&mut cursor)).await.unwrap_or_else(|message| {
+                Err(StoreError::with(StoreErrorKind::Other, "reading the log", format!("it panicked: {message}")))
+            });
+            match caught_up {
                 Ok(()) => {
                     if let Some((since, _)) = failing.take() {
                         self.reads.failing.store(false, Ordering::Relaxed);

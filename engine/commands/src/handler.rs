@@ -6,10 +6,9 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Poll;
 
+use crate::catch::caught;
 use crate::command::Command;
 use crate::fault::CommandFault;
 use crate::log::BoxFuture;
@@ -65,7 +64,7 @@ impl<S: Store> Handlers<S> {
         if self.0.values().any(|other| other.name() == C::NAME) {
             return Err(HandlerError::Twice(C::NAME.to_owned()));
         }
-        self.0.insert(TypeId::of::<C>(), Arc::new(Typed { run: handler, types: PhantomData::<fn(C)> }));
+        self.0.insert(TypeId::of::<C>(), Arc::new(Typed { run: Arc::new(handler), types: PhantomData::<fn(C)> }));
         Ok(())
     }
 
@@ -89,7 +88,7 @@ pub(crate) trait AnyHandler<S: Store>: Send + Sync {
 }
 
 struct Typed<C, H> {
-    run: H,
+    run: Arc<H>,
     types: PhantomData<fn(C)>,
 }
 
@@ -118,17 +117,15 @@ where
         let Some(command) = command.downcast_ref::<C>() else {
             return Box::pin(std::future::ready(Self::mistaken().map_err(Into::into)));
         };
-        let made = catch_unwind(AssertUnwindSafe(|| Box::pin((self.run)(command.clone(), op))));
-        let mut future = match made {
-            Ok(future) => future,
-            Err(panic) => return Box::pin(std::future::ready(Err(panicked(C::NAME, &*panic).into()))),
-        };
-        Box::pin(std::future::poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Ok(value))) => Poll::Ready(Ok(Box::new(value) as Box<dyn Any + Send>)),
-            Ok(Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
-            Err(panic) => Poll::Ready(Err(panicked(C::NAME, &*panic).into())),
-        }))
+        let command = command.clone();
+        let run = self.run.clone();
+        Box::pin(async move {
+            match caught(move || run(command, op)).await {
+                Ok(Ok(value)) => Ok(Box::new(value) as Box<dyn Any + Send>),
+                Ok(Err(error)) => Err(error.into()),
+                Err(message) => Err(CommandFault::Panicked { command: C::NAME.to_owned(), message }.into()),
+            }
+        })
     }
 
     fn command_json(&self, command: &dyn Any) -> Result<String, CommandFault> {
@@ -148,14 +145,4 @@ where
     fn result_of(&self, json: &str) -> Result<Box<dyn Any + Send>, CommandFault> {
         Self::json("its journaled result", serde_json::from_str::<C::Output>(json)).map(|result| Box::new(result) as Box<dyn Any + Send>)
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "something that is not text".to_owned())
-}
-
-fn panicked(command: &str, panic: &(dyn Any + Send)) -> CommandFault {
-    CommandFault::Panicked { command: command.to_owned(), message: panic_message(panic) }
 }

@@ -62,6 +62,7 @@ mod apply;
 mod backoff;
 mod builder;
 mod call;
+mod catch;
 mod command;
 mod consume;
 mod consumer;

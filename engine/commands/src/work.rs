@@ -4,18 +4,16 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::backoff::{Pause, spread};
+use crate::catch::caught;
 use crate::event::{ClaimedEvent, Event, EventQueue};
-use crate::handler::panic_message;
 use crate::id::{CommandId, EventId};
 use crate::log::BoxFuture;
 use crate::notice::{Notice, Notices};
@@ -194,28 +192,25 @@ impl<S: Store> Worker<S> {
     async fn deliver(self: Arc<Self>, event: ClaimedEvent) {
         let (Some(running), Some(handler)) = (self.server.upgrade(), self.handlers.0.get(event.kind.as_str())) else { return };
         let delivery = Delivery { server: Server(running), event: event.clone() };
-        let made = std::panic::catch_unwind(AssertUnwindSafe(|| handler.run(delivery)));
-        let outcome = match made {
-            Ok(future) => self.while_leased(&event, future).await,
-            Err(panic) => Some(Err(Failure::Handler(format!("it panicked: {}", panic_message(&*panic))))),
+        let handler = handler.clone();
+        let done = async move {
+            let panicked = |message| Err(Failure::Handler(format!("it panicked: {message}")));
+            caught(move || handler.run(delivery)).await.unwrap_or_else(panicked)
         };
+        let outcome = self.while_leased(&event, done).await;
         // The lease is another's: so is what becomes of the event.
         let Some(outcome) = outcome else { return };
         self.conclude(&event, outcome).await;
     }
 
     /// `None` if the lease was lost: the event is no longer ours to do, and what was under way is dropped.
-    async fn while_leased(&self, event: &ClaimedEvent, future: BoxFuture<'static, Result<(), Failure>>) -> Option<Result<(), Failure>> {
-        let mut future = pin!(future);
-        let mut caught = std::future::poll_fn(move |cx| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(polled) => polled,
-            Err(panic) => Poll::Ready(Err(Failure::Handler(format!("it panicked: {}", panic_message(&*panic))))),
-        });
+    async fn while_leased(&self, event: &ClaimedEvent, done: impl Future<Output = Result<(), Failure>>) -> Option<Result<(), Failure>> {
+        let mut done = pin!(done);
         let mut renewed = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 biased;
-                outcome = &mut caught => return Some(outcome),
+                outcome = &mut done => return Some(outcome),
                 () = tokio::time::sleep(self.options.lease / 3) => match self.queue.renew(event, self.options.lease).await {
                     Ok(true) => renewed = tokio::time::Instant::now(),
                     Ok(false) => return None,
