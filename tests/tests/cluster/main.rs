@@ -1,0 +1,25 @@
+//! Servers as processes, and what they survive.
+
+mod crowd;
+mod kills;
+mod storm;
+
+use std::time::Duration;
+
+/// How long the random tests go on: a few seconds, or what `WELLSPRING_TORTURE_SECONDS` says.
+fn torture_time() -> Duration {
+    let seconds = std::env::var("WELLSPRING_TORTURE_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(6))
+}
+
+/// Whether somebody has asked for a long run.
+fn is_long() -> bool {
+    std::env::var_os("WELLSPRING_TORTURE_SECONDS").is_some()
+}
+
+/// What random choices follow from: `WELLSPRING_SEED`, or a new one. Printed, so that a failure can be tried again.
+fn seed(test: &str) -> u64 {
+    let seed = std::env::var("WELLSPRING_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("{test}: WELLSPRING_SEED={seed}");
+    seed
+}

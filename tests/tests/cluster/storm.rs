@@ -1,0 +1,192 @@
+//! Four servers, random commands, random faults.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use wellspring_tests::cluster::{Answer, Ask, Fail, GROUPS, Job, LANES, Ledger, News, Place, ROWS, Setup, group_key, lane_key};
+
+use crate::crowd::{Crowd, done, run, well};
+use crate::{seed, torture_time};
+
+/// Servers in a storm.
+struct Storm {
+    seed: u64,
+    crowd: Crowd,
+    until: Instant,
+    ledger: Mutex<Ledger>,
+    wrong: Mutex<Vec<String>>,
+    counts: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Storm {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    fn count(&self, what: &'static str) {
+        *self.counts.lock().expect("no panic").entry(what).or_default() += 1;
+    }
+
+    fn ledger<T>(&self, with: impl FnOnce(&mut Ledger) -> T) -> T {
+        with(&mut self.ledger.lock().expect("no panic"))
+    }
+
+    /// A caller: one command after the other, on any server, until each is acknowledged, refused or given up.
+    async fn call(self: Arc<Storm>, lane: u32) {
+        let mut random = fastrand::Rng::with_seed(self.seed ^ u64::from(lane) << 32);
+        let mut set = 0;
+        let mut number = 0;
+        while !self.is_over() {
+            number += 1;
+            let id = format!("{}-{lane}-{number}", self.seed);
+            let own = random.u32(..3) == 0;
+            let job = match random.u32(..12) {
+                _ if own => Job::put(lane_key(lane), number),
+                0 => Job::Fail(Fail { key: group_key(random.u32(..GROUPS), random.u32(..ROWS)), late: random.bool() }),
+                _ => Job::random(&mut random),
+            };
+            self.ledger(|ledger| ledger.asked(&id));
+            let mut certain = true;
+            while !self.is_over() {
+                let member = self.crowd.member(random.usize(..self.crowd.len())).await;
+                match run(&member, &id, &job).await {
+                    Ok(Answer::Done { token, position, repeated }) => {
+                        self.ledger(|ledger| ledger.done(&id, token));
+                        self.count(if repeated { "done before" } else { "done" });
+                        if own {
+                            set = number;
+                        }
+                        let other = self.crowd.member(random.usize(..self.crowd.len())).await;
+                        if other.ask(Ask::Wait { position }).await.is_ok()
+                            && let Ok(Answer::Value(value)) = other.ask(Ask::Row { key: lane_key(lane) }).await
+                            && value != Some(set).filter(|set| *set > 0)
+                        {
+                            let text = format!("lane {lane} was set to {set}, and a server that had waited for that read {value:?}");
+                            self.wrong.lock().expect("no panic").push(text);
+                        }
+                        break;
+                    }
+                    Ok(Answer::Refused { certain: true, .. }) if certain && (matches!(job, Job::Fail(_)) || random.bool()) && !own => {
+                        self.ledger(|ledger| ledger.refused(&id));
+                        self.count("refused");
+                        break;
+                    }
+                    Ok(Answer::Refused { certain: true, .. }) => self.count("tried again"),
+                    Ok(_) | Err(_) => {
+                        certain = false;
+                        self.count("nobody knows");
+                        if !own && random.u32(..4) == 0 {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The weather.
+    async fn rage(self: Arc<Storm>) {
+        let mut random = fastrand::Rng::with_seed(self.seed);
+        while !self.is_over() {
+            let index = random.usize(..self.crowd.len());
+            match random.u32(..6) {
+                0..=2 => {
+                    self.look_for_losses(index).await;
+                    self.crowd.kill(index).await;
+                    self.count("killed");
+                }
+                3 | 4 => {
+                    let member = self.crowd.member(index).await;
+                    member.stop();
+                    tokio::time::sleep(Duration::from_millis(random.u64(50..1000))).await;
+                    if random.bool() {
+                        let other = (index + random.usize(1..self.crowd.len())) % self.crowd.len();
+                        // Not for longer: the log may be locked by the one that is stopped.
+                        let _ = tokio::time::timeout(Duration::from_millis(500), self.trim(other, 0).await).await;
+                    }
+                    member.go_on();
+                    self.count("stopped");
+                }
+                _ => drop(self.trim(index, random.u64(..500)).await),
+            }
+            tokio::time::sleep(Duration::from_millis(random.u64(..200))).await;
+        }
+    }
+
+    /// What a member has told of lost coverage is counted before it is killed, and at the end.
+    async fn look_for_losses(&self, index: usize) {
+        let news = self.crowd.member(index).await.news();
+        news.iter().filter(|news| matches!(news, News::Lost(_))).for_each(|_| self.count("lost coverage"));
+    }
+
+    async fn trim(self: &Arc<Storm>, index: usize, keep_ms: u64) -> JoinHandle<()> {
+        let member = self.crowd.member(index).await;
+        let storm = self.clone();
+        tokio::spawn(async move {
+            if member.ask(Ask::Trim { keep_ms }).await == Ok(Answer::Well) {
+                storm.count("trimmed");
+            }
+        })
+    }
+}
+
+/// Lets it rage for a while, and then looks at what is left.
+async fn storm(place: &Place, seed: u64) {
+    let setup = |index: u32| Setup {
+        // Minutes, and both ways.
+        skew_seconds: [0, 300, -240, 60][index as usize],
+        moody: Some(seed.wrapping_add(u64::from(index))),
+        ..Setup::of(&place.backend)
+    };
+    let storm = Arc::new(Storm {
+        seed,
+        crowd: Crowd::start((0..4).map(setup).collect()).await,
+        until: Instant::now() + torture_time(),
+        ledger: Mutex::default(),
+        wrong: Mutex::default(),
+        counts: Mutex::default(),
+    });
+    let lanes: Vec<_> = (0..LANES).map(|lane| tokio::spawn(storm.clone().call(lane))).collect();
+    tokio::spawn(storm.clone().rage()).await.expect("no panic");
+    for lane in lanes {
+        lane.await.expect("no panic");
+    }
+    // The last word of every server has to reach every other.
+    let mut positions = Vec::new();
+    for index in 0..storm.crowd.len() {
+        let (id, job) = (format!("{seed}-last-{index}"), Job::add(group_key(0, 0), 1));
+        let (token, position, _) = done(&*storm.crowd.member(index).await, &id, &job).await;
+        storm.ledger(|ledger| ledger.done(&id, token));
+        positions.push(position);
+    }
+    for index in 0..storm.crowd.len() {
+        for &position in &positions {
+            well(&*storm.crowd.member(index).await, Ask::Wait { position }).await;
+        }
+    }
+    let when = format!("WELLSPRING_SEED={seed}");
+    let cached = storm.crowd.check(&when).await;
+    for index in 0..storm.crowd.len() {
+        let Ok(Answer::Stats(figures)) = storm.crowd.member(index).await.ask(Ask::Stats).await else { panic!("{when}: no figures") };
+        assert_eq!((figures.poisoned, figures.is_blind), (0, false), "{when}");
+        storm.look_for_losses(index).await;
+    }
+    let dump = place.backend.database.dump().await.expect("dumped");
+    let mut wrong = storm.wrong.lock().expect("no panic").clone();
+    wrong.extend(storm.ledger(|ledger| ledger.compare(&dump, true)));
+    assert!(wrong.is_empty(), "{when}:\n{}", wrong.join("\n"));
+    let acknowledged = storm.ledger(|ledger| ledger.acknowledged());
+    println!("{acknowledged} commands acknowledged, {} done, {:?}", dump.done.len(), storm.counts.lock().expect("no panic"));
+    println!("{cached} cached values are fresh");
+    assert!(cached > 0 && acknowledged > 50, "hardly anything was done");
+}
+
+#[tokio::test]
+async fn after_a_storm_every_server_is_fresh_and_every_command_done_once_sqlite() {
+    let place = Place::sqlite().await.expect("a place");
+    storm(&place, seed("storm, SQLite")).await;
+    place.remove().await.expect("removed");
+}
