@@ -75,6 +75,18 @@ impl Database {
         }
     }
 
+    /// The statement that writes an entry into the log, as a program of another version might.
+    pub fn entry(&self, body: &str) -> String {
+        let id = uuid::Uuid::new_v4().simple();
+        let body = body.replace('\'', "''");
+        match self {
+            Database::Sqlite(_) => {
+                format!("INSERT INTO wellspring_operations (id, origin, at, body) VALUES (x'{id}', x'{id}', unixepoch() * 1000, '{body}')")
+            }
+            Database::Postgres { .. } => format!("INSERT INTO operations (id, origin, body) VALUES ('{id}', '{id}', '{body}')"),
+        }
+    }
+
     /// Runs statements.
     pub async fn execute(&self, sql: &str) -> Result<(), BoxError> {
         match self {

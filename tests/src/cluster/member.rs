@@ -8,7 +8,9 @@ use tokio::task::JoinSet;
 use wellspring::{AsyncFunction, Cx, Engine};
 use wellspring_commands::nats::{NatsLog, NatsOptions};
 use wellspring_commands::redis::{RedisLog, RedisOptions};
-use wellspring_commands::{Command, Consumers, LogId, LogOutbox, LoggedFunctions, Notice, Op, OperationLog, Relay, Server, Sink, Wakeup};
+use wellspring_commands::{
+    Command, Consumers, LocalWakeup, LogId, LogOutbox, LoggedFunctions, Notice, Op, OperationLog, Relay, Server, Sink, Wakeup,
+};
 
 use super::backend::{Backend, Stream};
 use super::change::{Change, Data, Work};
@@ -110,11 +112,12 @@ impl<S: Data> Site<S> {
         let logged = functions.log(&row)?;
         functions.log(&total)?;
         let Followed { log, wakeup, consumers, sink } = followed(&store, backend.stream.as_ref()).await?;
-        let relay = sink.map(|sink| {
+        let relay = sink.filter(|_| setup.relays).map(|sink| {
             let outbox = LogOutbox::new(store.log(), store.consumers(), "relay");
             Relay::builder(Arc::new(outbox), sink).wakeup(wakeup.clone()).check_period(Duration::from_millis(setup.check_ms)).spawn()
         });
         let wakeup: Arc<dyn Wakeup> = match setup.moody {
+            _ if setup.deaf => Arc::new(LocalWakeup::default()),
             Some(seed) => Arc::new(Moody::new(wakeup, seed)),
             None => wakeup,
         };

@@ -93,6 +93,22 @@ impl Place {
         if let Database::Postgres { url, schema } = &self.backend.database {
             connect(url, schema).await?.batch_execute(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).await?;
         }
+        match &self.backend.stream {
+            Some(Stream::Nats { url, name }) => {
+                let context = async_nats::jetstream::new(async_nats::connect(url).await?);
+                context.delete_stream(name).await?;
+                // It is there if anybody held a name.
+                let _ = context.delete_key_value(format!("{name}-consumers")).await;
+            }
+            Some(Stream::Redis { url, prefix }) => {
+                let mut connection = redis::Client::open(url.as_str())?.get_multiplexed_async_connection().await?;
+                let keys: Vec<String> = redis::cmd("KEYS").arg(format!("{prefix}:*")).query_async(&mut connection).await?;
+                if !keys.is_empty() {
+                    let _: u64 = redis::cmd("DEL").arg(keys).query_async(&mut connection).await?;
+                }
+            }
+            None => {}
+        }
         Ok(())
     }
 }

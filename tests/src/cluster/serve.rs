@@ -29,12 +29,12 @@ pub async fn serve(setup: Setup) -> Result<(), BoxError> {
         Database::Sqlite(path) => {
             let (ahead, wrong) = (setup.skew_seconds > 0, Duration::from_secs(setup.skew_seconds.unsigned_abs()));
             let clock = move || if ahead { SystemTime::now() + wrong } else { SystemTime::now() - wrong };
-            let mut builder = Sqlite::builder(path).wall_clock(clock);
-            if let Some(pages) = setup.most_pages {
-                builder =
-                    builder.on_connect(move |connection| connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())));
-            }
-            talk(builder.open()?, &setup, &backend).await
+            let file = setup.read_only_while.clone();
+            let hook = move |connection: &rusqlite::Connection| match &file {
+                Some(file) if file.exists() => connection.pragma_update(None, "query_only", true),
+                _ => Ok(()),
+            };
+            talk(Sqlite::builder(path).wall_clock(clock).on_connect(hook).open()?, &setup, &backend).await
         }
         Database::Postgres { .. } => Err("not yet".into()),
     }

@@ -1,5 +1,7 @@
 //! How a member is to be.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// How a member is to be: its only argument, as JSON.
@@ -11,10 +13,14 @@ pub struct Setup {
     pub skew_seconds: i64,
     /// Hints are lost, doubled and late, by this seed.
     pub moody: Option<u64>,
+    /// No hint ever reaches it.
+    pub deaf: bool,
+    /// Whether it may relay, if there is a stream.
+    pub relays: bool,
     /// How often it reads the log unhinted.
     pub check_ms: u64,
-    /// How long the file may be, in pages.
-    pub most_pages: Option<u32>,
+    /// Connections that are opened while there is this file cannot write.
+    pub read_only_while: Option<PathBuf>,
     /// Whether it reads all the time, to have something that can be stale.
     pub reads: bool,
 }
@@ -22,6 +28,6 @@ pub struct Setup {
 impl Setup {
     /// Nothing is wrong with it.
     pub fn of(backend: impl ToString) -> Setup {
-        Setup { backend: backend.to_string(), skew_seconds: 0, moody: None, check_ms: 100, most_pages: None, reads: true }
+        Setup { backend: backend.to_string(), skew_seconds: 0, moody: None, deaf: false, relays: true, check_ms: 100, read_only_while: None, reads: true }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::RwLock;
-use wellspring_tests::cluster::{Answer, Ask, Gone, Job, Member, Setup};
+use wellspring_tests::cluster::{Answer, Ask, Gone, Job, Member, News, Setup};
 
 /// Members, each replaceable.
 pub(crate) struct Crowd {
@@ -84,4 +84,9 @@ pub(crate) async fn done(member: &Member, id: &str, job: &Job) -> (i64, wellspri
 pub(crate) async fn well(member: &Member, ask: Ask) {
     let answer = member.ask(ask.clone()).await;
     assert_eq!(answer, Ok(Answer::Well), "{ask:?}");
+}
+
+/// How often a member has told that it lost coverage, other than by a relay's first words.
+pub(crate) fn losses(member: &Member) -> usize {
+    member.news().iter().filter(|news| matches!(news, News::Lost(reason) if !reason.contains("the relay starts here"))).count()
 }

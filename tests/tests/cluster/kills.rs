@@ -55,9 +55,10 @@ async fn rounds(place: &Place, rounds: u32, seed: u64) {
     println!("{rounds} rounds, {cached} cached values checked");
 }
 
-#[tokio::test]
-async fn a_server_killed_at_any_step_of_a_command_leaves_all_of_it_or_nothing_and_a_repeat_does_it_once_sqlite() {
-    let place = Place::sqlite().await.expect("a place");
-    rounds(&place, if is_long() { 500 } else { 100 }, seed("kills, SQLite")).await;
-    place.remove().await.expect("removed");
-}
+everywhere!(a_server_killed_at_any_step_of_a_command_leaves_all_of_it_or_nothing_and_a_repeat_does_it_once, |place| {
+    let (short, long) = match place.backend.stream {
+        None => (60, 500),
+        Some(_) => (20, 200),
+    };
+    rounds(&place, if is_long() { long } else { short }, seed("kills")).await;
+});

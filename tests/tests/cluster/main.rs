@@ -1,7 +1,45 @@
 //! Servers as processes, and what they survive.
 
+/// A test on every kind of log.
+macro_rules! everywhere {
+    ($name:ident, |$place:ident| $body:expr) => {
+        mod $name {
+            #[allow(unused_imports, reason = "not every body needs what is around it")]
+            use super::*;
+            use wellspring_tests::cluster::Place;
+
+            async fn run($place: Option<Place>) {
+                let Some($place) = $place else { return };
+                $body;
+                $place.remove().await.expect("removed");
+            }
+
+            #[tokio::test]
+            async fn sqlite() {
+                run(Some(Place::sqlite().await.expect("a place"))).await;
+            }
+
+            #[tokio::test]
+            async fn nats() {
+                run(Place::sqlite().await.expect("a place").with_nats().await).await;
+            }
+
+            #[tokio::test]
+            async fn redis() {
+                run(Place::sqlite().await.expect("a place").with_redis().await).await;
+            }
+        }
+    };
+}
+
+mod clocks;
+mod consumers;
+mod coverage;
 mod crowd;
+mod hints;
 mod kills;
+mod limits;
+mod poison;
 mod storm;
 
 use std::time::Duration;

@@ -200,9 +200,4 @@ async fn storm(place: &Place, seed: u64) {
     assert!(cached > 0 && acknowledged > 50, "hardly anything was done");
 }
 
-#[tokio::test]
-async fn after_a_storm_every_server_is_fresh_and_every_command_done_once_sqlite() {
-    let place = Place::sqlite().await.expect("a place");
-    storm(&place, seed("storm, SQLite")).await;
-    place.remove().await.expect("removed");
-}
+everywhere!(after_a_storm_every_server_is_fresh_and_every_command_done_once, |place| storm(&place, seed("storm")).await);
