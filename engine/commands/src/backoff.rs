@@ -21,13 +21,21 @@ impl Pause {
     /// The wait after that many failures, counted from 1.
     pub fn after(&self, failures: u32) -> Duration {
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(30)));
-        doubled.min(self.most.max(self.first)).mul_f64(1.0 - fastrand::f64() / 3.0)
+        whole(doubled.min(self.most.max(self.first)).mul_f64(1.0 - fastrand::f64() / 3.0))
     }
 }
 
 /// A period with a spread of a tenth either way, for the same reason.
 pub(crate) fn spread(period: Duration) -> Duration {
-    period.mul_f64(0.9 + fastrand::f64() / 5.0)
+    whole(period.mul_f64(0.9 + fastrand::f64() / 5.0))
+}
+
+/// In whole milliseconds, which is what timers count in: how two waits lie to each other is then the same in every run of a simulation.
+fn whole(wait: Duration) -> Duration {
+    match wait.as_millis() {
+        0 => wait,
+        millis => Duration::from_millis(millis.try_into().unwrap_or(u64::MAX)),
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tower::{BoxError, Layer, Service};
 use wellspring::Engine;
 
@@ -23,6 +24,7 @@ use crate::log::OperationLog;
 use crate::logged::LoggedFunctions;
 use crate::notice::{Notice, Notices};
 use crate::op::Op;
+use crate::refill::Refill;
 use crate::retention::Retention;
 use crate::server::{Filtered, Following, Running, Server};
 use crate::store::Store;
@@ -51,6 +53,7 @@ pub struct Builder<S: Store> {
     event_options: EventOptions,
     consumers: Arc<dyn Consumers>,
     retention: Retention,
+    refill: Option<Refill>,
 }
 
 impl<S: Store> fmt::Debug for Builder<S> {
@@ -87,6 +90,7 @@ impl<S: Store> Builder<S> {
             event_options: EventOptions::default(),
             consumers: store.consumers(),
             retention: Retention::default(),
+            refill: None,
             log: store.log(),
             wakeup: store.wakeup(),
             notices: Notices::default(),
@@ -147,6 +151,16 @@ impl<S: Store> Builder<S> {
         self
     }
 
+    /// What to compute ahead after coverage was lost and everything has become stale at once: started after a random part of `within`,
+    /// so that servers which lost the same do not all fall upon the database in one moment. A later loss starts it anew.
+    pub fn refill<F>(mut self, within: Duration, refill: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.refill = Some(Refill::new(within, refill));
+        self
+    }
+
     /// How long operations, results and events are kept.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
@@ -181,6 +195,11 @@ impl<S: Store> Builder<S> {
     pub fn wakeup(mut self, wakeup: impl Wakeup) -> Self {
         self.wakeup = Arc::new(wakeup);
         self
+    }
+
+    /// The log that will be followed: to be wrapped.
+    pub fn followed(&self) -> Arc<dyn OperationLog> {
+        self.log.clone()
     }
 
     /// Who hears of [`Notice`]s; `tracing` does in any case.
@@ -247,7 +266,17 @@ impl<S: Store> Builder<S> {
             Following { log: log.clone(), wakeup: wakeup.clone(), consumers: self.consumers, check, pause, reads: reads.clone() };
         let closing = watch::Sender::new(false);
         let server = Server(Arc::new(Running { executor, filtered, following, closing, tasks: Default::default() }));
-        let follower = Follower { log: log.clone(), applier, notices: notices.clone(), nudge, check, pause, reads };
+        let follower = Follower {
+            log: log.clone(),
+            applier,
+            notices: notices.clone(),
+            nudge,
+            check,
+            pause,
+            reads,
+            refill: self.refill,
+            refilling: JoinSet::new(),
+        };
         let mut tasks = vec![tokio::spawn(follower.run(head, hints)), tokio::spawn(self.retention.run(store, log, queue.clone()))];
         if !self.events.is_empty() {
             let server = &server.0;

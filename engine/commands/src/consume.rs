@@ -109,6 +109,7 @@ where
         let mut failures = 0;
         while !*closing.borrow() {
             let ended = tokio::select! {
+                biased;
                 _ = closing.wait_for(|closing| *closing) => return,
                 ended = self.hold(&mut hints, &mut failures) => ended,
             };
@@ -117,6 +118,7 @@ where
                 self.notices.tell(&Notice::ConsumerFailed { name: self.name.clone(), error: error.to_string() });
             }
             tokio::select! {
+                biased;
                 _ = closing.wait_for(|closing| *closing) => return,
                 () = tokio::time::sleep(self.pause.after(failures.max(1))) => {}
             }
@@ -127,6 +129,7 @@ where
     async fn hold(&self, hints: &mut Hints, failures: &mut u32) -> Result<(), BoxError> {
         let hold = self.consumers.hold(&self.name).await?;
         tokio::select! {
+            biased;
             () = hold.lost() => Err(format!("the name `{}` was lost; it is taken again", self.name).into()),
             ended = self.consume(&*hold, hints, failures) => ended,
         }
@@ -158,6 +161,7 @@ where
                 }
             }
             tokio::select! {
+                biased;
                 () = hints.next() => {}
                 () = tokio::time::sleep(spread(self.check)) => {}
             }

@@ -31,3 +31,13 @@ pub trait Hold: fmt::Debug + Send + Sync + 'static {
     /// Ready when the name was lost without being given up: the connection broke, the lease ran out. Pending for ever otherwise.
     fn lost(&self) -> BoxFuture<'_, ()>;
 }
+
+impl<C: Consumers + ?Sized> Consumers for std::sync::Arc<C> {
+    fn try_hold<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Box<dyn Hold>>, StoreError>> {
+        (**self).try_hold(name)
+    }
+
+    fn hold<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Box<dyn Hold>, StoreError>> {
+        (**self).hold(name)
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::apply::Applier;
@@ -15,6 +16,7 @@ use crate::backoff::{Pause, spread};
 use crate::log::{Head, OperationLog, Reading};
 use crate::notice::{Notice, Notices};
 use crate::position::Cursor;
+use crate::refill::Refill;
 use crate::store_error::StoreError;
 use crate::wakeup::Hints;
 
@@ -32,6 +34,9 @@ pub(crate) struct Follower {
     pub(crate) check: Duration,
     pub(crate) pause: Pause,
     pub(crate) reads: Arc<Reads>,
+    pub(crate) refill: Option<Refill>,
+    /// The refill under way: it ends with the follower.
+    pub(crate) refilling: JoinSet<()>,
 }
 
 /// How reading goes.
@@ -44,7 +49,7 @@ pub(crate) struct Reads {
 
 impl Follower {
     /// Follows the log from its head, for ever.
-    pub(crate) async fn run(self, head: Head, mut hints: Hints) {
+    pub(crate) async fn run(mut self, head: Head, mut hints: Hints) {
         let mut cursor = head.cursor;
         let mut failing: Option<(Instant, u32)> = None;
         loop {
@@ -55,6 +60,7 @@ impl Follower {
                         self.notices.tell(&Notice::LogReadable { after: since.elapsed() });
                     }
                     tokio::select! {
+                        biased;
                         () = hints.next() => {}
                         () = self.nudge.notified() => {}
                         () = tokio::time::sleep(spread(self.check)) => {}
@@ -73,7 +79,7 @@ impl Follower {
     }
 
     /// Reads to the log's present end. The cursor is never ahead of what is applied.
-    async fn catch_up(&self, cursor: &mut Cursor) -> Result<(), StoreError> {
+    async fn catch_up(&mut self, cursor: &mut Cursor) -> Result<(), StoreError> {
         loop {
             match self.log.read(cursor, MOST).await? {
                 Reading::Entries { entries, cursor: next, horizon, more } => {
@@ -88,6 +94,9 @@ impl Follower {
                     let head = self.log.head().await?;
                     self.applier.start_over(&head, reason);
                     *cursor = head.cursor;
+                    if let Some(refill) = &self.refill {
+                        refill.start(&mut self.refilling);
+                    }
                 }
             }
         }

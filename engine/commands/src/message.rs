@@ -2,12 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::LogId;
 use crate::position::Place;
 use crate::record::Entry;
 
 /// One message of a stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
+    /// The log that the places are of. A reader that was opened for another one refuses it, so that two outboxes that publish to one
+    /// stream by mistake are found out.
+    #[serde(rename = "o")]
+    pub log: LogId,
     /// Operations, in order; none in a message that only moves the horizon.
     #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<Entry>,
@@ -56,7 +61,7 @@ const ENTRY_BYTES: usize = 256;
 const REASON_CHARS: usize = 128;
 
 /// Entries as messages. Entries too large for any message become a loss at their place in the order; how many.
-pub(crate) fn pack(entries: Vec<Entry>, horizon: Place, limits: Limits) -> (Vec<Message>, u64) {
+pub(crate) fn pack(log: LogId, entries: Vec<Entry>, horizon: Place, limits: Limits) -> (Vec<Message>, u64) {
     // What is not given out yet bounds what may be said to be.
     let mut horizons = vec![horizon; entries.len()];
     let mut least = horizon;
@@ -65,14 +70,14 @@ pub(crate) fn pack(entries: Vec<Entry>, horizon: Place, limits: Limits) -> (Vec<
         least = least.min(entry.place);
     }
     let mut messages = Vec::new();
-    let mut open = Message::default();
+    let mut open = moved(log, Place::default());
     let (mut bytes, mut oversized) = (FRAME_BYTES, 0);
     for (entry, horizon) in entries.into_iter().zip(horizons) {
         let size = ENTRY_BYTES + json_bytes(&entry.body);
         let full = open.entries.len() >= limits.entries || bytes + size > limits.wanted_bytes;
         let too_large = FRAME_BYTES + size > limits.most_bytes;
         if !open.entries.is_empty() && (full || too_large) {
-            messages.push(std::mem::take(&mut open));
+            messages.push(std::mem::replace(&mut open, moved(log, Place::default())));
             bytes = FRAME_BYTES;
         }
         if too_large {
@@ -82,7 +87,7 @@ pub(crate) fn pack(entries: Vec<Entry>, horizon: Place, limits: Limits) -> (Vec<
                 entry.operation, limits.most_bytes
             );
             tracing::error!(operation = %entry.operation, bytes = size, most = limits.most_bytes, "an operation is too large to be relayed: every follower drops all it holds");
-            messages.push(loss(&reason, horizon));
+            messages.push(loss(log, &reason, horizon));
             continue;
         }
         bytes += size;
@@ -96,8 +101,13 @@ pub(crate) fn pack(entries: Vec<Entry>, horizon: Place, limits: Limits) -> (Vec<
 }
 
 /// A message that says that operations are missing.
-pub(crate) fn loss(reason: &str, horizon: Place) -> Message {
-    Message { entries: Vec::new(), horizon, lost: Some(reason.chars().take(REASON_CHARS).collect()) }
+pub(crate) fn loss(log: LogId, reason: &str, horizon: Place) -> Message {
+    Message { lost: Some(reason.chars().take(REASON_CHARS).collect()), ..moved(log, horizon) }
+}
+
+/// A message that only moves the horizon.
+pub(crate) fn moved(log: LogId, horizon: Place) -> Message {
+    Message { log, entries: Vec::new(), horizon, lost: None }
 }
 
 /// How long a text becomes as a JSON string, at most.
@@ -128,7 +138,7 @@ mod tests {
         // Places that overtake each other, and a horizon that a long transaction holds back.
         let places = [3, 9, 4, 7, 5, 6, 8];
         let entries: Vec<_> = places.iter().map(|major| entry(Place::new(*major, 0), "{}")).collect();
-        let (messages, oversized) = pack(entries.clone(), Place::new(6, 0), LIMITS);
+        let (messages, oversized) = pack(LogId::from_u128(1), entries.clone(), Place::new(6, 0), LIMITS);
         assert_eq!(oversized, 0);
         assert_eq!(messages.iter().flat_map(|message| message.entries.clone()).collect::<Vec<_>>(), entries);
         for (at, message) in messages.iter().enumerate() {
@@ -144,7 +154,7 @@ mod tests {
         let bodies =
             ["\"".repeat(9000), "\u{1}".repeat(6000), "x".repeat(15_000), "ä".repeat(19_000), "\\".repeat(30_000), "{}".to_owned()];
         let entries: Vec<_> = bodies.iter().zip(1..).map(|(body, place)| entry(Place::new(place, u64::MAX), body)).collect();
-        let (messages, oversized) = pack(entries, Place::new(u64::MAX, u64::MAX), LIMITS);
+        let (messages, oversized) = pack(LogId::from_u128(1), entries, Place::new(u64::MAX, u64::MAX), LIMITS);
         assert_eq!(oversized, 1);
         assert!(messages.iter().all(|message| message.to_json().len() <= LIMITS.most_bytes));
         assert_eq!(messages.iter().filter(|message| message.lost.is_some()).count(), 1);
@@ -153,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_message_comes_back_from_its_json() {
-        let message = Message { entries: vec![entry(Place::new(1, 2), "{\"c\":\"x\"}")], horizon: Place::new(2, 0), lost: None };
+        let entries = vec![entry(Place::new(1, 2), "{\"c\":\"x\"}")];
+        let message = Message { entries, ..moved(LogId::random(), Place::new(2, 0)) };
         assert_eq!(Message::from_json(message.to_json().as_bytes()).ok(), Some(message));
         assert!(Message::from_json(b"hello").is_err());
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::message::{Limits, Message, loss, pack};
+use crate::message::{Limits, Message, loss, moved, pack};
 use crate::outbox::{Outbox, OutboxHold, Outgoing};
 use crate::position::Place;
 use crate::sink::{Mark, Sink};
@@ -277,6 +277,7 @@ impl Task {
                 end.mark
             }
         };
+        let log = self.how.outbox.id();
         let limits = Limits {
             entries: self.how.message,
             wanted_bytes: WANTED_BYTES.min(self.how.sink.most_bytes()),
@@ -286,9 +287,9 @@ impl Task {
             Outgoing::Entries { entries, horizon, more } => {
                 let last = entries.iter().map(|entry| entry.place).max();
                 let first = entries.iter().map(|entry| entry.place).min();
-                let (mut messages, oversized) = pack(entries, horizon, limits);
+                let (mut messages, oversized) = pack(log, entries, horizon, limits);
                 if let Some(reason) = &stream.lost {
-                    messages.insert(0, loss(reason, first.map_or(horizon, |first| first.min(horizon))));
+                    messages.insert(0, loss(log, reason, first.map_or(horizon, |first| first.min(horizon))));
                 }
                 (messages, horizon, last, oversized, more)
             }
@@ -296,12 +297,12 @@ impl Task {
                 tracing::warn!(reason, "operations will never be in the stream: every follower drops all it holds");
                 let last = recent.iter().map(|(place, _)| *place).max();
                 // A loss covers any other that is to be said.
-                (vec![loss(&reason, horizon)], horizon, last, 0, true)
+                (vec![loss(log, &reason, horizon)], horizon, last, 0, true)
             }
         };
         let settles = stream.last.is_some_and(|last| stream.horizon <= last && last < horizon);
         if messages.is_empty() && (settles || (stream.silent && horizon > Place::default())) {
-            messages.push(Message { horizon, ..Message::default() });
+            messages.push(moved(log, horizon));
         }
         if messages.is_empty() {
             stream.at = Some(at);

@@ -1,9 +1,10 @@
 //! What a reader makes of a stream's messages.
 
-use crate::id::OperationId;
+use crate::id::{LogId, OperationId};
 use crate::message::Message;
 use crate::position::Place;
 use crate::record::Entry;
+use crate::store_error::{StoreError, StoreErrorKind};
 
 /// How many of the last messages a head is made of.
 pub(crate) const RECENT_MESSAGES: usize = 8;
@@ -11,25 +12,32 @@ pub(crate) const RECENT_MESSAGES: usize = 8;
 /// Messages in order, until enough is there or something is missing.
 #[derive(Debug)]
 pub(crate) struct Gathered {
+    log: LogId,
     most: usize,
     /// How many messages were taken.
     pub(crate) taken: usize,
     pub(crate) entries: Vec<Entry>,
     pub(crate) horizon: Place,
     /// If the first message says, or leaves open, that something is missing.
-    pub(crate) lost: Option<String>,
+    lost: Option<String>,
+    /// If the first message is of another log.
+    foreign: Option<LogId>,
 }
 
 impl Gathered {
     /// At a horizon that is known already.
-    pub(crate) fn new(most: usize, horizon: Place) -> Gathered {
-        Gathered { most, taken: 0, entries: Vec::new(), horizon, lost: None }
+    pub(crate) fn new(log: LogId, most: usize, horizon: Place) -> Gathered {
+        Gathered { log, most, taken: 0, entries: Vec::new(), horizon, lost: None, foreign: None }
     }
 
     /// Takes the next message; whether there is room for another.
     pub(crate) fn take(&mut self, payload: &[u8]) -> bool {
         match Message::from_json(payload) {
-            Ok(Message { entries, horizon, lost: None }) => {
+            Ok(Message { log, .. }) if log != self.log => {
+                self.foreign = Some(log).filter(|_| self.taken == 0);
+                false
+            }
+            Ok(Message { entries, horizon, lost: None, .. }) => {
                 self.taken += 1;
                 self.entries.extend(entries);
                 self.horizon = self.horizon.max(horizon);
@@ -47,6 +55,20 @@ impl Gathered {
             self.lost = Some(reason);
         }
         false
+    }
+
+    /// Why nothing can be given out, if so.
+    ///
+    /// # Errors
+    /// When the stream is of another log than it was opened for.
+    pub(crate) fn loss(&mut self) -> Result<Option<String>, StoreError> {
+        match self.foreign {
+            Some(log) => {
+                let doing = format!("reading a stream of log {log} as log {}", self.log);
+                Err(StoreError::new(StoreErrorKind::Corrupt, doing))
+            }
+            None => Ok(self.lost.take()),
+        }
     }
 }
 

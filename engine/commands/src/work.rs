@@ -180,6 +180,7 @@ impl<S: Store> Worker<S> {
             let full = running.len() >= worker.options.parallel.max(1);
             let wait = next.unwrap_or(Duration::MAX).min(spread(worker.check));
             tokio::select! {
+                biased;
                 _ = closing.changed() => {}
                 Some(_) = running.join_next(), if !running.is_empty() => {}
                 () = hints.next(), if !full => {}
@@ -213,6 +214,7 @@ impl<S: Store> Worker<S> {
         let mut renewed = tokio::time::Instant::now();
         loop {
             tokio::select! {
+                biased;
                 outcome = &mut caught => return Some(outcome),
                 () = tokio::time::sleep(self.options.lease / 3) => match self.queue.renew(event, self.options.lease).await {
                     Ok(true) => renewed = tokio::time::Instant::now(),

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod argument;
+mod command;
 mod compute;
 mod functions;
 mod handle;
@@ -100,6 +101,19 @@ pub fn compute(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = syn::parse_macro_input!(options as options::BlockOptions);
     let item = syn::parse_macro_input!(item as syn::Item);
     compute::expand(options, item).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes handlers of the methods of `impl Shop { .. }` that take an operation. Use it through `wellspring-commands`.
+///
+/// Each `async fn name(&self, command: C, op: &Op<S>) -> Result<T, E>` does the command `C`: the type becomes a `Command` whose output
+/// is `T` and whose error is `E`, called `Shop.C` in the log and the journal; `#[command(name = "..")]` on the block names the part before
+/// the dot, on a method the whole. The block becomes a `CommandService<S>`, which a server's builder takes. Everything else in it stays
+/// as it is.
+#[proc_macro_attribute]
+pub fn command(options: TokenStream, item: TokenStream) -> TokenStream {
+    let options = syn::parse_macro_input!(options as command::CommandOptions);
+    let item = syn::parse_macro_input!(item as syn::Item);
+    command::expand(options, item).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// Says that a `Copy` newtype over an inline type may be stored in the engine's value column, without a pointer.

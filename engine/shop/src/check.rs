@@ -12,9 +12,9 @@ use std::fmt::{self, Debug};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use rusqlite::{Connection, Row};
 use wellspring::{Engine, Fault, Function};
 
+use crate::connection::{Column, Connection, Row};
 use crate::error::ShopError;
 use crate::functions::{Answer, Ranked};
 use crate::keys::{Keys, TOP};
@@ -63,15 +63,15 @@ impl Check {
     /// A value that is marked is asked for, and so verified or computed as for any reader; a value that is not marked
     /// is what the cache would have given, right or wrong.
     pub fn run(shop: &Shop, keys: &Keys) -> Result<Self, ShopError> {
-        let connection = shop.database().connect()?;
-        connection.execute_batch(VIEWS)?;
+        let mut connection = shop.database().connect()?;
+        connection.batch(VIEWS)?;
         let mut rounds = Rounds { check: Self::default(), round: Round::Cached, compared: Vec::new(), place: 0 };
         if shop.is_bounded() {
-            rounds.go(Round::Served, shop, keys, &connection)?;
+            rounds.go(Round::Served, shop, keys, &mut connection)?;
             rounds.check.cached = rounds.check.checked;
-            rounds.go(Round::Rest, shop, keys, &connection)?;
+            rounds.go(Round::Rest, shop, keys, &mut connection)?;
         } else {
-            rounds.go(Round::Cached, shop, keys, &connection)?;
+            rounds.go(Round::Cached, shop, keys, &mut connection)?;
             rounds.check.cached = shop.engine.stats().functions.iter().map(|function| function.nodes as u64).sum();
         }
         Ok(rounds.check)
@@ -99,7 +99,7 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn go(&mut self, round: Round, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
+    fn go(&mut self, round: Round, shop: &Shop, keys: &Keys, sql: &mut Connection) -> Result<(), ShopError> {
         (self.round, self.place) = (round, 0);
         // Top down: what a function reads is cached by the time it is compared itself.
         self.departments(shop, keys, sql)?;
@@ -108,26 +108,27 @@ impl Rounds {
         self.baskets(shop, keys, sql)
     }
 
-    fn departments(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
+    fn departments(&mut self, shop: &Shop, keys: &Keys, sql: &mut Connection) -> Result<(), ShopError> {
         let (engine, functions) = (&shop.engine, shop.books.functions());
-        let top = ranking(sql, "department", |row| row.get::<_, String>(0))?;
+        let top: HashMap<String, Vec<Ranked>> = ranking(sql, "department", |row| row.get(0))?;
         let asked = keys.departments.iter().flat_map(|department| TOP.map(|n| (department.clone(), n)));
         self.compare(engine, &functions.top_products, asked, |(department, n)| first(top.get(department), *n));
 
-        let top = ranking(sql, "department || char(0) || category", |row| row.get::<_, String>(0))?;
+        let top: HashMap<(String, String), Vec<Ranked>> = ranking(sql, "department, category", |row| Ok((row.get(0)?, row.get(1)?)))?;
         let asked = keys.categories.iter().flat_map(|(department, category)| TOP.map(|n| (department.clone(), category.clone(), n)));
         self.compare(engine, &functions.category_top, asked, |(department, category, n)| {
-            first(top.get(&format!("{department}\0{category}")), *n)
+            first(top.get(&(department.clone(), category.clone())), *n)
         });
 
-        let sums: HashMap<String, Cents> = map(sql, "SELECT department, SUM(revenue) FROM sold GROUP BY 1", |row| row.get(0), cents)?;
+        let sums: HashMap<String, Cents> =
+            map(sql, "SELECT department, CAST(SUM(revenue) AS BIGINT) FROM sold GROUP BY 1", |row| row.get(0), cents)?;
         self.compare(engine, &functions.department_revenue, keys.departments.iter().cloned(), |key| {
             sums.get(key).copied().unwrap_or_default()
         });
 
         let sums: HashMap<(String, String), Cents> = map(
             sql,
-            "SELECT department, SUM(revenue), category FROM sold GROUP BY department, category",
+            "SELECT department, CAST(SUM(revenue) AS BIGINT), category FROM sold GROUP BY department, category",
             |row| Ok((row.get(0)?, row.get(2)?)),
             cents,
         )?;
@@ -149,18 +150,22 @@ impl Rounds {
         Ok(())
     }
 
-    fn owners(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
+    fn owners(&mut self, shop: &Shop, keys: &Keys, sql: &mut Connection) -> Result<(), ShopError> {
         let (engine, functions) = (&shop.engine, shop.books.functions());
         for (column, ids, sum) in
             [("household_id", &keys.households, &functions.household_spend), ("store_id", &keys.stores, &functions.store_revenue)]
         {
-            let sums: HashMap<u32, Cents> =
-                map(sql, &format!("SELECT {column}, SUM(due) FROM dues NATURAL JOIN baskets GROUP BY {column}"), |row| row.get(0), cents)?;
+            let sums: HashMap<u32, Cents> = map(
+                sql,
+                &format!("SELECT {column}, CAST(SUM(due) AS BIGINT) FROM dues NATURAL JOIN baskets GROUP BY {column}"),
+                |row| row.get(0),
+                cents,
+            )?;
             self.compare(engine, sum, ids.iter().copied(), |key| sums.get(key).copied().unwrap_or_default());
         }
         let sums: HashMap<(u32, u32), Cents> = map(
             sql,
-            "SELECT store_id, SUM(due), week FROM dues NATURAL JOIN baskets GROUP BY store_id, week",
+            "SELECT store_id, CAST(SUM(due) AS BIGINT), week FROM dues NATURAL JOIN baskets GROUP BY store_id, week",
             |row| Ok((row.get(0)?, row.get(2)?)),
             cents,
         )?;
@@ -177,26 +182,27 @@ impl Rounds {
         Ok(())
     }
 
-    fn products(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
+    fn products(&mut self, shop: &Shop, keys: &Keys, sql: &mut Connection) -> Result<(), ShopError> {
         let (engine, functions) = (&shop.engine, shop.books.functions());
         let sums: HashMap<u32, Cents> = map(sql, "SELECT product_id, revenue FROM sold", |row| row.get(0), cents)?;
         self.compare(engine, &functions.product_revenue, keys.products.iter().copied(), |key| sums.get(key).copied().unwrap_or_default());
-        let mut lines = lines(sql, "product_id")?;
+        let mut lines: HashMap<u32, Vec<Line>> = lines(sql, "product_id")?;
         for rows in lines.values_mut() {
             rows.sort_by_key(|row| (row.quantity, row.sales, row.retail_discount, row.coupon, row.coupon_match));
         }
-        self.compare(engine, &functions.product_lines, keys.products.iter().copied(), |key| slice(lines.get(&i64::from(*key))));
+        self.compare(engine, &functions.product_lines, keys.products.iter().copied(), |key| slice(lines.get(key)));
         let prices: HashMap<u32, UnitPrice> =
             map(sql, "SELECT product_id, millicents FROM prices", |row| row.get(0), |row| row.get(1).map(UnitPrice))?;
         self.compare(engine, &functions.price, keys.products.iter().copied(), |key| prices.get(key).copied());
         Ok(())
     }
 
-    fn baskets(&mut self, shop: &Shop, keys: &Keys, sql: &Connection) -> Result<(), ShopError> {
+    fn baskets(&mut self, shop: &Shop, keys: &Keys, sql: &mut Connection) -> Result<(), ShopError> {
         let (engine, functions) = (&shop.engine, shop.books.functions());
-        let sums: HashMap<i64, Cents> = map(sql, "SELECT basket_id, SUM(due) FROM dues GROUP BY 1", |row| row.get(0), cents)?;
+        let sums: HashMap<i64, Cents> =
+            map(sql, "SELECT basket_id, CAST(SUM(due) AS BIGINT) FROM dues GROUP BY 1", |row| row.get(0), cents)?;
         self.compare(engine, &functions.basket_total, keys.baskets.iter().copied(), |key| sums.get(key).copied().unwrap_or_default());
-        let lines = lines(sql, "basket_id")?;
+        let lines: HashMap<i64, Vec<Line>> = lines(sql, "basket_id")?;
         self.compare(engine, &functions.basket_lines, keys.baskets.iter().copied(), |key| slice(lines.get(key)));
         Ok(())
     }
@@ -251,38 +257,38 @@ impl Rounds {
 const VIEWS: &str = "
     CREATE TEMP TABLE dues AS
         WITH priced AS (
-            SELECT lines.*, IIF(quantity = 0, NULL, prices.millicents) AS piece
+            SELECT lines.*, CASE quantity WHEN 0 THEN NULL ELSE prices.millicents END AS piece
             FROM lines LEFT OUTER JOIN prices ON prices.product_id = lines.product_id
         ), reduced AS (
             SELECT basket_id, product_id,
                    COALESCE((quantity * piece + 500) / 1000 - (retail_discount + coupon_match), sales) - coupon AS due
             FROM priced
         )
-        SELECT basket_id, product_id, IIF(due < 0, 0, due) AS due FROM reduced;
+        SELECT basket_id, product_id, CASE WHEN due < 0 THEN 0 ELSE due END AS due FROM reduced;
     CREATE TEMP TABLE sold AS
-        SELECT product_id, department, category, SUM(due) AS revenue
+        SELECT product_id, department, category, CAST(SUM(due) AS BIGINT) AS revenue
         FROM products NATURAL JOIN dues GROUP BY product_id, department, category;
 ";
 
-/// The longest ranking that is asked for, per group.
+/// The longest ranking that is asked for, per department, or per department and category.
 fn ranking<K: Hash + Eq>(
-    sql: &Connection,
+    sql: &mut Connection,
     group: &str,
-    key: impl Fn(&Row<'_>) -> rusqlite::Result<K>,
+    key: impl Fn(&Row<'_>) -> Result<K, ShopError>,
 ) -> Result<HashMap<K, Vec<Ranked>>, ShopError> {
     let longest = TOP.into_iter().max().unwrap_or(0);
     let text = format!(
-        "SELECT grp, product_id, revenue FROM (
-             SELECT {group} AS grp, product_id, revenue,
+        "SELECT department, category, product_id, revenue FROM (
+             SELECT department, category, product_id, revenue,
                     ROW_NUMBER() OVER (PARTITION BY {group} ORDER BY revenue DESC, product_id) AS place
-             FROM sold WHERE revenue <> 0)
-         WHERE place <= {longest} ORDER BY grp, place"
+             FROM sold WHERE revenue <> 0) ranked
+         WHERE place <= {longest} ORDER BY {group}, place"
     );
-    groups(sql, &text, key, |row| Ok(Ranked { product: row.get(1)?, revenue: Cents(row.get(2)?) }))
+    groups(sql, &text, key, |row| Ok(Ranked { product: row.get(2)?, revenue: Cents(row.get(3)?) }))
 }
 
 /// The lines by a column, in the order of baskets and line numbers.
-fn lines(sql: &Connection, column: &str) -> Result<HashMap<i64, Vec<Line>>, ShopError> {
+fn lines<K: Hash + Eq + Column>(sql: &mut Connection, column: &str) -> Result<HashMap<K, Vec<Line>>, ShopError> {
     let text = format!(
         "SELECT {column} AS k, product_id, quantity, sales, retail_discount, coupon, coupon_match
          FROM lines ORDER BY basket_id, line_no"
@@ -290,48 +296,50 @@ fn lines(sql: &Connection, column: &str) -> Result<HashMap<i64, Vec<Line>>, Shop
     groups(
         sql,
         &text,
-        |row| row.get("k"),
+        |row| row.get(0),
         |row| {
             Ok(Line {
-                product: row.get("product_id")?,
-                quantity: row.get("quantity")?,
-                sales: row.get("sales")?,
-                retail_discount: row.get("retail_discount")?,
-                coupon: row.get("coupon")?,
-                coupon_match: row.get("coupon_match")?,
+                product: row.get(1)?,
+                quantity: row.get(2)?,
+                sales: row.get(3)?,
+                retail_discount: row.get(4)?,
+                coupon: row.get(5)?,
+                coupon_match: row.get(6)?,
             })
         },
     )
 }
 
 fn map<K: Hash + Eq, V>(
-    sql: &Connection,
+    sql: &mut Connection,
     text: &str,
-    key: impl Fn(&Row<'_>) -> rusqlite::Result<K>,
-    value: impl Fn(&Row<'_>) -> rusqlite::Result<V>,
+    key: impl Fn(&Row<'_>) -> Result<K, ShopError>,
+    value: impl Fn(&Row<'_>) -> Result<V, ShopError>,
 ) -> Result<HashMap<K, V>, ShopError> {
-    let mut statement = sql.prepare(text)?;
-    let rows = statement.query_map([], |row| Ok((key(row)?, value(row)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut map = HashMap::new();
+    sql.each(text, &[], |row| {
+        map.insert(key(row)?, value(row)?);
+        Ok(())
+    })?;
+    Ok(map)
 }
 
 fn groups<K: Hash + Eq, V>(
-    sql: &Connection,
+    sql: &mut Connection,
     text: &str,
-    key: impl Fn(&Row<'_>) -> rusqlite::Result<K>,
-    value: impl Fn(&Row<'_>) -> rusqlite::Result<V>,
+    key: impl Fn(&Row<'_>) -> Result<K, ShopError>,
+    value: impl Fn(&Row<'_>) -> Result<V, ShopError>,
 ) -> Result<HashMap<K, Vec<V>>, ShopError> {
-    let mut statement = sql.prepare(text)?;
-    let mut rows = statement.query([])?;
     let mut groups: HashMap<K, Vec<V>> = HashMap::new();
-    while let Some(row) = rows.next()? {
+    sql.each(text, &[], |row| {
         groups.entry(key(row)?).or_default().push(value(row)?);
-    }
+        Ok(())
+    })?;
     Ok(groups)
 }
 
 /// The second column as money.
-fn cents(row: &Row<'_>) -> rusqlite::Result<Cents> {
+fn cents(row: &Row<'_>) -> Result<Cents, ShopError> {
     row.get(1).map(Cents)
 }
 

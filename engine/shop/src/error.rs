@@ -16,12 +16,16 @@ pub enum ShopError {
     Data(String),
     /// A file could not be read or written.
     File(Arc<str>),
-    /// SQLite refused.
+    /// The database refused, or could not be reached.
     Sql(Arc<str>),
     /// The engine's part of a read failed.
     Engine(Fault),
     /// A function could not be registered.
     Register(Arc<str>),
+    /// The operation log failed.
+    Log(Arc<str>),
+    /// A server of a cluster did not do what it should.
+    Server(Arc<str>),
     /// A worker thread panicked.
     Worker(&'static str),
 }
@@ -35,6 +39,8 @@ impl fmt::Display for ShopError {
             Self::Sql(text) => write!(f, "database: {text}"),
             Self::Engine(fault) => write!(f, "engine: {fault}"),
             Self::Register(text) => write!(f, "engine: {text}"),
+            Self::Log(text) => write!(f, "operation log: {text}"),
+            Self::Server(text) => write!(f, "server {text}"),
             Self::Worker(who) => write!(f, "the {who} panicked"),
         }
     }
@@ -43,6 +49,12 @@ impl fmt::Display for ShopError {
 impl std::error::Error for ShopError {}
 
 impl ShopError {
+    /// A PostgreSQL error in words. On its own it says "db error"; what the server said is below it.
+    pub(crate) fn postgres(error: &postgres::Error) -> Self {
+        let below = std::error::Error::source(error).map(|below| format!(": {below}")).unwrap_or_default();
+        Self::Sql(format!("{error}{below}").into())
+    }
+
     /// A file error that names the file.
     pub(crate) fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::File(format!("{}: {error}", path.display()).into())
@@ -52,6 +64,12 @@ impl ShopError {
 impl From<rusqlite::Error> for ShopError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error.to_string().into())
+    }
+}
+
+impl From<postgres::Error> for ShopError {
+    fn from(error: postgres::Error) -> Self {
+        Self::postgres(&error)
     }
 }
 

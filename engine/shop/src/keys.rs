@@ -1,7 +1,6 @@
 //! The keys there are to ask for.
 
-use rusqlite::Row;
-
+use crate::connection::{Connection, Row};
 use crate::database::Database;
 use crate::error::ShopError;
 
@@ -33,15 +32,15 @@ pub struct Keys {
 impl Keys {
     /// Reads them.
     pub fn read(database: &Database) -> Result<Self, ShopError> {
-        let connection = database.connect()?;
+        let mut connection = database.connect()?;
         let mut keys = Self {
-            products: all(&connection, "SELECT product_id FROM products ORDER BY 1", |row| row.get(0))?,
-            baskets: all(&connection, "SELECT basket_id FROM baskets ORDER BY 1", |row| row.get(0))?,
-            households: all(&connection, "SELECT DISTINCT household_id FROM baskets ORDER BY 1", |row| row.get(0))?,
-            stores: all(&connection, "SELECT DISTINCT store_id FROM baskets ORDER BY 1", |row| row.get(0))?,
-            weeks: all(&connection, "SELECT DISTINCT store_id, week FROM baskets ORDER BY 1, 2", |row| Ok((row.get(0)?, row.get(1)?)))?,
-            departments: all(&connection, "SELECT DISTINCT department FROM products ORDER BY 1", |row| row.get(0))?,
-            categories: all(&connection, "SELECT DISTINCT department, category FROM products ORDER BY 1, 2", |row| {
+            products: all(&mut connection, "SELECT product_id FROM products ORDER BY 1", |row| row.get(0))?,
+            baskets: all(&mut connection, "SELECT basket_id FROM baskets ORDER BY 1", |row| row.get(0))?,
+            households: all(&mut connection, "SELECT DISTINCT household_id FROM baskets ORDER BY 1", |row| row.get(0))?,
+            stores: all(&mut connection, "SELECT DISTINCT store_id FROM baskets ORDER BY 1", |row| row.get(0))?,
+            weeks: all(&mut connection, "SELECT DISTINCT store_id, week FROM baskets ORDER BY 1, 2", |row| Ok((row.get(0)?, row.get(1)?)))?,
+            departments: all(&mut connection, "SELECT DISTINCT department FROM products ORDER BY 1", |row| row.get(0))?,
+            categories: all(&mut connection, "SELECT DISTINCT department, category FROM products ORDER BY 1, 2", |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })?,
         };
@@ -52,6 +51,6 @@ impl Keys {
     }
 }
 
-fn all<T>(connection: &rusqlite::Connection, sql: &str, row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>, ShopError> {
-    Ok(connection.prepare(sql)?.query_map([], row)?.collect::<Result<_, _>>()?)
+fn all<T>(connection: &mut Connection, sql: &str, row: impl Fn(&Row<'_>) -> Result<T, ShopError>) -> Result<Vec<T>, ShopError> {
+    connection.rows(sql, &[], row)
 }

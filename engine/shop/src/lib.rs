@@ -3,6 +3,9 @@
 //! Prices and basket lines are rows; totals by basket, household, store and department and the best sellers are
 //! [functions] over them. The program lets readers and a writer loose on the service, measures the reads
 //! beside the same calls in plain SQL, and at the end checks every cached value against the database.
+//!
+//! [`serve`] is one server of several on one database (SQLite or PostgreSQL): what one changes is stale on all. [`cluster`] starts
+//! several, measures how soon, and has each check itself.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -10,22 +13,28 @@ use std::io::Write;
 use std::process::ExitCode;
 
 pub mod check;
+mod clock;
+pub mod cluster;
+pub mod connection;
 pub mod cut;
 pub mod data;
 pub mod database;
 pub mod error;
 pub mod figure;
+mod fill;
 pub mod functions;
 pub mod keys;
 pub mod latency;
 pub mod line;
 pub mod options;
 pub mod peer;
+mod postgres_schema;
 mod progress;
 mod readers;
 pub mod report;
 pub mod run;
 mod schema;
+pub mod serve;
 pub mod shop;
 mod watch;
 pub mod why;
@@ -35,6 +44,7 @@ mod writer;
 pub use error::ShopError;
 pub use shop::Shop;
 
+use cluster::Cluster;
 use options::{Command, Options};
 
 /// The program, given its arguments without its own name.
@@ -53,12 +63,14 @@ fn execute(command: Command) -> Result<ExitCode, ShopError> {
         Command::Help => say(options::HELP)?,
         Command::Why(explain) => say(&format!("{}\n", explain.run()?))?,
         Command::Cut(cut) => say(&format!("{}\n", cut.run()?))?,
-        Command::Run(options) => return serve(&options),
+        Command::Run(options) => return run_alone(&options),
+        Command::Serve(serve) => serve.run()?,
+        Command::Cluster(cluster) => return run_cluster(&cluster),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(options: &Options) -> Result<ExitCode, ShopError> {
+fn run_alone(options: &Options) -> Result<ExitCode, ShopError> {
     let outcome = run::run(options)?;
     for stale in &outcome.check.stale {
         eprintln!("stale: {stale}");
@@ -70,6 +82,20 @@ fn serve(options: &Options) -> Result<ExitCode, ShopError> {
         say(&format!("{}\n{}\n", report::table(options, &outcome), outcome.check))?;
     }
     Ok(if outcome.check.stale.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn run_cluster(cluster: &Cluster) -> Result<ExitCode, ShopError> {
+    let outcome = cluster.run()?;
+    for wrong in outcome.stale.iter().chain(&outcome.lost) {
+        eprintln!("{wrong}");
+    }
+    if cluster.json {
+        eprintln!("{}", outcome.line());
+        say(&outcome.json(cluster))?;
+    } else {
+        say(&format!("{}{}\n", outcome.table(), outcome.line()))?;
+    }
+    Ok(if outcome.is_right() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// Prints to standard output, where a closed pipe is an error and not a panic.

@@ -64,6 +64,21 @@ impl UnitPrice {
     }
 }
 
+/// A decimal number such as `1.99` in units of its last decimal place, of which there may be `places` at most; none when the text is
+/// something else or too large.
+pub(crate) fn decimal(text: &str, places: usize) -> Option<i64> {
+    let (whole, part) = match text.split_once('.') {
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+        None => (text, ""),
+    };
+    let digits = whole.bytes().chain(part.bytes()).all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || part.len() > places || !digits {
+        return None;
+    }
+    format!("{whole}{part:0<places$}").parse().ok()
+}
+
 /// One product in one basket, as the till recorded it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -162,6 +177,17 @@ mod tests {
             [(250, "0.0025"), (0, "0.00"), (199_000, "1.99"), (200_000, "2.00"), (-1, "-0.00001"), (123_456_780, "1234.5678")]
         {
             assert_eq!(UnitPrice(price).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn money_is_read_as_it_is_printed() {
+        for millicents in [0, 1, 250, 199_000, 100_000_000, 100_001] {
+            assert_eq!(decimal(&UnitPrice(millicents).to_string(), 5), Some(millicents));
+        }
+        assert_eq!((decimal("3", 2), decimal("3.9", 2), decimal("3.98", 2)), (Some(300), Some(390), Some(398)));
+        for text in ["", ".", "1.", ".5", "-1", "+1", "1e3", "1.999", "x", "9223372036854775807"] {
+            assert_eq!(decimal(text, 2), None, "{text}");
         }
     }
 }

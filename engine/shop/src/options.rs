@@ -8,17 +8,23 @@ use std::time::Duration;
 
 use lexopt::prelude::{Long, Short, Value};
 
+use crate::cluster::Cluster;
 use crate::cut::Cut;
 use crate::data::Data;
 use crate::error::ShopError;
 use crate::figure::Figure;
+use crate::serve::Serve;
 use crate::why::Explain;
+
+mod servers;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
 wellspring-shop: a retail service whose totals stay fresh, measured beside the same calls in SQL
 
 usage: wellspring-shop [options]
+       wellspring-shop serve (--db PATH | --postgres URL) [--port N] [--watch KEY] [--data DIR] [--schema NAME]
+       wellspring-shop cluster [--servers N] [options of a cluster]
        wellspring-shop why KEY [--data DIR] [--db PATH]
        wellspring-shop cut --data DIR --weeks A-B --out DIR
 
@@ -37,13 +43,33 @@ usage: wellspring-shop [options]
                     forget one invalidation: the check must find it
   --help            this text
 
+serve is one server of several on one database: start it in as many terminals as you like. A price set in one is seen in all. It
+answers lines on standard input (type help) and on a TCP port of 127.0.0.1, and ends when standard input does.
+
+  --db PATH         a SQLite file, made if it is not there
+  --postgres URL    a PostgreSQL database instead, such as postgres://postgres@127.0.0.1/postgres
+  --schema NAME     the schema in it                               [shop]
+  --port N          the TCP port; 0 for one that is free           [0]
+  --watch KEY       print a line each time a value changes, whoever has changed it; may be repeated
+
+cluster starts servers, reads and writes on all of them, measures how long a change takes to the others, and at the end has each
+compare every cached value with the database. Nobody else may write meanwhile.
+
+  --servers N       how many                                       [4]
+  --seconds S       how long                                       [10]
+  --updates N       updates per second, all servers together       [50]
+  --reads N         reads per second and server                    [5000]
+  --cold            start with an empty cache; otherwise every server computes every value first
+  --kill            kill one server every second, as kill -9 does, and start it again
+  --db, --postgres, --schema, --data, --seed, --json, --fault as above    [a temporary SQLite file]
+
 why computes a value such as basket_total:33002280318, changes the price of a product it was made from, and tells
 before, then and afterwards: its state and why, what it was made from, and what was made from it.
 
 cut writes the lines of weeks A to B of the files in --data, and the products they name, to --out.
 
-At the end every cached value is checked against SQL, with --capacity every value there is. Exit status: 0 all fresh, 1 a stale value was found
-(each is printed with its key), 2 the run failed.
+At the end of a run every cached value is checked against SQL, with --capacity every value there is. Exit status: 0 all fresh,
+1 a stale value was found (each is printed with its key), 2 the run failed.
 ";
 
 /// What the program was asked to do.
@@ -53,6 +79,10 @@ pub enum Command {
     Help,
     /// Run the service.
     Run(Options),
+    /// Be one server of several.
+    Serve(Serve),
+    /// Start several servers and measure them.
+    Cluster(Cluster),
     /// Explain a figure.
     Why(Explain),
     /// Cut a fixture.
@@ -123,6 +153,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         match argument {
             Value(word) if first && word == "cut" => return parse_cut(parser),
             Value(word) if first && word == "why" => return parse_why(parser),
+            Value(word) if first && word == "serve" => return servers::parse_serve(parser),
+            Value(word) if first && word == "cluster" => return servers::parse_cluster(parser),
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("seconds") => options.time = seconds(&text(&mut parser)?)?,
             Long("readers") => options.readers = number(&mut parser, "--readers", 1..=MAX_READERS)?,

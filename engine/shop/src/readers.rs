@@ -85,7 +85,7 @@ impl Side {
 /// Reads until told to stop. Both sides walk the same list of calls, each from where it stopped.
 pub(crate) fn read(shared: &Shared<'_>, calls: &[Call]) -> Result<Tally, ShopError> {
     let connection = shared.shop.database().connect()?;
-    let mut peer = Peer::new(&connection)?;
+    let mut peer = Peer::new(connection.sqlite()?)?;
     let mut tally = Tally::default();
     let (mut service, mut sql) = (calls.iter().cycle(), calls.iter().cycle());
     let running = || !shared.stop.load(Ordering::Relaxed);
@@ -127,7 +127,7 @@ fn block<'c>(shared: &Shared<'_>, calls: &mut impl Iterator<Item = &'c Call>, si
 }
 
 /// Asks the service. The number is made of the whole answer, so that none of it can be left out.
-fn ask(shop: &Shop, keys: &Keys, pin: &Pin<'_>, call: Call) -> Answer<i64> {
+pub(crate) fn ask(shop: &Shop, keys: &Keys, pin: &Pin<'_>, call: Call) -> Answer<i64> {
     let (engine, functions) = (&shop.engine, shop.books.functions());
     match call {
         Call::Price(product) => look_up(engine, pin, &functions.price, &product, |price| price.map_or(0, |price| price.0)),

@@ -115,11 +115,11 @@ pub fn json(options: &Options, outcome: &Outcome) -> String {
     format!("{{{}}}\n", fields.join(","))
 }
 
-fn nanos(histogram: &Histogram, part: f64) -> Option<String> {
+pub(crate) fn nanos(histogram: &Histogram, part: f64) -> Option<String> {
     histogram.quantile(part).map(|time| time.as_nanos().to_string())
 }
 
-fn at(histogram: &Histogram, part: f64) -> String {
+pub(crate) fn at(histogram: &Histogram, part: f64) -> String {
     histogram.quantile(part).map_or("-".to_owned(), |time| match time.as_nanos() {
         nanos @ 0..10_000 => format!("{nanos} ns"),
         nanos @ 10_000..10_000_000 => format!("{:.1} us", nanos as f64 / 1e3),
@@ -143,7 +143,7 @@ fn megabytes(bytes: u64) -> String {
 }
 
 /// A whole number with its thousands apart.
-fn count(number: f64) -> String {
+pub(crate) fn count(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

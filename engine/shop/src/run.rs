@@ -110,7 +110,8 @@ pub fn run(options: &Options) -> Result<Outcome, ShopError> {
     let (tallies, written) = thread::scope(|scope| {
         let readers: Vec<_> = calls.iter().map(|calls| scope.spawn(|| readers::read(&shared, calls))).collect();
         let writer = scope.spawn(|| writer::write(&shared, &population, options, random));
-        let watcher = (!options.watch.is_empty()).then(|| scope.spawn(|| watch::watch(&shared, &options.watch, tell)));
+        let watcher =
+            (!options.watch.is_empty()).then(|| scope.spawn(|| watch::watch(&shop, &options.watch, shared.started, &shared.written, tell)));
         let failed = || {
             let watcher_failed = watcher.as_ref().is_some_and(ScopedJoinHandle::is_finished);
             writer.is_finished() || watcher_failed || readers.iter().any(ScopedJoinHandle::is_finished)

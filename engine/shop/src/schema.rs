@@ -1,13 +1,13 @@
-//! The tables, and filling them.
+//! The tables in SQLite, and filling them.
 
-use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, ErrorCode, Statement, TransactionBehavior, params};
 
-use crate::data::Data;
-use crate::database::{ADD_UNKNOWN, UNKNOWN};
+use crate::data::{Data, Product, Purchase};
 use crate::error::ShopError;
-use crate::line::UnitPrice;
+use crate::fill::{Sink, fill};
+use crate::line::{Line, UnitPrice};
 
 /// Marks a database file as the shop's ("wsho").
 const APPLICATION: i32 = 0x7773_686f;
@@ -77,12 +77,15 @@ pub(crate) fn contents(connection: &Connection) -> Result<Contents, ShopError> {
     }
 }
 
-/// Creates the tables and fills them, in one transaction.
+/// Creates the tables and fills them, in one transaction. Another process that does the same at the same moment is waited for,
+/// and what it has filled is left as it is.
 pub(crate) fn load(connection: &mut Connection, data: &Data) -> Result<(), ShopError> {
-    let transaction = connection.transaction()?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if contents(&transaction)? == Contents::Shop {
+        return Ok(());
+    }
     transaction.execute_batch(TABLES)?;
-    load_products(&transaction, data)?;
-    load_purchases(&transaction, data)?;
+    fill(data, &mut Rows::new(&transaction)?)?;
     transaction.execute_batch(INDICES)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
@@ -90,54 +93,59 @@ pub(crate) fn load(connection: &mut Connection, data: &Data) -> Result<(), ShopE
     Ok(())
 }
 
-fn load_products(transaction: &Transaction<'_>, data: &Data) -> Result<(), ShopError> {
-    let mut insert = transaction.prepare("INSERT INTO products VALUES (?, ?, ?)")?;
-    data.products(|product| {
-        insert.execute(params![product.product, product.department, product.category])?;
-        Ok(())
-    })
+/// Turns the log for writing on, so that readers go on beside the writer.
+pub(crate) fn use_log(connection: &Connection) -> Result<(), ShopError> {
+    let mut attempts = 1000;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "wal") {
+            // Nobody may have the file locked for this, and SQLite does not wait for whoever has: it is another process that is
+            // at the same, for a moment.
+            Err(error) if attempts > 0 && error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                attempts -= 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            done => return Ok(done?),
+        }
+    }
 }
 
-fn load_purchases(transaction: &Transaction<'_>, data: &Data) -> Result<(), ShopError> {
-    let mut basket = transaction.prepare("INSERT INTO baskets VALUES (?, ?, ?, ?)")?;
-    let mut line = transaction.prepare("INSERT INTO lines VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
-    let mut lines_so_far: HashMap<i64, u32> = HashMap::new();
-    let mut latest: HashMap<u32, (i64, UnitPrice)> = HashMap::new();
-    let mut sold_products: HashSet<u32> = HashSet::new();
-    data.purchases(|row| {
-        let count = lines_so_far.entry(row.basket).or_default();
-        if *count == 0 {
-            basket.execute(params![row.basket, row.household, row.store, row.week])?;
-        }
-        *count += 1;
-        let sold = row.line;
-        line.execute(params![
-            row.basket,
-            *count,
-            sold.product,
-            sold.quantity,
-            sold.sales,
-            sold.retail_discount,
-            sold.coupon,
-            sold.coupon_match
-        ])?;
-        sold_products.insert(sold.product);
-        if let Some(price) = sold.shelf_price() {
-            let newest = latest.entry(sold.product).or_insert((row.unix_time, price));
-            if newest.0 <= row.unix_time {
-                *newest = (row.unix_time, price);
-            }
-        }
+struct Rows<'t> {
+    product: Statement<'t>,
+    basket: Statement<'t>,
+    line: Statement<'t>,
+    price: Statement<'t>,
+}
+
+impl<'t> Rows<'t> {
+    fn new(connection: &'t Connection) -> Result<Self, ShopError> {
+        Ok(Self {
+            product: connection.prepare("INSERT INTO products VALUES (?, ?, ?)")?,
+            basket: connection.prepare("INSERT INTO baskets VALUES (?, ?, ?, ?)")?,
+            line: connection.prepare("INSERT INTO lines VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?,
+            price: connection.prepare("INSERT INTO prices VALUES (?, ?)")?,
+        })
+    }
+}
+
+impl Sink for Rows<'_> {
+    fn product(&mut self, product: &Product) -> Result<(), ShopError> {
+        self.product.execute(params![product.product, product.department, product.category])?;
         Ok(())
-    })?;
-    let mut unknown = transaction.prepare(ADD_UNKNOWN)?;
-    for product in sold_products {
-        unknown.execute(params![product, UNKNOWN])?;
     }
-    // A product that was never sold with a quantity has no price, rather than a made-up one.
-    let mut price = transaction.prepare("INSERT INTO prices VALUES (?, ?)")?;
-    for (product, (_, newest)) in latest {
-        price.execute(params![product, newest.0])?;
+
+    fn basket(&mut self, first: &Purchase) -> Result<(), ShopError> {
+        self.basket.execute(params![first.basket, first.household, first.store, first.week])?;
+        Ok(())
     }
-    Ok(())
+
+    fn line(&mut self, basket: i64, number: u32, line: &Line) -> Result<(), ShopError> {
+        let Line { product, quantity, sales, retail_discount, coupon, coupon_match } = line;
+        self.line.execute(params![basket, number, product, quantity, sales, retail_discount, coupon, coupon_match])?;
+        Ok(())
+    }
+
+    fn price(&mut self, product: u32, price: UnitPrice) -> Result<(), ShopError> {
+        self.price.execute(params![product, price.0])?;
+        Ok(())
+    }
 }

@@ -6,20 +6,28 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Instant;
 
 use crate::error::ShopError;
 use crate::figure::Figure;
-use crate::readers::Shared;
+use crate::shop::Shop;
 
-/// Tells what the figures are, and each change of one of them, until the writer is through and the last change is told.
-pub(crate) fn watch(shared: &Shared<'_>, figures: &[Figure], mut tell: impl FnMut(&str) -> Result<(), ShopError>) -> Result<(), ShopError> {
-    let mut tell = |figure: &Figure, what: &str| tell(&format!("{:9.4} s  {figure} {what}", shared.started.elapsed().as_secs_f64()));
+/// Tells what the figures are, and each change of one of them, until `written` (the writer is through: whoever sets it unparks this
+/// thread) and the last change is told.
+pub(crate) fn watch(
+    shop: &Shop,
+    figures: &[Figure],
+    started: Instant,
+    written: &AtomicBool,
+    mut tell: impl FnMut(&str) -> Result<(), ShopError>,
+) -> Result<(), ShopError> {
+    let mut tell = |figure: &Figure, what: &str| tell(&format!("{:9.4} s  {figure} {what}", started.elapsed().as_secs_f64()));
     let mut watched = Vec::new();
     for figure in figures {
-        let reading = figure.read(shared.shop)?;
+        let reading = figure.read(shop)?;
         tell(figure, &format!("is {}", reading.value))?;
         watched.push((figure, reading));
     }
@@ -27,7 +35,7 @@ pub(crate) fn watch(shared: &Shared<'_>, figures: &[Figure], mut tell: impl FnMu
     let mut cx = Context::from_waker(&waker);
     loop {
         // Before the round: what is read in it is not older than the last write then.
-        let written = shared.written.load(Ordering::Acquire);
+        let written = written.load(Ordering::Acquire);
         let mut quiet = true;
         for (figure, reading) in &mut watched {
             // The look subscribes first and checks then, so that no change falls in between.
@@ -35,7 +43,7 @@ pub(crate) fn watch(shared: &Shared<'_>, figures: &[Figure], mut tell: impl FnMu
                 continue;
             }
             quiet = false;
-            let old = std::mem::replace(reading, figure.read(shared.shop)?);
+            let old = std::mem::replace(reading, figure.read(shop)?);
             if old.value != reading.value {
                 tell(figure, &format!("{} -> {}", old.value, reading.value))?;
             }

@@ -75,21 +75,20 @@ impl Population {
     /// Reads it; an error when there is no line at all.
     pub fn read(database: &Database, keys: &Keys) -> Result<Self, ShopError> {
         let departments: HashMap<&str, u32> = keys.departments.iter().map(String::as_str).zip(0..).collect();
-        let connection = database.connect()?;
-        let mut statement = connection.prepare(
+        let lines = database.connect()?.rows(
             "SELECT l.product_id, l.basket_id, b.household_id, b.store_id, p.department
              FROM lines l JOIN baskets b USING (basket_id) JOIN products p USING (product_id)",
+            &[],
+            |row| {
+                Ok(Member {
+                    product: row.get(0)?,
+                    basket: row.get(1)?,
+                    household: row.get(2)?,
+                    store: row.get(3)?,
+                    department: departments.get(row.get::<String>(4)?.as_str()).copied().unwrap_or(0),
+                })
+            },
         )?;
-        let lines = statement.query_map([], |row| {
-            Ok(Member {
-                product: row.get(0)?,
-                basket: row.get(1)?,
-                household: row.get(2)?,
-                store: row.get(3)?,
-                department: departments.get(row.get_ref(4)?.as_str()?).copied().unwrap_or(0),
-            })
-        })?;
-        let lines: Vec<Member> = lines.collect::<Result<_, _>>()?;
         if lines.is_empty() {
             return Err(ShopError::Data("there is not a single basket line".to_owned()));
         }

@@ -228,6 +228,7 @@ fn a_failed_query_is_a_result_for_a_second_or_until_its_row_is_invalidated() {
     let clock = Arc::new(ManualClock::new());
     let shop = tiny::shop_on(Engine::builder().clock(clock.clone()).build());
     let direct = shop.database().connect().expect("a connection");
+    let direct = direct.sqlite().expect("SQLite");
     direct.execute_batch("ALTER TABLE prices RENAME TO away").expect("renamed");
     let failed = shop.books.basket_total(&shop.engine, 101);
     assert!(matches!(&failed, Err(ShopError::Sql(text)) if text.contains("prices")), "{failed:?}");
@@ -247,6 +248,27 @@ fn a_failed_query_is_a_result_for_a_second_or_until_its_row_is_invalidated() {
 }
 
 #[test]
+fn of_several_who_open_a_new_file_at_once_one_fills_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("shop.db");
+    let counted: Vec<usize> = std::thread::scope(|scope| {
+        let opening: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| Database::open(Some(&path), None).map(|database| Keys::read(&database)))).collect();
+        let opened = opening.into_iter().map(|open| open.join().expect("no panic").expect("a database").expect("keys").baskets.len());
+        opened.collect()
+    });
+    assert!(counted[0] > 1_000 && counted.iter().all(|count| *count == counted[0]), "{counted:?}");
+    let mode: String = Database::open(Some(&path), None)
+        .and_then(|database| database.connect())
+        .expect("a connection")
+        .sqlite()
+        .expect("SQLite")
+        .query_row("PRAGMA journal_mode", [], |row| row.get(0))
+        .expect("a mode");
+    assert_eq!(mode, "wal");
+}
+
+#[test]
 fn a_name_can_be_registered_once() {
     let shop = tiny::shop();
     let database = Database::open(None, None).expect("a database");
@@ -260,7 +282,7 @@ fn on_the_fixture_functions_direct_sql_and_the_check_agree() {
     assert_fresh(&shop);
     let keys = Keys::read(shop.database()).expect("keys");
     let connection = shop.database().connect().expect("a connection");
-    let mut peer = Peer::new(&connection).expect("statements");
+    let mut peer = Peer::new(connection.sqlite().expect("SQLite")).expect("statements");
     for product in &keys.products {
         assert_eq!(value!(shop.price(*product)), peer.price(*product).expect("a price"));
     }

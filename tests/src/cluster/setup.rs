@@ -28,6 +28,15 @@ pub struct Setup {
 impl Setup {
     /// Nothing is wrong with it.
     pub fn of(backend: impl ToString) -> Setup {
-        Setup { backend: backend.to_string(), skew_seconds: 0, moody: None, deaf: false, relays: true, check_ms: 100, read_only_while: None, reads: true }
+        Setup {
+            backend: backend.to_string(),
+            skew_seconds: 0,
+            moody: None,
+            deaf: false,
+            relays: true,
+            check_ms: 100,
+            read_only_while: None,
+            reads: true,
+        }
     }
 }

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use async_nats::jetstream::context::{CreateKeyValueErrorKind, KeyValueErrorKind};
-use async_nats::jetstream::kv::{self, CreateErrorKind, Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::context::KeyValueErrorKind;
+use async_nats::jetstream::kv::{CreateErrorKind, Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -51,15 +52,21 @@ impl NatsLog {
         if missing.kind() != KeyValueErrorKind::GetBucket {
             return Err(failure(doing, missing));
         }
-        let config = kv::Config { bucket: bucket.clone(), history: 1, num_replicas: link.options.replicas, ..kv::Config::default() };
-        match link.context.create_key_value(config).await {
-            Ok(store) => Ok(store),
-            // Another server was faster, or it had been there and could not be asked.
-            Err(error) if error.kind() == CreateKeyValueErrorKind::BucketCreate => {
-                link.context.get_key_value(&bucket).await.map_err(|error| failure(doing, error))
-            }
-            Err(error) => Err(failure(doing, error)),
-        }
+        // As the client would, which asks for an account's limits first and does not understand what NATS 2.9 answers to that.
+        let config = Config {
+            name: format!("KV_{bucket}"),
+            subjects: vec![format!("$KV.{bucket}.>")],
+            max_messages_per_subject: 1,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            discard: DiscardPolicy::New,
+            num_replicas: link.options.replicas,
+            ..Config::default()
+        };
+        // Another server may be faster, with the same.
+        link.context.get_or_create_stream(config).await.map_err(|error| failure(doing, error))?;
+        link.context.get_key_value(&bucket).await.map_err(|error| failure(doing, error))
     }
 
     /// The time of the server, by what it says of a write.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,13 +20,12 @@ use crate::id::LogId;
 use crate::log::{BoxFuture, Head, OperationLog, Reading};
 use crate::nats::NatsOptions;
 use crate::nats::failure::failure;
+use crate::nats::link::{self, nameless};
 use crate::position::{Cursor, Place};
 use crate::store_error::{StoreError, StoreErrorKind};
 use crate::streamed::{Gathered, RECENT_MESSAGES, ending, parts};
 use crate::wakeup::{Hinter, Hints, Wakeup};
 
-/// The header that names the stream a message was meant for.
-pub(crate) const STREAM_HEADER: &str = "Wellspring-Stream";
 /// Messages that are asked for at once.
 const WINDOW: usize = 32;
 
@@ -38,7 +38,7 @@ pub struct NatsLog {
 }
 
 struct Shared {
-    link: Link,
+    link: Connection,
     id: LogId,
     hinter: Hinter,
     notify: Arc<Notify>,
@@ -49,12 +49,14 @@ struct Shared {
 
 /// The connection, and the names on the server.
 #[derive(Clone)]
-pub(crate) struct Link {
+pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) context: Context,
     pub(crate) options: NatsOptions,
     pub(crate) subject: String,
     pub(crate) hint: String,
+    /// The longest message that the stream takes, if it says so: as of when it was looked at last.
+    limit: Arc<AtomicUsize>,
     /// Of the stream at a name; which stream that is changes when it is made anew.
     stream: Stream<()>,
 }
@@ -67,7 +69,7 @@ impl fmt::Debug for NatsLog {
     }
 }
 
-impl Link {
+impl Connection {
     /// What the server says of the stream, which is created if it is not there.
     pub(crate) async fn info(&self, doing: &str) -> Result<Info, StoreError> {
         let NatsOptions { name, replicas, .. } = &self.options;
@@ -79,7 +81,10 @@ impl Link {
             ..Config::default()
         };
         let stream = self.context.get_or_create_stream(config).await.map_err(|error| failure(doing, error))?;
-        Ok(stream.cached_info().clone())
+        let info = stream.cached_info().clone();
+        let limit = usize::try_from(info.config.max_message_size).ok().filter(|limit| *limit > 0);
+        self.limit.store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
+        Ok(info)
     }
 
     /// A message from any replica; none if it does not have it, or not yet.
@@ -92,7 +97,7 @@ impl Link {
     }
 
     /// A message from the leader, which has it if anybody does.
-    async fn get_surely(&self, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
+    pub(crate) async fn get_surely(&self, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
         match self.stream.get_raw_message(sequence).await {
             Ok(message) => Ok(Some(message)),
             Err(error) => match error.kind() {
@@ -101,6 +106,11 @@ impl Link {
                 _ => Err(failure("reading the stream", error)),
             },
         }
+    }
+
+    /// The longest message there may be, headers and all.
+    pub(crate) fn most_bytes(&self) -> usize {
+        self.client.max_payload().min(self.limit.load(Ordering::Relaxed))
     }
 
     pub(crate) async fn hint(&self) {
@@ -157,7 +167,8 @@ impl NatsLog {
             .await
             .map_err(|error| StoreError::with(StoreErrorKind::Other, "naming the stream", error))?;
         let (subject, hint) = (format!("{}.log", options.name), format!("{}.hint", options.name));
-        let link = Link { client, context, subject, hint, stream, options };
+        let limit = Arc::new(AtomicUsize::new(usize::MAX));
+        let link = Connection { client, context, subject, hint, limit, stream, options };
         link.info("looking for the stream").await?;
         let heard = link.client.subscribe(link.hint.clone()).await.map_err(|error| failure(doing, error))?;
         let notify = Arc::new(Notify::new());
@@ -167,7 +178,7 @@ impl NatsLog {
         Ok(NatsLog { shared: Arc::new(Shared { link, id, hinter, notify, seen: Mutex::default(), _tasks: tasks }) })
     }
 
-    pub(crate) fn link(&self) -> &Link {
+    pub(crate) fn link(&self) -> &Connection {
         &self.shared.link
     }
 
@@ -186,7 +197,9 @@ impl NatsLog {
             messages.extend(message?);
         }
         let (horizon, recent) = ending(messages.iter().map(|message| message.payload.as_ref()));
-        Ok(Head { cursor: Position { created: created(&info), sequence: last, horizon }.cursor(), horizon, recent })
+        let name = messages.last().filter(|message| message.sequence == last).map_or_else(nameless, link::Link::name_of);
+        let cursor = Position { created: created(&info), sequence: last, name, horizon }.cursor();
+        Ok(Head { cursor, horizon, recent })
     }
 
     async fn read_after(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
@@ -194,7 +207,8 @@ impl NatsLog {
             return Ok(Reading::Lost { reason: format!("`{}` is no cursor of a JetStream stream", since.as_str()) });
         };
         let link = self.link();
-        let mut gathered = Gathered::new(most, at.horizon);
+        let mut name = at.name.clone();
+        let mut gathered = Gathered::new(self.shared.id, most, at.horizon);
         // One message first: usually there is no more. Then ever more at once, never more than are wanted.
         let (mut window, mut more) = (1, true);
         'reading: while more {
@@ -217,10 +231,16 @@ impl NatsLog {
                         Next::Lost(reason) => return Ok(Reading::Lost { reason }),
                     },
                 };
-                let meant: Option<i128> = message.headers.get(STREAM_HEADER).and_then(|text| text.as_str().parse().ok());
-                let goes_on = match meant {
-                    Some(created) if created == at.created => gathered.take(&message.payload),
-                    _ => gathered.missing(format!("message {} was not meant for this stream", message.sequence)),
+                let goes_on = match link::Link::of(&message) {
+                    Some(link) if link.created == at.created && link.before == name => {
+                        let taken = gathered.taken;
+                        let goes_on = gathered.take(&message.payload);
+                        if gathered.taken > taken {
+                            name = link.name;
+                        }
+                        goes_on
+                    }
+                    _ => gathered.missing(format!("message {} does not follow the one that was read before it", message.sequence)),
                 };
                 if !goes_on {
                     break 'reading;
@@ -228,10 +248,10 @@ impl NatsLog {
             }
             window = (window * 4).min(WINDOW);
         }
-        if let Some(reason) = gathered.lost {
+        if let Some(reason) = gathered.loss()? {
             return Ok(Reading::Lost { reason });
         }
-        let cursor = Position { sequence: at.sequence + gathered.taken as u64, horizon: gathered.horizon, ..at }.cursor();
+        let cursor = Position { sequence: at.sequence + gathered.taken as u64, name, horizon: gathered.horizon, ..at }.cursor();
         Ok(Reading::Entries { entries: gathered.entries, cursor, horizon: gathered.horizon, more })
     }
 
@@ -267,7 +287,9 @@ enum Next {
 /// Messages are got by their sequence numbers, many at once, rather than through a consumer: there is nothing on the server to be
 /// kept alive or made again, and nothing to be asked to learn of a gap.
 ///
-/// A cursor is `<when the stream was created, in nanoseconds>:<sequence number>:<horizon>`, the last as two numbers. Trimming counts
+/// A head's recent operations are those of the last few messages. Of others above the horizon a new reader learns when it passes them.
+///
+/// A cursor is `<when the stream was created, in nanoseconds>:<sequence number>:<name of the message>:<horizon>`, the last as two numbers. Trimming counts
 /// messages, not operations.
 impl OperationLog for NatsLog {
     fn id(&self) -> LogId {
@@ -329,7 +351,7 @@ async fn listen(mut heard: async_nats::Subscriber, hinter: Hinter) {
     }
 }
 
-async fn say(link: Link, notify: Arc<Notify>) {
+async fn say(link: Connection, notify: Arc<Notify>) {
     loop {
         notify.notified().await;
         link.hint().await;
@@ -340,18 +362,20 @@ async fn say(link: Link, notify: Arc<Notify>) {
 struct Position {
     created: i128,
     sequence: u64,
+    /// Of the message.
+    name: String,
     horizon: Place,
 }
 
 impl Position {
     fn cursor(&self) -> Cursor {
-        let Position { created, sequence, horizon } = self;
-        Cursor::new(format!("{created}:{sequence}:{}:{}", horizon.major, horizon.minor))
+        let Position { created, sequence, name, horizon } = self;
+        Cursor::new(format!("{created}:{sequence}:{name}:{}:{}", horizon.major, horizon.minor))
     }
 
     fn read(cursor: &Cursor) -> Option<Position> {
-        let [created, sequence, major, minor] = parts(cursor.as_str())?;
+        let [created, sequence, name, major, minor] = parts(cursor.as_str())?;
         let horizon = Place::new(major.parse().ok()?, minor.parse().ok()?);
-        Some(Position { created: created.parse().ok()?, sequence: sequence.parse().ok()?, horizon })
+        Some(Position { created: created.parse().ok()?, sequence: sequence.parse().ok()?, name: name.to_owned(), horizon })
     }
 }

@@ -6,7 +6,7 @@
 //! # What is on the server
 //! | name | what |
 //! |---|---|
-//! | stream `<name>` | file storage, no limits, subject `<name>.log`; a message is a [`Message`](crate::Message) as JSON, with the header `Wellspring-Stream`: when the stream was created that its writer meant |
+//! | stream `<name>` | file storage, no limits, subject `<name>.log`; a message is a [`Message`](crate::Message) as JSON, with the header `Wellspring-Link`: when the stream was created, the name of the message before, the name of the message |
 //! | subject `<name>.hint` | hints, not stored |
 //! | bucket `<name>-consumers` | for each consumer who holds it, and its cursor |
 //!
@@ -15,8 +15,9 @@
 //!
 //! # What is promised
 //! - **Order and completeness.** A message is appended with the sequence number it has to follow (`Nats-Expected-Last-Sequence`), many
-//!   at a time: when one fails, those after it fail as well. A reader gets messages with ascending sequence numbers without a gap, or
-//!   learns that there was one: by a purge, a deleted message, a limit, a stream that was made anew.
+//!   at a time: when one fails, those after it fail as well. A reader gets messages of which each
+//!   names the one before, or learns that something is missing: by a purge, a deleted message, a limit, a stream that was made anew or
+//!   went back to an older state and grew again.
 //! - **Durability.** JetStream acknowledges before its data is on disk: it syncs every two minutes unless `sync_interval: always` is
 //!   set. With three replicas a majority has the message in memory. A crash of all that have it may make it forget messages that it had
 //!   acknowledged and that the relay's outbox no longer holds. A server that had read them finds the stream shorter than what it has read.
@@ -33,15 +34,17 @@
 
 mod consumers;
 mod failure;
+mod link;
 mod log;
 mod sink;
 
+use std::fmt;
 use std::time::Duration;
 
 pub use self::log::NatsLog;
 
 /// Where the stream is, and how to talk to NATS.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NatsOptions {
     /// Servers, as in `nats://host:port`, divided by commas.
     pub servers: String,
@@ -53,6 +56,16 @@ pub struct NatsOptions {
     pub lease: Duration,
     /// How many servers keep the stream, if it is to be created. One if not set.
     pub replicas: usize,
+}
+
+impl fmt::Debug for NatsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The servers may have passwords in them.
+        let NatsOptions { servers: _, name, timeout, lease, replicas } = self;
+        let mut shown = f.debug_struct("NatsOptions");
+        shown.field("name", name).field("timeout", timeout).field("lease", lease).field("replicas", replicas);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl NatsOptions {

@@ -5,7 +5,8 @@ use async_nats::jetstream::message::PublishMessage;
 use crate::log::BoxFuture;
 use crate::message::Message;
 use crate::nats::failure::publishing;
-use crate::nats::log::{NatsLog, STREAM_HEADER, created};
+use crate::nats::link::{Link, nameless};
+use crate::nats::log::{NatsLog, created};
 use crate::sink::{Mark, Sink, StreamEnd};
 use crate::store_error::{StoreError, StoreErrorKind};
 use crate::streamed::parts;
@@ -13,59 +14,100 @@ use crate::streamed::parts;
 /// Room for headers in what the server takes as one message.
 const HEADER_BYTES: usize = 512;
 
-fn mark(created: i128, sequence: u64) -> Mark {
-    Mark::new(format!("{created}:{sequence}"))
+/// Where a message is, and its name.
+struct End {
+    created: i128,
+    sequence: u64,
+    name: String,
 }
 
-fn position(mark: &Mark) -> Option<(i128, u64)> {
-    let [created, sequence] = parts(mark.as_str())?;
-    Some((created.parse().ok()?, sequence.parse().ok()?))
+impl End {
+    fn mark(&self) -> Mark {
+        Mark::new(format!("{}:{}:{}", self.created, self.sequence, self.name))
+    }
+
+    fn read(mark: &Mark) -> Option<End> {
+        let [created, sequence, name] = parts(mark.as_str())?;
+        Some(End { created: created.parse().ok()?, sequence: sequence.parse().ok()?, name: name.to_owned() })
+    }
 }
 
-/// A mark is `<when the stream was created, in nanoseconds>:<sequence number>`. Of a publication the first few messages may be
-/// appended.
+impl NatsLog {
+    /// Whether the stream has what it had, if that can still be seen. The name is that of the last message, if it is there.
+    async fn compare(&self, known: &End, now: &End, last: Option<&str>) -> Result<Option<String>, StoreError> {
+        if known.created != now.created {
+            return Ok(Some("the stream is not the one that was published to".to_owned()));
+        }
+        if known.sequence > now.sequence {
+            return Ok(Some(format!("the stream has gone back from message {} to {}", known.sequence, now.sequence)));
+        }
+        let there = match last {
+            _ if known.sequence == 0 => None,
+            last if known.sequence == now.sequence => last.map(str::to_owned),
+            _ => self.link().get_surely(known.sequence).await?.map(|message| Link::name_of(&message)),
+        };
+        let other = there.is_some_and(|name| name != known.name);
+        Ok(other.then(|| format!("message {} of the stream is another one than it was", known.sequence)))
+    }
+}
+
+/// A mark is `<when the stream was created, in nanoseconds>:<sequence number>:<name of the message>`. Of a publication the first few
+/// messages may be appended.
 impl Sink for NatsLog {
     fn most_bytes(&self) -> usize {
-        self.link().client.max_payload().saturating_sub(HEADER_BYTES)
+        self.link().most_bytes().saturating_sub(HEADER_BYTES)
     }
 
     fn end<'a>(&'a self, known: Option<&'a Mark>) -> BoxFuture<'a, Result<StreamEnd, StoreError>> {
         Box::pin(async move {
             let info = self.link().info("looking at the end of the stream").await?;
-            let (now, last) = (created(&info), info.state.last_sequence);
-            let lost = known.and_then(|known| match position(known) {
-                Some((created, _)) if created != now => Some("the stream is not the one that was published to".to_owned()),
-                Some((_, sequence)) if sequence > last => Some(format!("the stream has gone back from message {sequence} to {last}")),
-                Some(_) => None,
-                None => Some(format!("`{}` is no mark of a JetStream stream", known.as_str())),
-            });
-            Ok(StreamEnd { mark: mark(now, last), empty: info.state.messages == 0, lost })
+            let sequence = info.state.last_sequence;
+            let last = match info.state.messages {
+                0 => None,
+                _ => self.link().get_surely(sequence).await?.map(|message| Link::name_of(&message)),
+            };
+            let mut end = End { created: created(&info), sequence, name: last.clone().unwrap_or_else(nameless) };
+            let lost = match known.map(|known| End::read(known).ok_or(known)) {
+                None => None,
+                Some(Err(known)) => Some(format!("`{}` is no mark of a JetStream stream", known.as_str())),
+                Some(Ok(known)) => {
+                    let lost = self.compare(&known, &end, last.as_deref()).await?;
+                    if lost.is_none() && last.is_none() && known.sequence == sequence {
+                        // It was purged, and readers know it.
+                        end.name = known.name;
+                    }
+                    lost
+                }
+            };
+            Ok(StreamEnd { mark: end.mark(), empty: info.state.messages == 0, lost })
         })
     }
 
     fn publish<'a>(&'a self, after: &'a Mark, messages: &'a [Message]) -> BoxFuture<'a, Result<Mark, StoreError>> {
         Box::pin(async move {
             let doing = "publishing to the stream";
-            let Some((created, mut last)) = position(after) else { return Err(StoreError::new(StoreErrorKind::Conflict, doing)) };
+            let Some(mut end) = End::read(after) else { return Err(StoreError::new(StoreErrorKind::Conflict, doing)) };
             let link = self.link();
             let mut sent = Vec::with_capacity(messages.len());
-            for (message, last) in messages.iter().zip(last..) {
+            for (message, last) in messages.iter().zip(end.sequence..) {
+                let place = Link::after(end.created, &end.name);
                 let publish = PublishMessage::build()
                     .payload(message.to_json().into())
                     .expected_last_sequence(last)
-                    .header(STREAM_HEADER, created.to_string());
+                    .header(Link::HEADER, place.to_string());
+                end.name = place.name;
                 let acknowledged = link.context.send_publish(link.subject.clone(), publish).await;
                 sent.push(acknowledged.map_err(|error| publishing(doing, error))?);
             }
             for acknowledged in sent {
                 let acknowledged = acknowledged.await.map_err(|error| publishing(doing, error))?;
-                last += 1;
-                if acknowledged.sequence != last {
+                end.sequence += 1;
+                if acknowledged.sequence != end.sequence {
                     return Err(StoreError::with(StoreErrorKind::Conflict, doing, "the message is elsewhere in the stream"));
                 }
             }
             link.hint().await;
-            Ok(mark(created, last))
+            Ok(end.mark())
         })
     }
 }

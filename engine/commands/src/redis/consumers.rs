@@ -10,7 +10,7 @@ use crate::consumer::{Consumers, Hold};
 use crate::lease::{Kept, Lease};
 use crate::log::BoxFuture;
 use crate::position::Cursor;
-use crate::redis::log::{Link, RedisLog};
+use crate::redis::log::{Connection, RedisLog};
 use crate::redis::scripts;
 use crate::store_error::{StoreError, StoreErrorKind};
 
@@ -49,7 +49,7 @@ impl Consumers for RedisLog {
 }
 
 struct RedisLease {
-    link: Link,
+    link: Connection,
     lease: String,
     consumer: String,
     token: String,

@@ -8,7 +8,7 @@ use redis::Client;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::redis::log::Link;
+use crate::redis::log::Connection;
 use crate::wakeup::Hinter;
 
 /// Aborted when dropped.
@@ -17,26 +17,26 @@ pub(crate) type Tasks = JoinSet<()>;
 /// How long to wait before the first attempt to listen again, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// After how long without a message the connection is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(15);
+
 /// Listens, and says what is notified here.
-pub(crate) fn spawn(client: Client, link: &Link, hinter: &Hinter, publish: &Arc<Notify>) -> Tasks {
+pub(crate) fn spawn(client: Client, link: &Connection, hinter: &Hinter, publish: &Arc<Notify>) -> Tasks {
     let mut tasks = Tasks::new();
     tasks.spawn(listen(client, link.clone(), hinter.clone()));
     tasks.spawn(say(link.clone(), publish.clone()));
     tasks
 }
 
-async fn listen(client: Client, link: Link, hinter: Hinter) {
+async fn listen(client: Client, link: Connection, hinter: Hinter) {
     let mut pause = AGAIN.0;
     loop {
         match tokio::time::timeout(link.options.timeout, subscribe(&client, &link.hint)).await {
-            Ok(Ok(mut channel)) => {
+            Ok(Ok(channel)) => {
                 pause = AGAIN.0;
                 // Whatever came while nobody listened.
                 hinter.hint();
-                let mut messages = channel.on_message();
-                while messages.next().await.is_some() {
-                    hinter.hint();
-                }
+                hear(channel, &hinter, link.options.timeout).await;
                 tracing::debug!("no hints from Redis: listening again");
             }
             Ok(Err(error)) => tracing::debug!(%error, "no hints from Redis: listening again"),
@@ -47,13 +47,30 @@ async fn listen(client: Client, link: Link, hinter: Hinter) {
     }
 }
 
+/// Until the connection breaks, which a silent one has to be asked for.
+async fn hear(channel: redis::aio::PubSub, hinter: &Hinter, timeout: Duration) {
+    let (mut commands, mut messages) = channel.split();
+    loop {
+        tokio::select! {
+            message = messages.next() => match message {
+                Some(_) => hinter.hint(),
+                None => return,
+            },
+            () = tokio::time::sleep(SILENCE) => match tokio::time::timeout(timeout, commands.ping::<redis::Value>()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) | Err(_) => return,
+            },
+        }
+    }
+}
+
 async fn subscribe(client: &Client, channel: &str) -> redis::RedisResult<redis::aio::PubSub> {
     let mut connection = client.get_async_pubsub().await?;
     connection.subscribe(channel).await?;
     Ok(connection)
 }
 
-async fn say(link: Link, publish: Arc<Notify>) {
+async fn say(link: Connection, publish: Arc<Notify>) {
     loop {
         publish.notified().await;
         let mut command = redis::cmd("PUBLISH");

@@ -28,7 +28,7 @@ pub struct RedisLog {
 }
 
 struct Shared {
-    link: Link,
+    link: Connection,
     id: LogId,
     hinter: Hinter,
     publish: Arc<Notify>,
@@ -37,8 +37,8 @@ struct Shared {
 
 /// The connection for everything but hints, and the names of the keys.
 #[derive(Clone)]
-pub(crate) struct Link {
-    connection: ConnectionManager,
+pub(crate) struct Connection {
+    manager: ConnectionManager,
     pub(crate) options: RedisOptions,
     pub(crate) log: String,
     pub(crate) meta: String,
@@ -53,15 +53,15 @@ impl fmt::Debug for RedisLog {
     }
 }
 
-impl Link {
+impl Connection {
     /// Runs a script, not for longer than the timeout.
     pub(crate) async fn run<T: FromRedisValue>(&self, doing: &str, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.manager.clone();
         self.within(doing, script.invoke_async(&mut connection)).await
     }
 
     pub(crate) async fn query<T: FromRedisValue>(&self, doing: &str, command: &redis::Cmd) -> Result<T, StoreError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.manager.clone();
         self.within(doing, command.query_async(&mut connection)).await
     }
 
@@ -91,15 +91,15 @@ impl RedisLog {
             .set_max_delay(Duration::from_secs(1))
             // Whoever calls tries again anyway.
             .set_number_of_retries(1);
-        let connection = client.get_connection_manager_with_config(config).await.map_err(|error| failure(doing, error))?;
+        let manager = client.get_connection_manager_with_config(config).await.map_err(|error| failure(doing, error))?;
         let key = |name: &str| format!("{}:{name}", options.prefix);
-        let link = Link { connection, log: key("log"), meta: key("meta"), hint: key("hint"), options };
+        let link = Connection { manager, log: key("log"), meta: key("meta"), hint: key("hint"), options };
         let (hinter, publish) = (Hinter::new(), Arc::new(Notify::new()));
         let tasks = hint::spawn(client, &link, &hinter, &publish);
         Ok(RedisLog { shared: Arc::new(Shared { link, id, hinter, publish, _tasks: tasks }) })
     }
 
-    pub(crate) fn link(&self) -> &Link {
+    pub(crate) fn link(&self) -> &Connection {
         &self.shared.link
     }
 
@@ -108,10 +108,10 @@ impl RedisLog {
         let mut script = scripts::HEAD.prepare_invoke();
         script.key(&link.meta).key(&link.log).arg(Uuid::new_v4().simple().to_string()).arg(RECENT_MESSAGES);
         let answer = link.run("finding the head of the stream", &script).await?;
-        let Answer { stream, last, messages } = Answer::read(answer)?;
+        let Answer { stream, last, name, messages } = Answer::read(answer)?;
         let (horizon, recent) = ending(messages.iter().map(|message| message.payload.as_slice()));
         let id = messages.first().map_or("0-0", |message| &message.id);
-        Ok(Head { cursor: Position { stream, ordinal: last, id: id.to_owned(), horizon }.cursor(), horizon, recent })
+        Ok(Head { cursor: Position { stream, ordinal: last, name, id: id.to_owned(), horizon }.cursor(), horizon, recent })
     }
 
     async fn read_after(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
@@ -121,7 +121,7 @@ impl RedisLog {
         let link = self.link();
         let mut script = scripts::READ.prepare_invoke();
         script.key(&link.meta).key(&link.log).arg(&at.id).arg(most);
-        let Answer { stream, last, messages } = Answer::read(link.run("reading the stream", &script).await?)?;
+        let Answer { stream, last, name, messages } = Answer::read(link.run("reading the stream", &script).await?)?;
         if stream != at.stream {
             return Ok(Reading::Lost { reason: "the stream was begun anew".to_owned() });
         }
@@ -129,21 +129,31 @@ impl RedisLog {
             let reason = format!("the stream has gone back from message {} to {last}", at.ordinal);
             return Ok(Reading::Lost { reason });
         }
-        let mut gathered = Gathered::new(most, at.horizon);
+        let mut gathered = Gathered::new(self.shared.id, most, at.horizon);
         for message in &messages {
             let next = at.ordinal + gathered.taken as u64 + 1;
-            let goes_on = match message.ordinal {
-                Some(ordinal) if ordinal == next => gathered.take(&message.payload),
-                _ => gathered.missing(format!("message {next} is gone from the stream")),
+            let goes_on = match &message.link {
+                Some(link) if link.ordinal == next && link.before == at.name => {
+                    let taken = gathered.taken;
+                    let goes_on = gathered.take(&message.payload);
+                    if gathered.taken > taken {
+                        at.name.clone_from(&link.name);
+                    }
+                    goes_on
+                }
+                _ => gathered.missing(format!("message {next} of the stream is gone or another one")),
             };
             if !goes_on {
                 break;
             }
         }
+        if messages.is_empty() && last == at.ordinal && name != at.name {
+            gathered.missing(format!("message {last} of the stream is another one than was read"));
+        }
         if messages.is_empty() && last > at.ordinal {
             gathered.missing(format!("messages {} to {last} are gone from the stream", at.ordinal + 1));
         }
-        if let Some(reason) = gathered.lost {
+        if let Some(reason) = gathered.loss()? {
             return Ok(Reading::Lost { reason });
         }
         if let Some(message) = gathered.taken.checked_sub(1).and_then(|at| messages.get(at)) {
@@ -161,7 +171,9 @@ impl RedisLog {
 /// below a horizon it was given. A loss that the relay has published is found again until the reader takes a new
 /// [head](OperationLog::head). The same goes for a message that is not one.
 ///
-/// A cursor is `<name of the stream>:<ordinal>:<id of the message>:<horizon>`, the last as two numbers.
+/// A head's recent operations are those of the last few messages. Of others above the horizon a new reader learns when it passes them.
+///
+/// A cursor is `<name of the stream>:<ordinal>:<name of the publication>:<id of the message>:<horizon>`, the last as two numbers.
 impl OperationLog for RedisLog {
     fn id(&self) -> LogId {
         self.shared.id
@@ -209,23 +221,25 @@ impl Wakeup for RedisLog {
 struct Position {
     stream: String,
     ordinal: u64,
+    name: String,
     id: String,
     horizon: Place,
 }
 
 impl Position {
     fn cursor(&self) -> Cursor {
-        let Position { stream, ordinal, id, horizon } = self;
-        Cursor::new(format!("{stream}:{ordinal}:{id}:{}:{}", horizon.major, horizon.minor))
+        let Position { stream, ordinal, name, id, horizon } = self;
+        Cursor::new(format!("{stream}:{ordinal}:{name}:{id}:{}:{}", horizon.major, horizon.minor))
     }
 
     fn read(cursor: &Cursor) -> Option<Position> {
-        let [stream, ordinal, id, major, minor] = parts(cursor.as_str())?;
+        let [stream, ordinal, name, id, major, minor] = parts(cursor.as_str())?;
         let horizon = Place::new(major.parse().ok()?, minor.parse().ok()?);
         // It goes into a command as it is.
         let (milliseconds, sequence) = id.split_once('-')?;
         let (_, _): (u64, u64) = (milliseconds.parse().ok()?, sequence.parse().ok()?);
-        Some(Position { stream: stream.to_owned(), ordinal: ordinal.parse().ok()?, id: id.to_owned(), horizon })
+        let (stream, name, id) = (stream.to_owned(), name.to_owned(), id.to_owned());
+        Some(Position { stream, ordinal: ordinal.parse().ok()?, name, id, horizon })
     }
 }
 
@@ -233,28 +247,44 @@ impl Position {
 struct Answer {
     stream: String,
     last: u64,
+    /// Of the last publication.
+    name: String,
     messages: Vec<Stored>,
 }
 
 struct Stored {
     id: String,
     /// None in what was not appended by us.
-    ordinal: Option<u64>,
+    link: Option<Link>,
     payload: Vec<u8>,
+}
+
+/// Where a message is in the stream: its ordinal, the publication of the message before it, and its own.
+struct Link {
+    ordinal: u64,
+    before: String,
+    name: String,
+}
+
+impl Link {
+    fn read(text: &[u8]) -> Option<Link> {
+        let [ordinal, before, name] = parts(std::str::from_utf8(text).ok()?)?;
+        Some(Link { ordinal: ordinal.parse().ok()?, before: before.to_owned(), name: name.to_owned() })
+    }
 }
 
 impl Answer {
     fn read(parts: Vec<Vec<u8>>) -> Result<Answer, StoreError> {
         let mut parts = parts.into_iter();
         let mut text = || parts.next().and_then(|part| String::from_utf8(part).ok());
-        let (Some(stream), Some(Ok(last))) = (text(), text().map(|last| last.parse())) else {
+        let (Some(stream), Some(Ok(last)), Some(name)) = (text(), text().map(|last| last.parse()), text()) else {
             return Err(StoreError::new(StoreErrorKind::Corrupt, "reading what is known of the stream"));
         };
         let mut messages = Vec::new();
-        while let (Some(id), Some(ordinal), Some(payload)) = (parts.next(), parts.next(), parts.next()) {
-            let ordinal = std::str::from_utf8(&ordinal).ok().and_then(|ordinal| ordinal.parse().ok());
-            messages.push(Stored { id: String::from_utf8_lossy(&id).into_owned(), ordinal, payload });
+        while let (Some(id), Some(link), Some(payload)) = (parts.next(), parts.next(), parts.next()) {
+            let id = String::from_utf8_lossy(&id).into_owned();
+            messages.push(Stored { id, link: Link::read(&link), payload });
         }
-        Ok(Answer { stream, last, messages })
+        Ok(Answer { stream, last, name, messages })
     }
 }

@@ -7,14 +7,15 @@
 //! # Keys
 //! | key | what |
 //! |---|---|
-//! | `<prefix>:log` | the stream; the fields of a message are its ordinal `n`, how many operations it has `c`, and a [`Message`](crate::Message) as JSON `m` |
-//! | `<prefix>:meta` | hash: `s`, a random name that a stream gets when it is begun, and `n`, the ordinal of the last message ever appended |
+//! | `<prefix>:log` | the stream; the fields of a message are `n`: its ordinal, the name of the publication before it and of its own; how many operations it has `c`, and a [`Message`](crate::Message) as JSON `m` |
+//! | `<prefix>:meta` | hash: `s`, a random name that a stream gets when it is begun, `n`, the ordinal of the last message ever appended, and `l`, the name of the last publication |
 //! | `<prefix>:consumer:<name>` | hash: `holder`, the token of who took the name last, and `cursor` |
 //! | `<prefix>:lease:<name>` | the token of who holds the name, for as long as the lease lasts |
 //! | `<prefix>:hint` | channel for hints |
 //!
-//! The ordinals are our own, in the messages and beside them, and not Redis' `entries-added`: a reader sees from two neighbouring
-//! messages that nothing is missing between them, whatever was trimmed, deleted or restored, and however long ago.
+//! The ordinals and names are our own, in the messages and beside them, and not Redis' `entries-added` and ids: a reader sees from two
+//! neighbouring messages that nothing is missing between them, whatever was trimmed, deleted or restored, and however Redis' clock goes.
+//! A number alone would not do: a stream that has forgotten its last messages gives their numbers to others.
 //!
 //! # What is promised
 //! - **Order and completeness.** A script appends messages only directly after the one their writer believes to be the last, all or
@@ -40,12 +41,13 @@ mod log;
 mod scripts;
 mod sink;
 
+use std::fmt;
 use std::time::Duration;
 
 pub use self::log::RedisLog;
 
 /// Where the stream is, and how to talk to Redis.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RedisOptions {
     /// As in `redis://user:password@host:port/db`.
     pub url: String,
@@ -57,6 +59,16 @@ pub struct RedisOptions {
     pub lease: Duration,
     /// The longest message. A megabyte if not set, as Redis does nothing else while it copies one.
     pub most_bytes: usize,
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may have a password in it.
+        let RedisOptions { url: _, prefix, timeout, lease, most_bytes } = self;
+        let mut shown = f.debug_struct("RedisOptions");
+        shown.field("prefix", prefix).field("timeout", timeout).field("lease", lease).field("most_bytes", most_bytes);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl RedisOptions {

@@ -4,38 +4,41 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-/// Keys: meta, log. Argument: a name for the stream if it has none. Its name, the last ordinal, how many messages there are.
+/// Keys: meta, log. Argument: a name for the stream if it has none. Its name, the last ordinal, the name of the last publication, how
+/// many messages there are.
 pub(crate) static END: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "redis.call('HSETNX', KEYS[1], 's', ARGV[1])
-         local meta = redis.call('HMGET', KEYS[1], 's', 'n')
-         return {meta[1], meta[2] or '0', tostring(redis.call('XLEN', KEYS[2]))}",
+         local meta = redis.call('HMGET', KEYS[1], 's', 'n', 'l')
+         return {meta[1], meta[2] or '0', meta[3] or '-', tostring(redis.call('XLEN', KEYS[2]))}",
     )
 });
 
-/// Keys: meta, log. Arguments: hint channel, the stream's name, its last ordinal, then for each message its text and how many
-/// operations it has. The last ordinal, or -1 if the stream ends elsewhere.
+/// Keys: meta, log. Arguments: hint channel, the stream's name, its last ordinal, the name of the last publication and of this one, then
+/// for each message its text and how many operations it has. The last ordinal, or -1 if the stream ends elsewhere.
 pub(crate) static APPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "local meta = redis.call('HMGET', KEYS[1], 's', 'n')
-         local n = tonumber(meta[2] or '0')
-         if meta[1] ~= ARGV[2] or n ~= tonumber(ARGV[3]) then return -1 end
-         for i = 4, #ARGV, 2 do
+        "local meta = redis.call('HMGET', KEYS[1], 's', 'n', 'l')
+         local n, before, name = tonumber(meta[2] or '0'), ARGV[4], ARGV[5]
+         if meta[1] ~= ARGV[2] or n ~= tonumber(ARGV[3]) or (meta[3] or '-') ~= before then return -1 end
+         for i = 6, #ARGV, 2 do
            n = n + 1
-           redis.call('XADD', KEYS[2], '*', 'n', string.format('%.0f', n), 'c', ARGV[i + 1], 'm', ARGV[i])
+           local link = string.format('%.0f:%s:%s', n, before, name)
+           redis.call('XADD', KEYS[2], '*', 'n', link, 'c', ARGV[i + 1], 'm', ARGV[i])
+           before = name
          end
-         redis.call('HSET', KEYS[1], 'n', string.format('%.0f', n))
+         redis.call('HSET', KEYS[1], 'n', string.format('%.0f', n), 'l', before)
          redis.call('PUBLISH', ARGV[1], '')
          return n",
     )
 });
 
-/// Keys: meta, log. Arguments: the id to read after, how many operations are wanted. The stream's name, the last ordinal, then id,
-/// ordinal and text of each message. Messages are fetched a few at a time: how many operations one has is in it.
+/// Keys: meta, log. Arguments: the id to read after, how many operations are wanted. The stream's name, the last ordinal, the name of the
+/// last publication, then id, link and text of each message. Messages are fetched a few at a time: how many operations one has is in it.
 pub(crate) static READ: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "local meta = redis.call('HMGET', KEYS[1], 's', 'n')
-         local out = {meta[1] or '', meta[2] or '0'}
+        "local meta = redis.call('HMGET', KEYS[1], 's', 'n', 'l')
+         local out = {meta[1] or '', meta[2] or '0', meta[3] or '-'}
          local after, got, most, few = ARGV[1], 0, tonumber(ARGV[2]), 16
          while true do
            local part = redis.call('XRANGE', KEYS[2], '(' .. after, '+', 'COUNT', few)
@@ -57,8 +60,8 @@ pub(crate) static READ: LazyLock<Script> = LazyLock::new(|| {
 pub(crate) static HEAD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "redis.call('HSETNX', KEYS[1], 's', ARGV[1])
-         local meta = redis.call('HMGET', KEYS[1], 's', 'n')
-         local out = {meta[1], meta[2] or '0'}
+         local meta = redis.call('HMGET', KEYS[1], 's', 'n', 'l')
+         local out = {meta[1], meta[2] or '0', meta[3] or '-'}
          for _, message in ipairs(redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', ARGV[2])) do
            out[#out + 1] = message[1]
            out[#out + 1] = message[2][2] or ''

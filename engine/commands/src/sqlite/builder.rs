@@ -66,7 +66,8 @@ impl Builder {
         self
     }
 
-    /// How often to look for commits of other processes, once somebody listens: 2 ms by default, at least 0.1 ms.
+    /// How often to look for commits of other processes while the file is being written to, once somebody listens: 2 ms by default, at
+    /// least 0.1 ms.
     pub fn poll_every(mut self, period: Duration) -> Builder {
         self.poll_every = period.max(Duration::from_micros(100));
         self

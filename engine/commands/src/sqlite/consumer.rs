@@ -34,9 +34,11 @@ impl Consumers for Sqlite {
             let work = move |connection: &rusqlite::Connection| {
                 let sql = "INSERT INTO wellspring_consumers (name, epoch) VALUES (?1, 1)
                            ON CONFLICT (name) DO UPDATE SET epoch = epoch + 1 RETURNING epoch";
-                connection.prepare_cached(sql)?.query_row([owned], |row| row.get(0))
+                let epoch = connection.prepare_cached(sql)?.query_row([owned], |row| row.get(0))?;
+                // The lock is held for as long as the epoch may still be raised: it would be raised over that of the next holder.
+                Ok((epoch, lock))
             };
-            let epoch = self.0.writer.write(HOLDING, Box::new(work)).await?;
+            let (epoch, lock) = self.0.writer.write(HOLDING, Box::new(work)).await?;
             Ok(Some(Box::new(Held { sqlite: self.clone(), name: name.into(), epoch, _lock: lock }) as Box<dyn Hold>))
         })
     }

@@ -162,19 +162,23 @@ impl Group {
         let certain = !doubtful || fence(&self.connection).is_ok();
         for job in applied {
             let landed = match job.operation() {
-                Some(operation) => landed(&self.connection, operation).unwrap_or(false),
-                None => false,
+                Some(operation) => landed(&self.connection, operation),
+                None => Ok(false),
             };
-            pass.operations |= landed;
             let error = StoreError::with(kind, COMMITTING, reason);
-            tell(
-                job,
-                match (landed, certain) {
-                    (true, _) => End::Committed,
-                    (false, true) => End::Failed(error),
-                    (false, false) => End::InDoubt(error),
-                },
-            );
+            let end = match landed {
+                Ok(true) => {
+                    pass.operations = true;
+                    End::Committed
+                }
+                Ok(false) if certain => End::Failed(error),
+                Ok(false) => End::InDoubt(error),
+                Err(_) => {
+                    pass.broken = true;
+                    End::InDoubt(error)
+                }
+            };
+            tell(job, end);
         }
         pass
     }

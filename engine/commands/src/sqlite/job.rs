@@ -62,13 +62,18 @@ impl<T: Send> Job for Request<T> {
     }
 
     fn end(self: Box<Self>, end: End) {
-        let answer = match end {
-            End::Committed | End::Withdrawn => {
-                self.outcome.unwrap_or_else(|| Err(StoreError::new(StoreErrorKind::Unavailable, self.doing)))
+        let Request { doing, work, outcome, reply } = *self;
+        // What the work holds is given up before anybody hears that it was not done: a lock, for example.
+        drop(work);
+        let answer = match (end, outcome) {
+            (End::Committed | End::Withdrawn, Some(outcome)) => outcome,
+            (End::Committed | End::Withdrawn, None) => Err(StoreError::new(StoreErrorKind::Unavailable, doing)),
+            (End::Failed(error) | End::InDoubt(error), outcome) => {
+                drop(outcome);
+                Err(error)
             }
-            End::Failed(error) | End::InDoubt(error) => Err(error),
         };
         // Whoever has gone does not need it.
-        let _ = self.reply.send(answer);
+        let _ = reply.send(answer);
     }
 }

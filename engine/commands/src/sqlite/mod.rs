@@ -9,8 +9,10 @@
 //!   numbers is the order of the commits, without gaps that close later.
 //! - **A cursor names the operation it stands behind**, not only its number. A file restored from a backup that has grown past the
 //!   number since is another history, and a reader finds out ([`Reading::Lost`](crate::Reading::Lost)) instead of skipping what differs.
-//! - **Other processes are noticed** by polling `PRAGMA data_version`, and hinted at only if the log or the outbox has really changed:
-//!   a cursor saved in one process does not wake the others, who would save theirs in turn.
+//! - **Other processes are noticed** by polling `PRAGMA data_version`, every [`Builder::poll_every`] while something goes on. Where the
+//!   kernel tells of writes to a file (Linux), the poll sleeps while nothing is written, and looks only 10 times a second in case it is
+//!   not told. Listeners are woken only if the log or the outbox has really changed: a cursor saved in one process does not wake the
+//!   others, who would save theirs in turn.
 //!
 //! # What it promises
 //! A commit that was reported has reached the disk ([`Durability::Full`]), or at least the operating system
@@ -36,11 +38,13 @@ mod job;
 mod log;
 mod operation;
 mod outbox;
+mod pace;
 mod queue;
 mod reader;
 mod schema;
 mod store;
 mod trim;
+mod wal;
 mod watch;
 mod write;
 mod writer;

@@ -16,6 +16,15 @@ pub(crate) const DEAD: i64 = 3;
 
 const DOING: &str = "writing an event into the outbox";
 
+const INSERT: &str = "INSERT INTO wellspring_events (id, kind, payload, partition, key, state, leading, due_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, 0, NOT EXISTS (SELECT 1 FROM wellspring_events WHERE partition = ?4 AND state <= 1), ?6)";
+
+const FIRST: &str = "SELECT seq FROM wellspring_events WHERE partition = ?1 AND state <= 1 ORDER BY seq LIMIT 1";
+
+const STEP_BACK: &str = "UPDATE wellspring_events SET leading = 0 WHERE partition = ?1 AND leading = 1 AND state <= 1 AND seq <> ?2";
+
+const STEP_FORWARD: &str = "UPDATE wellspring_events SET leading = 1 WHERE seq = ?1 AND leading = 0";
+
 /// Writes the events of one operation, in their order.
 pub(crate) fn insert_all(connection: &Connection, events: &[NewEvent], now: i64) -> Result<(), CommitError> {
     for event in events {
@@ -57,11 +66,7 @@ fn find(connection: &Connection, kind: &str, key: &str) -> rusqlite::Result<Opti
 }
 
 fn insert(connection: &Connection, event: &NewEvent, now: i64) -> rusqlite::Result<()> {
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO wellspring_events (id, kind, payload, partition, key, state, leading, due_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, 0,
-                 NOT EXISTS (SELECT 1 FROM wellspring_events WHERE partition = ?4 AND state <= 1), ?6)",
-    )?;
+    let mut insert = connection.prepare_cached(INSERT)?;
     let id = event.id.as_u128().to_be_bytes();
     let due_at = now.saturating_add(millis(event.delay));
     insert.execute((id, &event.kind, &event.payload, &event.partition, &event.key, due_at)).map(drop)
@@ -78,12 +83,32 @@ fn replace(connection: &Connection, there: &There, event: &NewEvent, now: i64) -
 
 /// Makes the first unfinished event of a partition the one that is offered, after any change of which that is.
 pub(crate) fn lead(connection: &Connection, partition: &str) -> rusqlite::Result<()> {
-    let mut first =
-        connection.prepare_cached("SELECT seq FROM wellspring_events WHERE partition = ?1 AND state <= 1 ORDER BY seq LIMIT 1")?;
-    let Some(first) = first.query_row([partition], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
-    connection
-        .prepare_cached("UPDATE wellspring_events SET leading = 0 WHERE partition = ?1 AND leading = 1 AND state <= 1 AND seq <> ?2")?
-        .execute((partition, first))?;
-    connection.prepare_cached("UPDATE wellspring_events SET leading = 1 WHERE seq = ?1 AND leading = 0")?.execute([first])?;
-    Ok(())
+    let first: Option<i64> = connection.prepare_cached(FIRST)?.query_row([partition], |row| row.get(0)).optional()?;
+    let Some(first) = first else { return Ok(()) };
+    connection.prepare_cached(STEP_BACK)?.execute((partition, first))?;
+    connection.prepare_cached(STEP_FORWARD)?.execute([first]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::schema;
+
+    #[test]
+    fn no_statement_looks_through_all_events_or_all_of_a_partition() {
+        let mut connection = Connection::open_in_memory().expect("opened");
+        schema::prepare(&mut connection, std::time::Duration::ZERO).expect("prepared");
+        for sql in [INSERT, FIRST, STEP_BACK, STEP_FORWARD] {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("prepared");
+            let values = vec![rusqlite::types::Null; plan.parameter_count()];
+            let steps = plan.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3)).expect("planned");
+            for step in steps {
+                let step = step.expect("a step");
+                assert!(!step.starts_with("SCAN w") && !step.contains("TEMP B-TREE"), "{step} in {sql}");
+            }
+        }
+        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {STEP_BACK}")).expect("prepared");
+        let step: String = plan.query_row(("a", 1), |row| row.get(3)).expect("planned");
+        assert!(step.contains("wellspring_events_leading"), "{step}");
+    }
 }

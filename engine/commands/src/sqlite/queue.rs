@@ -253,3 +253,25 @@ fn claim(connection: &Connection, kinds: &[String], most: usize, now: i64, until
     };
     Ok(Claim { events, next })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::schema;
+
+    #[test]
+    fn no_question_to_the_queue_looks_through_all_of_it() {
+        let mut connection = Connection::open_in_memory().expect("opened");
+        schema::prepare(&mut connection, Duration::ZERO).expect("prepared");
+        for sql in [DUE, LATER, HELD_UP] {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("prepared");
+            let count = plan.parameter_count();
+            let values = rusqlite::params_from_iter(["mail", "0", "10"].into_iter().take(count));
+            let steps: Vec<String> = plan.query_map(values, |row| row.get(3)).expect("planned").map(|step| step.expect("a step")).collect();
+            assert!(!steps.is_empty());
+            for step in steps {
+                assert!(!step.starts_with("SCAN") && !step.contains("TEMP B-TREE"), "{step} in {sql}");
+            }
+        }
+    }
+}

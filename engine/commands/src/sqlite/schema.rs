@@ -102,9 +102,11 @@ fn find(connection: &Connection) -> rusqlite::Result<Option<Result<LogId, StoreE
     if connection.query_row(exists, [], |_| Ok(())).optional()?.is_none() {
         return Ok(None);
     }
-    let version: i64 = connection.query_row("SELECT value FROM wellspring_meta WHERE name = 'schema'", [], |row| row.get(0))?;
-    if version != VERSION {
-        let text = format!("its tables are of version {version}, and this program knows version {VERSION}");
+    let version = "SELECT value FROM wellspring_meta WHERE name = 'schema'";
+    let version: Option<i64> = connection.query_row(version, [], |row| row.get(0)).optional()?;
+    if version != Some(VERSION) {
+        let version = version.map_or_else(|| "no version".into(), |version| format!("version {version}"));
+        let text = format!("its tables are of {version}, and this program knows version {VERSION}");
         return Ok(Some(Err(StoreError::with(StoreErrorKind::Corrupt, "opening the database", text))));
     }
     log(connection).map(|log| Some(Ok(log)))

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -11,10 +12,15 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::Sqlite;
 use super::connect::Opener;
+use super::pace::Pace;
+use super::wal::{Waker, WalWatch};
 use crate::wakeup::{Hinter, Hints, Wakeup};
 
 /// Pause after the database could not be looked at.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// How long it takes to look although nothing was told: a hint may come that late if the kernel cannot be relied on.
+const UNTOLD: Duration = Duration::from_millis(100);
 
 /// The hints, and the thread that looks for reasons to give them. It starts with the first listener and ends with the last handle.
 pub(crate) struct Watch {
@@ -37,7 +43,7 @@ impl Signal {
 
 impl Watch {
     pub(crate) fn new(opener: Arc<Opener>, period: Duration) -> Watch {
-        Watch { opener, period, hinter: Hinter::new(), stop: Arc::default(), thread: Mutex::default() }
+        Watch { opener, period, hinter: Hinter::new(), stop: Arc::new(Stop::new()), thread: Mutex::default() }
     }
 
     pub(crate) fn signal(&self) -> Signal {
@@ -76,42 +82,55 @@ impl fmt::Debug for Watch {
     }
 }
 
-/// A pause that can be ended.
-#[derive(Debug, Default)]
+/// Pauses that can be ended.
+#[derive(Debug)]
 struct Stop {
     set: AtomicBool,
     lock: Mutex<()>,
     bell: Condvar,
+    /// For the waits that the kernel ends. Without it there are none.
+    waker: Option<Waker>,
 }
 
 impl Stop {
+    fn new() -> Stop {
+        Stop { set: AtomicBool::new(false), lock: Mutex::default(), bell: Condvar::new(), waker: Waker::new().ok() }
+    }
+
     fn set(&self) {
         let _lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.set.store(true, Ordering::Relaxed);
         self.bell.notify_all();
+        if let Some(waker) = &self.waker {
+            waker.wake();
+        }
     }
 
-    /// Whether the pause is over and not everything else.
-    fn pause(&self, period: Duration) -> bool {
+    fn is_set(&self) -> bool {
+        self.set.load(Ordering::Relaxed)
+    }
+
+    fn pause(&self, period: Duration) {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.set.load(Ordering::Relaxed) {
+        if !self.is_set() {
             drop(self.bell.wait_timeout(lock, period).unwrap_or_else(PoisonError::into_inner));
         }
-        !self.set.load(Ordering::Relaxed)
     }
 }
 
 fn watch(opener: &Opener, period: Duration, hinter: &Hinter, stop: &Stop) {
     let mut seen = Seen::default();
-    let mut open = true;
-    while open {
+    let mut complained = false;
+    while !stop.is_set() {
         // A hint wakes tasks, which is foreign code.
         match catch_unwind(AssertUnwindSafe(|| poll(opener, period, hinter, stop, &mut seen))) {
             Ok(Ok(())) => return,
+            Ok(Err(error)) if complained => tracing::debug!(%error, "the database still cannot be polled"),
             Ok(Err(error)) => tracing::warn!(%error, "the database cannot be polled"),
             Err(_) => tracing::error!("a waker panicked when the database was polled"),
         }
-        open = stop.pause(RETRY);
+        complained = true;
+        stop.pause(RETRY);
     }
 }
 
@@ -128,19 +147,44 @@ fn poll(opener: &Opener, period: Duration, hinter: &Hinter, stop: &Stop, seen: &
     let mut version = connection.prepare("PRAGMA data_version")?;
     // Another connection counts anew.
     let mut last_version = None;
-    loop {
+    let mut pace = Pace::new(period);
+    let mut told = None;
+    while !stop.is_set() {
         // It changes with every commit of any other connection, of which few matter here.
         let now: i64 = version.query_row([], |row| row.get(0))?;
-        if last_version.replace(now) != Some(now) {
+        let changed = last_version.replace(now) != Some(now);
+        if changed {
             let found = look(&connection)?;
             if std::mem::replace(seen, found) != found {
                 hinter.hint();
             }
         }
-        if !stop.pause(period) {
-            return Ok(());
+        // The file is there now, and stays as long as this connection does.
+        let told = told.get_or_insert_with(|| tell(opener, stop));
+        pace.looked(changed);
+        match told {
+            Some((wal, waker)) if pace.may_sleep() => match wal.wait(waker, UNTOLD.max(period)) {
+                Ok(written) => pace.slept(written),
+                Err(error) => {
+                    tracing::warn!(%error, "the kernel does not tell of writes any more");
+                    pace.never_sleep();
+                }
+            },
+            _ => {
+                stop.pause(period);
+                pace.paused();
+            }
         }
     }
+    Ok(())
+}
+
+/// The kernel's word on writes, if it gives it.
+fn tell<'a>(opener: &Opener, stop: &'a Stop) -> Option<(WalWatch, &'a Waker)> {
+    let mut file = opener.path.clone().into_os_string();
+    file.push("-wal");
+    let wal = WalWatch::new(Path::new(&file)).inspect_err(|error| tracing::debug!(%error, "the kernel does not tell of writes")).ok()?;
+    Some((wal, stop.waker.as_ref()?))
 }
 
 fn look(connection: &Connection) -> rusqlite::Result<Seen> {

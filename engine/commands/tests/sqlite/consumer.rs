@@ -136,3 +136,19 @@ async fn a_name_that_is_held_while_the_database_cannot_be_written_to_is_given_up
     other.execute_batch("ROLLBACK").expect("rolled back");
     assert!(sqlite.try_hold("relay").await.expect("asked").is_some());
 }
+
+#[tokio::test]
+async fn who_gave_up_while_it_was_being_given_a_name_does_not_fence_the_next_holder() {
+    let folder = folder();
+    let one = database(&folder);
+    let other = Sqlite::open(one.path()).expect("opened");
+    let busy = Connection::open(one.path()).expect("opened");
+    busy.execute_batch("BEGIN IMMEDIATE").expect("begun");
+    timeout(Duration::from_millis(500), one.try_hold("relay")).await.expect_err("nobody can write");
+    // Its write is still to come.
+    let refused = timeout(Duration::from_secs(5), other.try_hold("relay")).await.expect("at once").expect("asked");
+    assert!(refused.is_none());
+    busy.execute_batch("ROLLBACK").expect("rolled back");
+    let held = timeout(SOON, other.hold("relay")).await.expect("in time").expect("held");
+    held.save(&Cursor::new("mine")).await.expect("saved");
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wellspring_commands::sqlite::rusqlite::Connection;
 use wellspring_commands::sqlite::{ClosurePanicked, Sqlite, SqliteTx};
-use wellspring_commands::{CommitError, Doubt, LogPosition, OperationId, Place, Store, StoreErrorKind, Verdict};
+use wellspring_commands::{CommitError, Doubt, LogPosition, OperationId, OperationLog, Place, Store, StoreErrorKind, Verdict};
 
 use crate::{commit, database, draft, entries, folder, kind, occupy, prices, put, queue, start, table};
 
@@ -262,4 +262,73 @@ async fn a_read_that_panics_panics_in_its_caller_and_nowhere_else() {
     let panicked = tokio::spawn(async move { reader.read::<(), _>(|_| panic!("mine")).await }).await.expect_err("a panic");
     assert_eq!(panicked.into_panic().downcast_ref::<&str>(), Some(&"mine"));
     assert_eq!(prices(&sqlite).await, [0; 0]);
+}
+
+/// Where the child of the next test finds its database.
+const LIMITED: &str = "WELLSPRING_SQLITE_LIMITED";
+
+/// Runs only as the child of the next test, whose files must not grow beyond a limit: a write past it is an error of the disk's, and
+/// not one that says that the disk is full.
+#[tokio::test]
+async fn child_that_may_not_write_large_files() {
+    let Some(path) = std::env::var_os(LIMITED) else { return };
+    let sqlite = Sqlite::open(path).expect("opened");
+    // Every commit that fails is followed by a small one that makes sure of it, until there is no room for that either.
+    for id in 0..10_000 {
+        let tx = SqliteTx::default();
+        put(&tx, id);
+        let mut draft = draft();
+        draft.items.set("large", &"x".repeat(20_000)).expect("fits");
+        match sqlite.commit(tx, draft).await {
+            Ok(_) => println!("committed {id}"),
+            Err(CommitError::Failed(_)) => println!("failed {id}"),
+            Err(CommitError::InDoubt { doubt, .. }) => {
+                println!("in doubt {id} {}", doubt.position.operation);
+                // What cannot be made sure of is not claimed to be.
+                sqlite.verify(&doubt).await.expect_err("nothing can be written");
+                commit(&sqlite, &[77_777]).await.expect_err("nothing can be written");
+                return;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    panic!("the limit was not reached");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_commit_that_the_disk_fails_is_in_doubt_until_it_is_verified() {
+    let folder = folder();
+    let path = database(&folder).path().to_owned();
+    let test = std::env::current_exe().expect("this test");
+    let output = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || {
+            std::process::Command::new("sh")
+                .args(["-c", "trap '' XFSZ; ulimit -f 2000; exec \"$0\" --exact fault::child_that_may_not_write_large_files --nocapture"])
+                .arg(test)
+                .env(LIMITED, path)
+                .output()
+                .expect("started")
+        }
+    })
+    .await
+    .expect("no panic");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let committed: Vec<i64> = text.lines().filter_map(|line| line.strip_prefix("committed ")?.parse().ok()).collect();
+    assert!(!committed.is_empty() && text.contains("\nfailed "), "{text}");
+    let (id, operation) = text.lines().find_map(|line| line.strip_prefix("in doubt ")?.split_once(' ')).expect("one in doubt");
+    let sqlite = Sqlite::open(&path).expect("opened");
+    let operation: OperationId = operation.parse().expect("an id");
+    let position = LogPosition { log: OperationLog::id(&sqlite), place: Place::default(), operation };
+    let verdict = sqlite.verify(&Doubt { position, keys: Vec::new(), ticket: 0 }).await.expect("verified");
+    let mut expected = committed;
+    if verdict == Verdict::Committed {
+        expected.push(id.parse().expect("a number"));
+    }
+    assert_eq!(prices(&sqlite).await, expected);
+    let operations = "SELECT count(*) FROM wellspring_operations";
+    let operations = sqlite.read(move |connection| connection.query_row(operations, [], |row| row.get::<_, i64>(0))).await.expect("read");
+    assert_eq!(operations, expected.len() as i64);
 }

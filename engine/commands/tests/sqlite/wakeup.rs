@@ -22,7 +22,7 @@ async fn listen(sqlite: &Sqlite) -> Hints {
 
 /// Waits until nothing comes any more: for many periods of the poll.
 async fn settle(hints: &mut Hints) {
-    while timeout(Duration::from_millis(60), hints.next()).await.is_ok() {}
+    while timeout(Duration::from_millis(250), hints.next()).await.is_ok() {}
 }
 
 #[tokio::test]
@@ -66,6 +66,19 @@ async fn what_is_neither_an_operation_nor_an_event_wakes_nobody() {
     timeout(Duration::from_millis(100), there.next()).await.expect_err("a hint for nothing");
     commit(&one, &[2]).await.expect("committed");
     timeout(SOON, there.next()).await.expect("a hint");
+}
+
+#[tokio::test]
+async fn a_poll_that_has_fallen_asleep_wakes_up_for_a_commit() {
+    let folder = folder();
+    let one = database(&folder);
+    let other = Sqlite::open(one.path()).expect("opened");
+    let mut there = listen(&other).await;
+    for id in 0..3 {
+        timeout(Duration::from_millis(700), there.next()).await.expect_err("a hint for nothing");
+        commit(&one, &[id]).await.expect("committed");
+        timeout(SOON, there.next()).await.expect("a hint");
+    }
 }
 
 #[tokio::test]

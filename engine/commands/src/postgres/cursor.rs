@@ -1,0 +1,112 @@
+//! How far a reader has read, as a text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::failure::corrupt;
+use super::snapshot::{NoSnapshot, Snapshot};
+use crate::id::LogId;
+use crate::position::{Cursor, Place};
+use crate::store_error::StoreError;
+
+/// A cursor: of which log, and how far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bookmark {
+    pub(super) origin: Origin,
+    pub(super) reached: Reached,
+}
+
+/// Within what transaction ids mean anything: they go back and are used again where a database is restored or a standby takes over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) log: LogId,
+    /// The write-ahead log's timeline, which every recovery begins anew.
+    pub(super) timeline: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// Everything this snapshot shows.
+    All(Snapshot),
+    /// Everything `seen` shows, and what `target` shows in addition up to a place (exclusive).
+    Within { seen: Snapshot, target: Snapshot, next: Place },
+    /// In the settled order: what is below the place, except what `base` shows, at which the reader began.
+    Settled { base: Snapshot, next: Place },
+}
+
+impl Bookmark {
+    pub(super) fn new(origin: Origin, reached: Reached) -> Bookmark {
+        Bookmark { origin, reached }
+    }
+
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor::new(self.to_string())
+    }
+
+    /// # Errors
+    /// [`Corrupt`](crate::StoreErrorKind::Corrupt) if it is not a cursor of this kind of log.
+    pub(super) fn of(cursor: &Cursor) -> Result<Bookmark, StoreError> {
+        let text = cursor.as_str();
+        text.parse()
+            .map_err(|NoSnapshot| corrupt(format!("`{}` as a cursor of a PostgreSQL log", text.chars().take(80).collect::<String>())))
+    }
+}
+
+impl fmt::Display for Bookmark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin { log, timeline } = &self.origin;
+        write!(f, "{log}/{timeline}/")?;
+        match &self.reached {
+            Reached::All(seen) => write!(f, "all/{seen}"),
+            Reached::Within { seen, target, next } => write!(f, "within/{seen}/{target}/{}/{}", next.major, next.minor),
+            Reached::Settled { base, next } => write!(f, "settled/{base}/{}/{}", next.major, next.minor),
+        }
+    }
+}
+
+impl FromStr for Bookmark {
+    type Err = NoSnapshot;
+
+    fn from_str(text: &str) -> Result<Bookmark, NoSnapshot> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (log, timeline, kind, rest) = match parts.as_slice() {
+            [log, timeline, kind, rest @ ..] => (log.parse().map_err(|_| NoSnapshot)?, (*timeline).to_owned(), *kind, rest),
+            _ => return Err(NoSnapshot),
+        };
+        let number = |text: &str| text.parse::<u64>().map_err(|_| NoSnapshot);
+        let reached = match (kind, rest) {
+            ("all", [seen]) => Reached::All(seen.parse()?),
+            ("within", [seen, target, major, minor]) => {
+                Reached::Within { seen: seen.parse()?, target: target.parse()?, next: Place::new(number(major)?, number(minor)?) }
+            }
+            ("settled", [base, major, minor]) => Reached::Settled { base: base.parse()?, next: Place::new(number(major)?, number(minor)?) },
+            _ => return Err(NoSnapshot),
+        };
+        Ok(Bookmark { origin: Origin { log, timeline }, reached })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_comes_back_from_its_text() {
+        let origin = Origin { log: LogId::random(), timeline: "0000000A".into() };
+        let (old, new): (Snapshot, Snapshot) = ("3:9:3,5".parse().expect("one"), "5:12:5,10".parse().expect("one"));
+        let next = Place::new(9, 77);
+        for reached in
+            [Reached::All(old.clone()), Reached::Within { seen: old.clone(), target: new, next }, Reached::Settled { base: old, next }]
+        {
+            let bookmark = Bookmark::new(origin.clone(), reached);
+            assert_eq!(Bookmark::of(&bookmark.cursor()).expect("a cursor"), bookmark);
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_cursor_is_refused() {
+        for text in ["", "17", "x/y/all/1:2:", "all/1:2:"] {
+            assert!(Bookmark::of(&Cursor::new(text)).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The names of what is in the database: quoted, and derived from the schema.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A schema and what is derived from its name.
+#[derive(Debug)]
+pub(super) struct Names {
+    schema: String,
+    quoted: String,
+}
+
+impl Names {
+    pub(super) fn new(schema: &str) -> Names {
+        Names { schema: schema.to_owned(), quoted: quote(schema) }
+    }
+
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// A statement with the schema in the place of `{s}`, and the salt of the schema's locks in that of `{salt}`.
+    pub(super) fn fill(&self, sql: &str) -> String {
+        sql.replace("{s}", &self.quoted).replace("{salt}", &self.lock("partition", "").to_string())
+    }
+
+    /// The key of an advisory lock, which are one space per database, shared with everybody else in it: 64 bits are far enough apart.
+    pub(super) fn lock(&self, purpose: &str, name: &str) -> i64 {
+        let text = format!("wellspring\0{purpose}\0{}\0{name}", self.schema);
+        i64::from_ne_bytes(xxh3_64(text.as_bytes()).to_ne_bytes())
+    }
+
+    /// The channel of the hints, quoted. Channels are one space per database; a name over 63 bytes would be an error.
+    pub(super) fn channel(&self) -> String {
+        let plain = format!("wellspring_{}", self.schema);
+        quote(&if plain.len() <= 63 { plain } else { format!("wellspring_{:016x}", xxh3_64(self.schema.as_bytes())) })
+    }
+}
+
+/// An identifier as SQL.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_with_a_quote_in_its_name_stays_one_identifier() {
+        let names = Names::new("a\"b; drop");
+        assert_eq!(names.fill("select from {s}.operations"), "select from \"a\"\"b; drop\".operations");
+    }
+
+    #[test]
+    fn a_channel_name_is_never_too_long_for_the_database() {
+        let (a, b) = ("x".repeat(60), "x".repeat(61));
+        assert!(Names::new(&a).channel().len() <= 65);
+        assert_ne!(Names::new(&a).channel(), Names::new(&b).channel());
+    }
+}

@@ -1,0 +1,194 @@
+//! The outbox as a queue: rows that are leased with `SKIP LOCKED`.
+//!
+//! A leased row is one that is due when its lease ends, so one index finds both what waits and what was abandoned. Times are compared
+//! with the statement's own, which an index can be searched by.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::failure::{corrupt, failure};
+use super::pool::Pool;
+use super::trim::{self, seconds};
+use crate::event::{Claim, ClaimedEvent, DeadEvent, EventQueue};
+use crate::id::EventId;
+use crate::log::BoxFuture;
+use crate::store_error::StoreError;
+
+/// Of an error's text, so much is kept.
+const MOST_ERROR: usize = 4096;
+
+/// Of a partition only the first that has not ended: whatever comes later stands behind it, since appending and requeueing take turns.
+const CLAIM: &str = "
+    WITH picked AS MATERIALIZED (
+        SELECT id, due FROM {s}.events AS e
+        WHERE state = 0 AND due <= statement_timestamp() AND kind = ANY($1)
+        AND (partition IS NULL OR NOT EXISTS (
+            SELECT FROM {s}.events AS before
+            WHERE before.state = 0 AND before.partition = e.partition AND (before.seq, before.ordinal) < (e.seq, e.ordinal)
+        ))
+        ORDER BY due LIMIT $2 FOR UPDATE OF e SKIP LOCKED
+    ), taken AS (
+        UPDATE {s}.events AS e SET due = statement_timestamp() + make_interval(secs => $3), attempts = attempts + 1, token = $4
+        FROM picked WHERE e.id = picked.id
+        RETURNING e.id, e.kind, e.payload, e.partition, e.attempts, picked.due AS since, e.seq, e.ordinal
+    )
+    SELECT id, kind, payload, partition, attempts FROM taken ORDER BY since, seq, ordinal";
+
+const NEXT: &str = "
+    SELECT extract(epoch FROM min(due) - statement_timestamp())::float8 FROM {s}.events
+    WHERE state = 0 AND due > statement_timestamp() AND kind = ANY($1)";
+
+const RENEW: &str = "
+    UPDATE {s}.events SET due = statement_timestamp() + make_interval(secs => $3) WHERE id = $1 AND token = $2 AND state = 0";
+
+const COMPLETE: &str = "UPDATE {s}.events SET state = 1, ended = clock_timestamp(), token = NULL, error = NULL
+    WHERE id = $1 AND token = $2 AND state = 0";
+
+const RETRY: &str = "UPDATE {s}.events SET due = statement_timestamp() + make_interval(secs => $4), token = NULL, error = $3
+    WHERE id = $1 AND token = $2 AND state = 0";
+
+const BURY: &str = "UPDATE {s}.events SET state = 2, ended = clock_timestamp(), token = NULL, error = $3
+    WHERE id = $1 AND token = $2 AND state = 0";
+
+const DEAD: &str = "SELECT id, kind, payload, attempts, error FROM {s}.events WHERE state = 2 ORDER BY ended LIMIT $1";
+
+/// Behind what its partition has come to since: the others were let pass when it died, and at its old place it could be done at the
+/// same time as one of them that is being claimed just now.
+const REQUEUE: &str = "
+    WITH turn AS MATERIALIZED (
+        SELECT id, CASE WHEN partition IS NOT NULL THEN pg_advisory_xact_lock(hashtextextended(partition, {salt})) END
+        FROM {s}.events WHERE id = $1 AND state = 2
+    )
+    UPDATE {s}.events AS e SET state = 0, due = clock_timestamp(), attempts = 0, error = NULL, ended = NULL,
+        seq = CASE WHEN e.partition IS NULL THEN e.seq ELSE nextval('{s}.seq') END
+    FROM turn WHERE e.id = turn.id AND e.state = 2";
+
+/// The outbox of one schema.
+#[derive(Clone, Debug)]
+pub(super) struct PostgresEvents(pub(super) Arc<Pool>);
+
+impl PostgresEvents {
+    async fn change(&self, doing: &'static str, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<bool, StoreError> {
+        let lease = self.0.get().await?;
+        let changed = async { lease.client().execute(&lease.statement(sql).await?, values).await };
+        match changed.await {
+            Ok(rows) => {
+                lease.give_back();
+                Ok(rows > 0)
+            }
+            Err(error) => Err(lease.failed(doing, error)),
+        }
+    }
+
+    async fn take(&self, kinds: &[String], most: usize, time: Duration) -> Result<Claim, StoreError> {
+        const CLAIMING: &str = "claiming events";
+        let limit = i64::try_from(most).unwrap_or(i64::MAX);
+        let token = fastrand::i64(1..);
+        let time = seconds(time);
+        let lease = self.0.get().await?;
+        let taken = async {
+            let (claim, next) = (lease.statement(CLAIM).await?, lease.statement(NEXT).await?);
+            let (claim_values, next_values): ([&(dyn ToSql + Sync); 4], [&(dyn ToSql + Sync); 1]) =
+                ([&kinds, &limit, &time, &token], [&kinds]);
+            // Sent together: the second looks at what the first has left.
+            let claim = lease.client().query(&claim, &claim_values);
+            let next = lease.client().query_one(&next, &next_values);
+            let (claimed, next) = future::join(claim, next).await;
+            Ok((claimed?, next?.try_get::<_, Option<f64>>(0)?))
+        };
+        let (rows, next) = match taken.await {
+            Ok(taken) => taken,
+            Err(error) => return Err(lease.failed(CLAIMING, error)),
+        };
+        lease.give_back();
+        let events = rows.iter().map(|row| claimed(row, token)).collect::<Result<Vec<_>, _>>()?;
+        let more = most > 0 && events.len() == most;
+        let next = if more { Some(Duration::ZERO) } else { next.and_then(|next| Duration::try_from_secs_f64(next.max(0.0)).ok()) };
+        Ok(Claim { events, next })
+    }
+
+    async fn list_dead(&self, most: usize) -> Result<Vec<DeadEvent>, StoreError> {
+        const LISTING: &str = "listing dead events";
+        let lease = self.0.get().await?;
+        let limit = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = async { lease.client().query(&lease.statement(DEAD).await?, &[&limit]).await };
+        let rows = match rows.await {
+            Ok(rows) => rows,
+            Err(error) => return Err(lease.failed(LISTING, error)),
+        };
+        lease.give_back();
+        rows.iter().map(dead).collect()
+    }
+}
+
+impl EventQueue for PostgresEvents {
+    fn claim<'a>(&'a self, kinds: &'a [String], most: usize, lease: Duration) -> BoxFuture<'a, Result<Claim, StoreError>> {
+        Box::pin(self.take(kinds, most, lease))
+    }
+
+    fn renew<'a>(&'a self, event: &'a ClaimedEvent, lease: Duration) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move { self.change("renewing a lease", RENEW, &[&id(event.id), &token(event), &seconds(lease)]).await })
+    }
+
+    fn complete<'a>(&'a self, event: &'a ClaimedEvent) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move { self.change("completing an event", COMPLETE, &[&id(event.id), &token(event)]).await })
+    }
+
+    fn fail<'a>(&'a self, event: &'a ClaimedEvent, error: &'a str, again: Option<Duration>) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            const FAILING: &str = "recording an event's failure";
+            // The database takes no zero bytes in a text.
+            let error: String = error.chars().filter(|c| *c != '\0').take(MOST_ERROR).collect();
+            match again {
+                Some(again) => self.change(FAILING, RETRY, &[&id(event.id), &token(event), &error, &seconds(again)]).await,
+                None => self.change(FAILING, BURY, &[&id(event.id), &token(event), &error]).await,
+            }
+        })
+    }
+
+    fn dead(&self, most: usize) -> BoxFuture<'_, Result<Vec<DeadEvent>, StoreError>> {
+        Box::pin(self.list_dead(most))
+    }
+
+    fn requeue(&self, event: EventId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move { self.change("requeueing an event", REQUEUE, &[&id(event)]).await })
+    }
+
+    fn trim(&self, keep: Duration) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(trim::events(&self.0, keep))
+    }
+}
+
+fn id(event: EventId) -> Uuid {
+    Uuid::from_u128(event.as_u128())
+}
+
+fn token(event: &ClaimedEvent) -> i64 {
+    i64::from_ne_bytes(event.token.to_ne_bytes())
+}
+
+fn attempts(attempts: i32) -> Result<u32, StoreError> {
+    u32::try_from(attempts).map_err(|_| corrupt(format!("{attempts} attempts at an event")))
+}
+
+fn claimed(row: &Row, token: i64) -> Result<ClaimedEvent, StoreError> {
+    let read = || -> Result<_, tokio_postgres::Error> {
+        Ok((row.try_get::<_, Uuid>(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?))
+    };
+    let (id, kind, payload, partition, tried) = read().map_err(|error| failure("reading a claimed event", error))?;
+    let token = u64::from_ne_bytes(token.to_ne_bytes());
+    Ok(ClaimedEvent { id: EventId::from_u128(id.as_u128()), kind, payload, partition, attempt: attempts(tried)?, token })
+}
+
+fn dead(row: &Row) -> Result<DeadEvent, StoreError> {
+    let read = || -> Result<_, tokio_postgres::Error> {
+        Ok((row.try_get::<_, Uuid>(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get::<_, Option<String>>(4)?))
+    };
+    let (id, kind, payload, tried, error) = read().map_err(|error| failure("reading a dead event", error))?;
+    Ok(DeadEvent { id: EventId::from_u128(id.as_u128()), kind, payload, attempts: attempts(tried)?, error: error.unwrap_or_default() })
+}

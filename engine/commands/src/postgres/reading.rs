@@ -1,0 +1,269 @@
+//! The log: reading what has become visible.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::cursor::{Bookmark, Origin, Reached};
+use super::failure::{corrupt, failure};
+use super::pool::{Lease, Pool};
+use super::snapshot::Snapshot;
+use super::trim;
+use crate::id::{LogId, OperationId, ServerId};
+use crate::log::{BoxFuture, Head, OperationLog, Reading};
+use crate::position::{Cursor, Place};
+use crate::record::Entry;
+use crate::store_error::StoreError;
+
+const READING: &str = "reading the operation log";
+
+/// A first row that says what was looked at, in the same snapshot as the rows after it.
+///
+/// `$1`: transactions that were running at the cursor; `$2`, `$3`: the first place of what began after it; `$4`: how many;
+/// `$5`: the snapshot to stay within; `$6`: the transaction id to stay below. Without them, all that is visible and all that is settled.
+///
+/// Two ranges of the primary key, since the transactions that were running may be hours older than the others.
+const READ: &str = "
+    WITH now AS MATERIALIZED (
+        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed FROM {s}.meta
+    ), bound AS MATERIALIZED (
+        SELECT coalesce($5::text::pg_snapshot, snapshot) AS seen, coalesce($6::text::xid8, pg_snapshot_xmin(snapshot)) AS below FROM now
+    )
+    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, trimmed) AS body FROM now
+    UNION ALL
+    SELECT * FROM (
+        SELECT xid::text, seq, id, origin, body FROM (
+            (SELECT * FROM {s}.operations
+                WHERE xid = ANY($1::text[]::xid8[]) AND xid < (SELECT below FROM bound)
+                AND pg_visible_in_snapshot(xid, (SELECT seen FROM bound)) ORDER BY operations.xid, operations.seq LIMIT $4)
+            UNION ALL
+            (SELECT * FROM {s}.operations
+                WHERE (xid, seq) >= ($2::text::xid8, $3::int8) AND xid < (SELECT below FROM bound)
+                AND pg_visible_in_snapshot(xid, (SELECT seen FROM bound)) ORDER BY operations.xid, operations.seq LIMIT $4)
+        ) AS found ORDER BY found.xid, found.seq LIMIT $4
+    ) AS ordered";
+
+const HEAD: &str = "
+    WITH now AS MATERIALIZED (
+        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed FROM {s}.meta
+    )
+    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, trimmed) AS body FROM now
+    UNION ALL
+    SELECT xid::text, seq, id, origin, '' FROM {s}.operations WHERE xid >= (SELECT pg_snapshot_xmin(snapshot) FROM now)";
+
+/// The log of one schema.
+#[derive(Clone, Debug)]
+pub(super) struct PostgresLog {
+    id: LogId,
+    pool: Arc<Pool>,
+    timeout: Duration,
+}
+
+/// What a statement looked at.
+struct View {
+    origin: Origin,
+    snapshot: Snapshot,
+    /// The last transaction of which operations were removed.
+    trimmed: u64,
+}
+
+/// What to ask for.
+struct Ask {
+    running: Vec<String>,
+    from: Place,
+    within: Option<Snapshot>,
+    below: Option<u64>,
+}
+
+impl PostgresLog {
+    pub(super) fn new(id: LogId, pool: Arc<Pool>, timeout: Duration) -> PostgresLog {
+        PostgresLog { id, pool, timeout }
+    }
+
+    async fn bounded<T>(&self, doing: &str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let late = |_| StoreError::new(crate::StoreErrorKind::Unavailable, format!("{doing} within {:?}", self.timeout));
+        tokio::time::timeout(self.timeout, work).await.map_err(late)?
+    }
+
+    async fn query(&self, sql: &'static str, ask: Option<(&Ask, i64)>) -> Result<(View, Vec<Row>), StoreError> {
+        let lease = self.pool.get().await?;
+        let rows = async {
+            let statement = lease.statement(sql).await?;
+            let Some((ask, most)) = ask else { return lease.client().query(&statement, &[]).await };
+            let (major, minor) = (ask.from.major.to_string(), i64::try_from(ask.from.minor).unwrap_or(i64::MAX));
+            let within = ask.within.as_ref().map(Snapshot::to_string);
+            let below = ask.below.map(|below| below.to_string());
+            lease.client().query(&statement, &[&ask.running, &major, &minor, &most, &within, &below]).await
+        };
+        let mut rows = match rows.await {
+            Ok(rows) => rows,
+            Err(error) => return Err(Lease::failed(lease, READING, error)),
+        };
+        lease.give_back();
+        if rows.is_empty() {
+            return Err(corrupt("the operation log has no name: its table `meta` is empty"));
+        }
+        let entries = rows.split_off(1);
+        Ok((view(&rows[0])?, entries))
+    }
+
+    async fn read_on(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
+        let Bookmark { origin, reached } = Bookmark::of(since)?;
+        let (seen, target, next) = match reached {
+            Reached::All(seen) => (seen, None, Place::default()),
+            Reached::Within { seen, target, next } => (seen, Some(target), next),
+            Reached::Settled { .. } => return Err(corrupt("a cursor of a settled reading, given to an ordinary one")),
+        };
+        let ask = Ask {
+            running: seen.running.iter().filter(|xid| **xid >= next.major).map(u64::to_string).collect(),
+            from: next.max(Place::new(seen.xmax, 0)),
+            below: Some(target.as_ref().map_or(u64::MAX, |target| target.xmax)),
+            within: target.clone(),
+        };
+        let most = most.clamp(1, MOST);
+        let (view, rows) = self.query(READ, Some((&ask, most as i64 + 1))).await?;
+        if let Some(reason) = lost(&origin, &seen, next, &view) {
+            return Ok(Reading::Lost { reason });
+        }
+        let continued = target.is_some();
+        let target = target.unwrap_or(view.snapshot);
+        let unfinished = rows.len() > most;
+        let entries = rows.iter().take(most).map(entry).collect::<Result<Vec<_>, _>>()?;
+        let settled = Place::new(target.xmin, 0);
+        match (entries.last(), unfinished) {
+            (Some(last), true) => {
+                let next = after(last.place);
+                let cursor = Bookmark::new(view.origin, Reached::Within { seen, target, next }).cursor();
+                Ok(Reading::Entries { entries, cursor, horizon: settled.min(next), more: true })
+            }
+            // What became visible while the last chunks were read is asked for at once.
+            _ => {
+                let cursor = Bookmark::new(view.origin, Reached::All(target)).cursor();
+                Ok(Reading::Entries { entries, cursor, horizon: settled, more: continued })
+            }
+        }
+    }
+
+    async fn read_on_settled(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
+        let Bookmark { origin, reached } = Bookmark::of(since)?;
+        let (base, next) = match reached {
+            Reached::All(seen) => (seen, Place::default()),
+            Reached::Settled { base, next } => (base, next),
+            Reached::Within { .. } => return Err(corrupt("a cursor of an ordinary reading, given to a settled one")),
+        };
+        let ask = Ask {
+            running: base.running.iter().filter(|xid| **xid >= next.major).map(u64::to_string).collect(),
+            from: next.max(Place::new(base.xmax, 0)),
+            below: None,
+            within: None,
+        };
+        let most = most.clamp(1, MOST);
+        let (view, rows) = self.query(READ, Some((&ask, most as i64 + 1))).await?;
+        if let Some(reason) = lost(&origin, &base, next, &view) {
+            return Ok(Reading::Lost { reason });
+        }
+        let more = rows.len() > most;
+        let entries = rows.iter().take(most).map(entry).collect::<Result<Vec<_>, _>>()?;
+        let next = match entries.last() {
+            Some(last) if more => after(last.place),
+            _ => next.max(Place::new(view.snapshot.xmin, 0)),
+        };
+        let cursor = Bookmark::new(view.origin, Reached::Settled { base, next }).cursor();
+        Ok(Reading::Entries { entries, cursor, horizon: next, more })
+    }
+
+    async fn end(&self) -> Result<Head, StoreError> {
+        let (view, rows) = self.query(HEAD, None).await?;
+        let recent = rows.iter().map(|row| entry(row).map(|entry| (entry.place, entry.operation))).collect::<Result<Vec<_>, _>>()?;
+        let horizon = Place::new(view.snapshot.xmin, 0);
+        Ok(Head { cursor: Bookmark::new(view.origin, Reached::All(view.snapshot)).cursor(), horizon, recent })
+    }
+}
+
+/// Entries of one reading, whatever is asked for: they are all in memory at once.
+const MOST: usize = 1 << 20;
+
+impl OperationLog for PostgresLog {
+    fn id(&self) -> LogId {
+        self.id
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Head, StoreError>> {
+        Box::pin(self.bounded(READING, self.end()))
+    }
+
+    fn read<'a>(&'a self, since: &'a Cursor, most: usize) -> BoxFuture<'a, Result<Reading, StoreError>> {
+        Box::pin(self.bounded(READING, self.read_on(since, most)))
+    }
+
+    fn read_settled<'a>(&'a self, since: &'a Cursor, most: usize) -> BoxFuture<'a, Result<Reading, StoreError>> {
+        Box::pin(self.bounded(READING, self.read_on_settled(since, most)))
+    }
+
+    fn trim(&self, keep: Duration) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(trim::operations(&self.pool, keep))
+    }
+}
+
+/// Why a reader cannot go on, if it cannot: something it has not read may be gone. `next` is where it is in what `seen` does not show.
+fn lost(origin: &Origin, seen: &Snapshot, next: Place, view: &View) -> Option<String> {
+    if origin.log != view.origin.log {
+        return Some(format!("the cursor is of log {}, the database has log {} now", origin.log, view.origin.log));
+    }
+    if origin.timeline != view.origin.timeline {
+        let (old, new) = (&origin.timeline, &view.origin.timeline);
+        return Some(format!("the database was recovered or failed over (timeline {old} became {new}): what was read may not be there"));
+    }
+    if seen.xmax > view.snapshot.xmax {
+        let (old, new) = (seen.xmax, view.snapshot.xmax);
+        return Some(format!("the cursor is at transaction {old}, the database only at {new}: it was restored from an older backup"));
+    }
+    let first_unread = seen.xmin.max(next.major);
+    (view.trimmed >= first_unread)
+        .then(|| format!("operations up to transaction {} were trimmed, the reader was at {first_unread}", view.trimmed))
+}
+
+fn after(place: Place) -> Place {
+    Place::new(place.major, place.minor.saturating_add(1))
+}
+
+fn view(row: &Row) -> Result<View, StoreError> {
+    let read = || Ok((row.try_get::<_, Uuid>("id")?, row.try_get::<_, &str>("body")?));
+    let (log, body) = read().map_err(|error| failure(READING, error))?;
+    let mut parts = body.split('/');
+    let mut part = || parts.next().unwrap_or_default();
+    let (snapshot, timeline, trimmed) = (part().parse(), part().to_owned(), part().parse());
+    match (snapshot, trimmed) {
+        (Ok(snapshot), Ok(trimmed)) => Ok(View { origin: Origin { log: LogId::from_u128(log.as_u128()), timeline }, snapshot, trimmed }),
+        _ => Err(corrupt(format!("`{body}` as the state of the operation log"))),
+    }
+}
+
+fn entry(row: &Row) -> Result<Entry, StoreError> {
+    let read = || -> Result<_, tokio_postgres::Error> {
+        Ok((
+            row.try_get::<_, &str>(0)?,
+            row.try_get::<_, i64>(1)?,
+            row.try_get::<_, Uuid>(2)?,
+            row.try_get::<_, Uuid>(3)?,
+            row.try_get::<_, String>(4)?,
+        ))
+    };
+    let (xid, seq, id, origin, body) = read().map_err(|error| failure(READING, error))?;
+    Ok(Entry {
+        place: place(xid, seq)?,
+        operation: OperationId::from_u128(id.as_u128()),
+        origin: ServerId::from_u128(origin.as_u128()),
+        body,
+    })
+}
+
+/// A place from its two columns.
+pub(super) fn place(xid: &str, seq: i64) -> Result<Place, StoreError> {
+    match (xid.parse(), u64::try_from(seq)) {
+        (Ok(major), Ok(minor)) => Ok(Place::new(major, minor)),
+        _ => Err(corrupt(format!("`{xid}`, {seq} as a place in the operation log"))),
+    }
+}

@@ -1,0 +1,131 @@
+//! A schema for each test, dropped at its end.
+
+use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio_postgres::{Client, NoTls};
+use wellspring_commands::postgres::{Postgres, PostgresBuilder};
+use wellspring_commands::{Committed, Cursor, Draft, Entry, OperationId, OperationLog, Reading, ServerId, Store};
+
+/// A database with a log of its own.
+pub(crate) struct Database {
+    pub(crate) url: String,
+    pub(crate) schema: String,
+    pub(crate) store: Postgres,
+    /// A connection of somebody else.
+    pub(crate) other: Client,
+}
+
+fn url() -> Option<String> {
+    if let Ok(url) = std::env::var("WELLSPRING_POSTGRES_URL") {
+        return Some(url);
+    }
+    let here = SocketAddr::from(([127, 0, 0, 1], 5432));
+    if TcpStream::connect_timeout(&here, Duration::from_secs(2)).is_ok() {
+        return Some("postgres://postgres@127.0.0.1/postgres".into());
+    }
+    assert!(std::env::var_os("CI").is_none(), "no PostgreSQL server to test against");
+    println!("skipped: no PostgreSQL server at 127.0.0.1:5432, and WELLSPRING_POSTGRES_URL is not set");
+    None
+}
+
+/// Runs a test on a database of its own.
+pub(crate) async fn on_database(test: impl AsyncFnOnce(&Database)) {
+    on_database_with(|builder| builder, test).await;
+}
+
+/// The same, connected to in another way.
+pub(crate) async fn on_database_with(how: impl FnOnce(PostgresBuilder) -> PostgresBuilder, test: impl AsyncFnOnce(&Database)) {
+    let Some(url) = url() else { return };
+    let schema = format!("test \"{}\"", uuid::Uuid::new_v4());
+    let other = connect(&url).await;
+    let store = how(Postgres::builder(&url).schema(&schema).pool(8)).connect().await.expect("connected");
+    let database = Database { url, schema, store, other };
+    let result = AssertUnwindSafe(test(&database)).catch_unwind().await;
+    let dropped = database.other.batch_execute(&format!("DROP SCHEMA {} CASCADE", database.quoted())).await;
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+    dropped.expect("dropped");
+}
+
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    client
+}
+
+pub(crate) fn draft() -> Draft {
+    Draft::new(OperationId::new(), ServerId::random(), "test")
+}
+
+impl Database {
+    pub(crate) fn quoted(&self) -> String {
+        format!("\"{}\"", self.schema.replace('"', "\"\""))
+    }
+
+    /// Another server on the same log.
+    pub(crate) async fn server(&self) -> Postgres {
+        Postgres::builder(&self.url).schema(&self.schema).pool(4).connect().await.expect("connected")
+    }
+
+    pub(crate) async fn commit(&self) -> Committed {
+        self.commit_draft(draft()).await
+    }
+
+    pub(crate) async fn commit_draft(&self, draft: Draft) -> Committed {
+        let tx = self.store.begin().await.expect("begun");
+        self.store.commit(tx, draft).await.expect("committed")
+    }
+
+    pub(crate) async fn head(&self) -> Cursor {
+        self.store.log().head().await.expect("a head").cursor
+    }
+
+    pub(crate) async fn count(&self, table: &str) -> i64 {
+        let row = self.other.query_one(&format!("SELECT count(*) FROM {}.{table}", self.quoted()), &[]).await;
+        row.expect("counted").get(0)
+    }
+
+    /// Sessions of this crate that are in a transaction. All tests together use one database: only those that touched this schema count.
+    pub(crate) async fn backend_of(&self, client: &Client) -> i32 {
+        client.query_one("SELECT pg_backend_pid()", &[]).await.expect("a pid").get(0)
+    }
+
+    /// Ends a session, and waits until it has ended.
+    pub(crate) async fn kill(&self, pid: i32) {
+        let ended: bool = self.other.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.expect("killed").get(0);
+        assert!(ended, "there was no session {pid}");
+        self.until_gone(pid).await;
+    }
+
+    /// Waits until a session has ended.
+    pub(crate) async fn until_gone(&self, pid: i32) {
+        self.until(&format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})")).await;
+    }
+
+    /// Waits until a query says yes: the database's own state has no event that could be awaited.
+    pub(crate) async fn until(&self, query: &str) {
+        for _ in 0..2_000 {
+            if self.other.query_one(query, &[]).await.expect("asked").get::<_, bool>(0) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("never: {query}");
+    }
+}
+
+/// One reading that lost nothing.
+pub(crate) async fn read(store: &Postgres, cursor: &mut Cursor, most: usize) -> (Vec<Entry>, bool) {
+    let reading = store.log().read(cursor, most).await.expect("read");
+    let Reading::Entries { entries, cursor: next, more, .. } = reading else { panic!("lost: {reading:?}") };
+    *cursor = next;
+    (entries, more)
+}
+
+pub(crate) async fn read_ids(store: &Postgres, cursor: &mut Cursor) -> Vec<OperationId> {
+    read(store, cursor, 1_000).await.0.into_iter().map(|entry| entry.operation).collect()
+}

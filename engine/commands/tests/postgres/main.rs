@@ -1,0 +1,12 @@
+//! The PostgreSQL backend against a real server: `WELLSPRING_POSTGRES_URL`, or what listens on the standard port of this host.
+#![cfg(feature = "postgres")]
+
+mod claiming;
+mod committing;
+mod database;
+mod doubt;
+mod hints;
+mod holding;
+mod reading;
+mod transactions;
+mod trimming;

@@ -1,0 +1,287 @@
+//! What a reader gets, and when.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use wellspring_commands::{Cursor, OperationId, OperationLog, Place, Reading, Store, StoreErrorKind};
+
+use crate::database::{Database, connect, draft, on_database, read, read_ids};
+
+/// Writes operations in a transaction that this test commits when it likes.
+async fn write(db: &Database, client: &Client) -> OperationId {
+    let id = uuid::Uuid::now_v7();
+    client.batch_execute("BEGIN").await.expect("begun");
+    let insert = format!("INSERT INTO {}.operations (id, origin, body) VALUES ($1, $1, '{{}}')", db.quoted());
+    client.execute(&insert, &[&id]).await.expect("inserted");
+    OperationId::from_u128(id.as_u128())
+}
+
+async fn settled(db: &Database, cursor: &mut Cursor, most: usize) -> Vec<OperationId> {
+    let reading = db.store.log().read_settled(cursor, most).await.expect("read");
+    let Reading::Entries { entries, cursor: next, .. } = reading else { panic!("lost: {reading:?}") };
+    *cursor = next;
+    entries.into_iter().map(|entry| entry.operation).collect()
+}
+
+#[tokio::test]
+async fn transactions_that_commit_in_reverse_order_are_each_read_once_and_at_once() {
+    on_database(async |db| {
+        let mut cursor = db.head().await;
+        let mut open = Vec::new();
+        for _ in 0..5 {
+            let client = connect(&db.url).await;
+            let id = write(db, &client).await;
+            open.push((client, id));
+        }
+        assert_eq!(read_ids(&db.store, &mut cursor).await, []);
+        while let Some((client, id)) = open.pop() {
+            client.batch_execute("COMMIT").await.expect("committed");
+            assert_eq!(read_ids(&db.store, &mut cursor).await, [id]);
+        }
+        assert_eq!(read_ids(&db.store, &mut cursor).await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_idle_transaction_in_another_database_holds_back_no_reading() {
+    on_database(async |db| {
+        let name = format!("other_{}", uuid::Uuid::new_v4().simple());
+        db.other.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("made");
+        let mut config: tokio_postgres::Config = db.url.parse().expect("a url");
+        let (stranger, driver) = config.dbname(&name).connect(tokio_postgres::NoTls).await.expect("connected");
+        let driver = tokio::spawn(driver);
+        stranger.batch_execute("BEGIN; CREATE TABLE held (n int)").await.expect("an id is held");
+        let held: String = stranger.query_one("SELECT pg_current_xact_id()::text", &[]).await.expect("an id").get(0);
+        let mut cursor = db.head().await;
+        for _ in 0..3 {
+            let committed = db.commit().await;
+            let reading = db.store.log().read(&cursor, 10).await.expect("read");
+            let Reading::Entries { entries, cursor: next, horizon, .. } = reading else { panic!("{reading:?}") };
+            cursor = next;
+            assert_eq!(entries.iter().map(|entry| entry.operation).collect::<Vec<_>>(), [committed.position.operation]);
+            assert!(horizon <= Place::new(held.parse().expect("a number"), 0));
+        }
+        drop(stranger);
+        driver.await.expect("ended").expect("well");
+        db.other.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.expect("dropped");
+        read_ids(&db.store, &mut cursor).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_head_gives_what_is_visible_above_its_horizon_and_a_reader_from_it_gets_the_rest() {
+    on_database(async |db| {
+        let stranger = connect(&db.url).await;
+        let late = write(db, &stranger).await;
+        let early = db.commit().await;
+        let head = db.store.log().head().await.expect("a head");
+        assert!(head.recent.contains(&(early.position.place, early.position.operation)));
+        assert!(head.recent.iter().all(|(place, _)| *place >= head.horizon));
+        stranger.batch_execute("COMMIT").await.expect("committed");
+        let mut cursor = head.cursor;
+        assert_eq!(read_ids(&db.store, &mut cursor).await, [late]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_chunked_reading_stays_within_its_snapshot_and_loses_nothing() {
+    on_database(async |db| {
+        let mut cursor = db.head().await;
+        let late = connect(&db.url).await;
+        let last = write(db, &late).await;
+        let mut expected = Vec::new();
+        for _ in 0..5 {
+            expected.push(db.commit().await.position.operation);
+        }
+        let (first, more) = read(&db.store, &mut cursor, 2).await;
+        assert!(more);
+        late.batch_execute("COMMIT").await.expect("committed");
+        let mut got: Vec<_> = first.iter().map(|entry| entry.operation).collect();
+        loop {
+            let (entries, more) = read(&db.store, &mut cursor, 2).await;
+            assert!(entries.len() <= 2);
+            got.extend(entries.iter().map(|entry| entry.operation));
+            if !more {
+                break;
+            }
+        }
+        expected.push(last);
+        assert_eq!(got, expected);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_in_chunks_of_any_size_get_each_of_many_concurrent_commits_exactly_once() {
+    on_database(async |db| {
+        let start = db.head().await;
+        let writers: Vec<_> = (0..8_u64)
+            .map(|writer| {
+                let store = db.store.clone();
+                tokio::spawn(async move {
+                    let mut ids = Vec::new();
+                    for n in 0..60_u64 {
+                        let tx = store.begin().await.expect("begun");
+                        // An id is drawn early by some, so that commits are out of order.
+                        if (n + writer) % 3 == 0 {
+                            tx.batch_execute("SELECT pg_current_xact_id()").await.expect("drawn");
+                            tx.batch_execute(&format!("SELECT pg_sleep({})", (n * 7 + writer) % 5 * 2 / 1000 + 0)).await.expect("slept");
+                            tokio::task::yield_now().await;
+                        }
+                        let draft = draft();
+                        let id = draft.operation;
+                        if n % 10 == 9 {
+                            drop(tx);
+                            continue;
+                        }
+                        store.commit(tx, draft).await.expect("committed");
+                        ids.push(id);
+                    }
+                    ids
+                })
+            })
+            .collect();
+        let (done, finished) = tokio::sync::watch::channel(false);
+        let readers: Vec<_> = [1, 3, 7, 1_000]
+            .into_iter()
+            .map(|most| {
+                let (store, mut cursor, finished) = (db.store.clone(), start.clone(), finished.clone());
+                tokio::spawn(async move {
+                    let mut seen = HashMap::<OperationId, u32>::new();
+                    loop {
+                        let last = *finished.borrow();
+                        let (entries, more) = read(&store, &mut cursor, most).await;
+                        for entry in &entries {
+                            *seen.entry(entry.operation).or_default() += 1;
+                        }
+                        if last && !more && entries.is_empty() {
+                            return seen;
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut all = Vec::new();
+        for writer in writers {
+            all.extend(writer.await.expect("ran"));
+        }
+        done.send(true).expect("heard");
+        for reader in readers {
+            let seen = reader.await.expect("ran");
+            assert!(seen.values().all(|times| *times == 1), "twice");
+            assert!(all.iter().all(|id| seen.contains_key(id)), "missing");
+            assert_eq!(seen.len(), all.len());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_settled_reading_gives_every_reader_one_order() {
+    on_database(async |db| {
+        let (mut early, start) = (db.head().await, db.head().await);
+        let (a, b) = (connect(&db.url).await, connect(&db.url).await);
+        let first = write(db, &a).await;
+        let second = write(db, &b).await;
+        b.batch_execute("COMMIT").await.expect("committed");
+        // The ordinary order of a prompt reader, and of one that comes later.
+        let mut prompt = start.clone();
+        let mut got = read_ids(&db.store, &mut prompt).await;
+        // The second may still be overtaken by the first.
+        assert_eq!(settled(db, &mut early, 10).await, []);
+        a.batch_execute("COMMIT").await.expect("committed");
+        got.extend(read_ids(&db.store, &mut prompt).await);
+        assert_eq!(got, [second, first]);
+        assert_eq!(settled(db, &mut early, 10).await, [first, second]);
+        let mut late = start;
+        assert_eq!(settled(db, &mut late, 1).await, [first]);
+        assert_eq!(settled(db, &mut late, 1).await, [second]);
+        assert_eq!(settled(db, &mut late, 1).await, []);
+        let third = db.commit().await.position.operation;
+        assert_eq!((settled(db, &mut late, 9).await, settled(db, &mut early, 9).await), (vec![third], vec![third]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_settled_reading_does_not_repeat_what_its_head_showed() {
+    on_database(async |db| {
+        let a = connect(&db.url).await;
+        let late = write(db, &a).await;
+        db.commit().await;
+        let mut cursor = db.head().await;
+        a.batch_execute("COMMIT").await.expect("committed");
+        assert_eq!(settled(db, &mut cursor, 9).await, [late]);
+        assert_eq!(settled(db, &mut cursor, 9).await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cursor_of_one_kind_of_reading_is_refused_by_the_other() {
+    on_database(async |db| {
+        let (start, mut cursor) = (db.head().await, db.head().await);
+        db.commit().await;
+        db.commit().await;
+        settled(db, &mut cursor, 1).await;
+        assert_eq!(db.store.log().read(&cursor, 1).await.expect_err("refused").kind(), StoreErrorKind::Corrupt);
+        let mut cursor = start;
+        read(&db.store, &mut cursor, 1).await;
+        assert_eq!(db.store.log().read_settled(&cursor, 1).await.expect_err("refused").kind(), StoreErrorKind::Corrupt);
+        assert!(db.store.log().read(&Cursor::new("nonsense"), 1).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_log_or_another_past_is_lost() {
+    on_database(async |db| {
+        let cursor = db.head().await;
+        let parts: Vec<&str> = cursor.as_str().split('/').collect();
+        let [log, timeline, kind, _] = parts.as_slice() else { panic!("{cursor:?}") };
+        let other = uuid::Uuid::new_v4();
+        for text in [
+            format!("{log}/{timeline}/{kind}/9000000000000:9000000000000:"),
+            format!("{log}/000000FF/{kind}/1:1:"),
+            format!("{other}/{timeline}/{kind}/1:1:"),
+        ] {
+            let cursor = Cursor::new(text);
+            let (read, settled) = (db.store.log().read(&cursor, 1).await, db.store.log().read_settled(&cursor, 1).await);
+            assert!(matches!(read, Ok(Reading::Lost { .. })), "{read:?}");
+            assert!(matches!(settled, Ok(Reading::Lost { .. })), "{settled:?}");
+        }
+        assert!(matches!(db.store.log().read(&cursor, 1).await, Ok(Reading::Entries { .. })));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reading_uses_the_index_and_never_the_whole_table() {
+    on_database(async |db| {
+        let fill = format!(
+            "INSERT INTO {s}.operations (xid, id, origin, body) SELECT (n::text)::xid8, gen_random_uuid(), gen_random_uuid(), '{{}}'
+             FROM generate_series(1, 20000) AS n; ANALYZE {s}.operations",
+            s = db.quoted()
+        );
+        db.other.batch_execute(&fill).await.expect("filled");
+        let scans = async || -> i64 {
+            // What this session has done is in the shared statistics only after a while, unless asked for.
+            let query =
+                "SELECT coalesce(sum(seq_tup_read), 0)::int8 FROM pg_stat_all_tables WHERE schemaname = $1 AND relname = 'operations'";
+            db.other.query_one(query, &[&db.schema]).await.expect("asked").get(0)
+        };
+        let before = scans().await;
+        let mut cursor = db.head().await;
+        db.commit().await;
+        for _ in 0..20 {
+            read(&db.store, &mut cursor, 100).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        assert_eq!(scans().await, before);
+    })
+    .await;
+}

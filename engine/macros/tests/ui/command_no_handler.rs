@@ -1,0 +1,19 @@
+use serde::{Deserialize, Serialize};
+use wellspring_commands::memory::Memory;
+use wellspring_commands::{Op, command};
+
+#[derive(Clone, Serialize, Deserialize)]
+struct SetPrice;
+
+struct Shop;
+
+#[command]
+impl Shop {
+    async fn set_price(&self, _: SetPrice) -> Result<(), std::io::Error> {
+        Ok(())
+    }
+}
+
+fn main() {
+    let _: Option<Op<Memory>> = None;
+}

@@ -1,0 +1,17 @@
+use serde::{Deserialize, Serialize};
+use wellspring_commands::memory::Memory;
+use wellspring_commands::{Op, command};
+
+#[derive(Clone, Serialize, Deserialize)]
+struct SetPrice;
+
+struct Shop;
+
+#[command]
+impl Shop {
+    fn set_price(&self, _: SetPrice, _: &Op<Memory>) -> Result<(), std::io::Error> {
+        Ok(())
+    }
+}
+
+fn main() {}

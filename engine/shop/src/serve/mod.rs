@@ -1,0 +1,124 @@
+//! `wellspring-shop serve`: one server of several on one database.
+//!
+//! The conversations are plain threads, because what they ask is answered by plain functions over blocking connections; only the
+//! operation log has an asynchronous runtime.
+
+mod command;
+mod desk;
+mod moment;
+mod protocol;
+mod reads;
+mod session;
+
+use std::io::{BufReader, IsTerminal, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use crate::data::Data;
+use crate::database::{Address, Database};
+use crate::error::ShopError;
+use crate::figure::Figure;
+use crate::shop::Shop;
+use crate::watch::watch;
+
+use desk::Desk;
+use reads::Reads;
+use session::Session;
+
+pub(crate) use protocol::MOST_READS;
+
+/// What a server says first, before the address of its TCP port.
+pub(crate) const LISTENING: &str = "listening on ";
+
+/// Each conversation is a thread.
+const MOST_CONVERSATIONS: usize = 256;
+
+/// How to be a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serve {
+    /// The database that all servers share.
+    pub address: Address,
+    /// What to fill a new one with; the fixture when not said.
+    pub data: Option<Data>,
+    /// The TCP port of 127.0.0.1; 0 for one that is free.
+    pub port: u16,
+    /// Figures of which every change is printed.
+    pub watch: Vec<Figure>,
+}
+
+/// A running server.
+#[derive(Debug)]
+struct Service {
+    shop: Shop,
+    desk: Box<dyn Desk>,
+    reads: Reads,
+    started: Instant,
+    conversations: AtomicUsize,
+}
+
+impl Serve {
+    /// Serves until standard input ends.
+    ///
+    /// # Errors
+    /// The database, its operation log or the port cannot be opened. Once it runs, what fails is told to whoever has asked for it.
+    pub fn run(&self) -> Result<(), ShopError> {
+        let shop = Shop::new(Database::open_at(&self.address, self.data.as_ref())?)?;
+        let desk = desk::open(&self.address, &shop)?;
+        let service =
+            Arc::new(Service { reads: Reads::new(&shop)?, shop, desk, started: Instant::now(), conversations: AtomicUsize::new(0) });
+        let failed = |error: std::io::Error| ShopError::File(format!("port {}: {error}", self.port).into());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).map_err(failed)?;
+        let at = listener.local_addr().map_err(failed)?;
+        let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        crate::say(&format!("{LISTENING}{at}\n{}", if terminal { "help tells what can be asked\n" } else { "" }))?;
+
+        let accepting = Arc::clone(&service);
+        thread::spawn(move || accept(&listener, &accepting));
+        if !self.watch.is_empty() {
+            let (watching, figures) = (Arc::clone(&service), self.watch.clone());
+            thread::spawn(move || watch_for_ever(&watching, &figures, terminal));
+        }
+        let conversed = Session { service: &service, prompt: terminal }.converse(std::io::stdin().lock(), std::io::stdout());
+        service.desk.close();
+        conversed
+    }
+}
+
+/// Prints changes until nobody reads them.
+fn watch_for_ever(service: &Service, figures: &[Figure], terminal: bool) {
+    let tell = |line: &str| match terminal {
+        // Over the prompt, and a new one after it.
+        true => crate::say(&format!("\r{line}\n{}", session::PROMPT)),
+        false => crate::say(&format!("{line}\n")),
+    };
+    if let Err(error) = watch(&service.shop, figures, service.started, &AtomicBool::new(false), tell) {
+        eprintln!("wellspring-shop: --watch ends: {error}");
+    }
+}
+
+/// Holds a conversation with each who connects, for as long as the process runs.
+fn accept(listener: &TcpListener, service: &Arc<Service>) {
+    // An error is that of one who was gone before the connection was made, or of too many open files: others may do better.
+    for stream in listener.incoming().filter_map(Result::ok) {
+        if service.conversations.fetch_add(1, Ordering::Relaxed) >= MOST_CONVERSATIONS {
+            service.conversations.fetch_sub(1, Ordering::Relaxed);
+            let _ = writeln!(&stream, "error: {MOST_CONVERSATIONS} conversations are all there may be");
+            continue;
+        }
+        let service = Arc::clone(service);
+        thread::spawn(move || {
+            // Whoever hangs up ends the conversation and nothing else.
+            let _ = talk(&service, &stream);
+            service.conversations.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+fn talk(service: &Service, stream: &TcpStream) -> Result<(), ShopError> {
+    // Answers are short, and waited for.
+    let _ = stream.set_nodelay(true);
+    Session { service, prompt: false }.converse(BufReader::new(stream), stream)
+}

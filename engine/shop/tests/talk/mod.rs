@@ -1,0 +1,88 @@
+//! A server as a child process, and conversations with it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// A running server. It is killed at the end, if it has not ended.
+pub(crate) struct Server {
+    process: Child,
+    output: BufReader<ChildStdout>,
+    at: SocketAddr,
+}
+
+impl Server {
+    /// Starts one, and waits until it listens.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wellspring-shop"));
+        let process = command.arg("serve").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut process = process.expect("a process");
+        let mut output = BufReader::new(process.stdout.take().expect("its output"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        let at = line.trim_end().strip_prefix("listening on ").and_then(|at| at.parse().ok());
+        let at = at.unwrap_or_else(|| panic!("no address in {line:?}"));
+        Self { process, output, at }
+    }
+
+    /// Begins a conversation.
+    pub(crate) fn call(&self) -> Talk {
+        let stream = TcpStream::connect(self.at).expect("a connection");
+        Talk { answers: BufReader::new(stream), details: Vec::new() }
+    }
+
+    /// The next line it prints, without the time before it.
+    pub(crate) fn hear_end(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a line");
+        line.trim_end().split_once(" s  ").unwrap_or_else(|| panic!("no time in {line:?}")).1.to_owned()
+    }
+
+    /// Ends its standard input, and waits for its exit code.
+    pub(crate) fn end(mut self) -> Option<i32> {
+        drop(self.process.stdin.take());
+        self.process.wait().expect("an end").code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A conversation.
+pub(crate) struct Talk {
+    answers: BufReader<TcpStream>,
+    details: Vec<String>,
+}
+
+impl Talk {
+    pub(crate) fn ask(&mut self, request: &str) -> String {
+        self.ask_bytes(format!("{request}\n").as_bytes())
+    }
+
+    pub(crate) fn ask_bytes(&mut self, request: &[u8]) -> String {
+        self.answers.get_mut().write_all(request).expect("asked");
+        self.hear()
+    }
+
+    /// The next answer.
+    pub(crate) fn hear(&mut self) -> String {
+        self.details.clear();
+        loop {
+            let mut line = String::new();
+            assert!(self.answers.read_line(&mut line).expect("a line") > 0, "the server has hung up");
+            match line.trim_end().strip_prefix("  ") {
+                Some(detail) => self.details.push(detail.to_owned()),
+                None => return line.trim_end().to_owned(),
+            }
+        }
+    }
+
+    /// What came before the last answer.
+    pub(crate) fn details(&self) -> &[String] {
+        &self.details
+    }
+}
