@@ -73,11 +73,14 @@ pub struct Work<'a, S: Store> {
     pub switch: Switch,
 }
 
+/// How the body of a cached function reads.
+pub trait Rows: Clone + fmt::Debug + Send + Sync + 'static {
+    /// A row.
+    fn row(&self, key: &str) -> impl Future<Output = Result<Option<i64>, BoxError>> + Send;
+}
+
 /// A store with the rows of these tests in it.
 pub trait Data: Store + Clone {
-    /// A row, as the body of a cached function reads it.
-    fn row(&self, key: &str) -> impl Future<Output = Result<Option<i64>, BoxError>> + Send;
-
     /// Writes the rows, what is stale by them, and a row that says so.
     fn change(work: Work<'_, Self>) -> impl Future<Output = Result<(), Refused>> + Send;
 }

@@ -75,6 +75,17 @@ impl Database {
         }
     }
 
+    /// How to connect, with the schema's tables in sight and under its name; empty for a file.
+    pub fn url(&self) -> String {
+        match self {
+            Database::Sqlite(_) => String::new(),
+            Database::Postgres { url, schema } => {
+                let begin = if url.contains('?') { '&' } else { '?' };
+                format!("{url}{begin}application_name={schema}&options=-csearch_path%3D{schema}")
+            }
+        }
+    }
+
     /// The statement that writes an entry into the log, as a program of another version might.
     pub fn entry(&self, body: &str) -> String {
         let id = uuid::Uuid::new_v4().simple();
@@ -94,7 +105,7 @@ impl Database {
                 let (path, sql) = (path.clone(), sql.to_owned());
                 tokio::task::spawn_blocking(move || Ok(open(&path)?.execute_batch(&sql)?)).await?
             }
-            Database::Postgres { url, schema } => Ok(connect(url, schema).await?.batch_execute(sql).await?),
+            Database::Postgres { .. } => Ok(connect(&self.url()).await?.batch_execute(sql).await?),
         }
     }
 
@@ -105,8 +116,8 @@ impl Database {
                 let path = path.clone();
                 tokio::task::spawn_blocking(move || dump_sqlite(&path)).await?
             }
-            Database::Postgres { url, schema } => {
-                let mut client = connect(url, schema).await?;
+            Database::Postgres { schema, .. } => {
+                let mut client = connect(&self.url()).await?;
                 let snapshot = client.build_transaction().isolation_level(tokio_postgres::IsolationLevel::RepeatableRead);
                 let snapshot = snapshot.read_only(true).start().await?;
                 let mut dump = Dump::default();
@@ -127,11 +138,10 @@ impl Database {
     }
 }
 
-/// A connection with the schema's tables in sight. It ends with the client.
-pub(crate) async fn connect(url: &str, schema: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+/// A connection. It ends with the client.
+pub(crate) async fn connect(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
-    client.batch_execute(&format!("SET search_path TO {schema}")).await?;
     Ok(client)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use wellspring_commands::{
     CommandId, CommitError, Committed, Consumers, Doubt, Draft, EventQueue, JournalEntry, OperationLog, Store, StoreError, Verdict, Wakeup,
 };
@@ -60,18 +61,49 @@ impl Step {
     }
 }
 
-/// Says where this process dies.
+/// Says where this process dies, and where it waits.
 #[derive(Clone, Debug, Default)]
-pub struct Switch(Arc<Mutex<Option<(Step, Duration)>>>);
+pub struct Switch {
+    armed: Arc<Mutex<Option<(Step, Duration)>>>,
+    gate: Arc<watch::Sender<Gate>>,
+}
+
+/// Where handlers wait in the midst of their transaction.
+#[derive(Debug, Default)]
+struct Gate {
+    key: Option<String>,
+    waiting: bool,
+}
 
 impl Switch {
+    /// Handlers that have written a row wait; or none any more.
+    pub fn hold(&self, key: Option<String>) {
+        self.gate.send_modify(|gate| *gate = Gate { key, waiting: false });
+    }
+
+    /// Waits until a handler waits.
+    pub async fn held(&self) {
+        // The sender is here.
+        let _ = self.gate.subscribe().wait_for(|gate| gate.waiting).await;
+    }
+
+    /// A handler has written a row.
+    pub async fn pass(&self, key: &str) {
+        let is_held = |gate: &Gate| gate.key.as_deref() == Some(key);
+        if is_held(&self.gate.borrow()) {
+            self.gate.send_modify(|gate| gate.waiting = true);
+            // The sender is here.
+            let _ = self.gate.subscribe().wait_for(|gate| !is_held(gate)).await;
+        }
+    }
+
     /// At the next time it comes to the step.
     pub fn arm(&self, step: Step, after: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, after));
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, after));
     }
 
     fn armed(&self, step: Step) -> Option<Duration> {
-        let armed = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let armed = *self.armed.lock().unwrap_or_else(PoisonError::into_inner);
         armed.filter(|(at, _)| *at == step).map(|(_, after)| after)
     }
 

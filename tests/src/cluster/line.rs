@@ -53,6 +53,13 @@ pub enum Ask {
         /// For steps that take a while: how long after their beginning.
         micros: u64,
     },
+    /// Holds up handlers that have written a row, in the midst of their transaction; or none any more.
+    Hold {
+        /// The row's key.
+        key: Option<String>,
+    },
+    /// Waits until one is held up.
+    Held,
     /// Trims the log.
     Trim {
         /// What is younger stays.

@@ -13,7 +13,7 @@ use wellspring_commands::{
 };
 
 use super::backend::{Backend, Stream};
-use super::change::{Change, Data, Work};
+use super::change::{Change, Data, Rows, Work};
 use super::hints::{Hinting, Moody};
 use super::job::{Add, Fail, GROUPS, Job, Move, Put, ROWS, Setting, every_key, group_key};
 use super::kill::{Killing, Switch};
@@ -92,9 +92,14 @@ impl<S: Data> Site<S> {
     ///
     /// # Errors
     /// Whatever does not work.
-    pub async fn start(store: S, setup: &Setup, backend: &Backend, lines: UnboundedSender<Line>) -> Result<Site<S>, BoxError> {
+    pub async fn start(
+        store: S,
+        rows: impl Rows,
+        setup: &Setup,
+        backend: &Backend,
+        lines: UnboundedSender<Line>,
+    ) -> Result<Site<S>, BoxError> {
         let engine = Engine::new();
-        let rows = store.clone();
         let row = engine.async_function("row", move |_: Cx, key: String| read(rows.clone(), key))?;
         let one = row.clone();
         let total = engine.async_function("total", move |cx: Cx, group: u32| {
@@ -156,7 +161,7 @@ impl<S: Data> Site<S> {
 }
 
 /// Reads a row until the database answers. A failure must not become a cached value: nothing would make it stale.
-async fn read<S: Data>(rows: S, key: String) -> Option<i64> {
+async fn read(rows: impl Rows, key: String) -> Option<i64> {
     loop {
         match rows.row(&key).await {
             Ok(value) => return value,

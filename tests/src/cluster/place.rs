@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::BoxError;
 use super::backend::{Backend, Stream};
-use super::database::{Database, connect};
+use super::database::Database;
 
 /// A new database of a kind, removed when this is dropped or, on a server, with [`remove`](Place::remove).
 #[derive(Debug)]
@@ -90,8 +90,8 @@ impl Place {
     /// # Errors
     /// If a server does not do it.
     pub async fn remove(self) -> Result<(), BoxError> {
-        if let Database::Postgres { url, schema } = &self.backend.database {
-            connect(url, schema).await?.batch_execute(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).await?;
+        if let Database::Postgres { schema, .. } = &self.backend.database {
+            self.backend.database.execute(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).await?;
         }
         match &self.backend.stream {
             Some(Stream::Nats { url, name }) => {

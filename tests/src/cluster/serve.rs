@@ -6,16 +6,18 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use wellspring_commands::postgres::Postgres;
 use wellspring_commands::sqlite::Sqlite;
 use wellspring_commands::{Command, CommandError, CommandFault, CommandId, Consumed, Consumer};
 
 use super::backend::Backend;
-use super::change::{Data, Refused};
+use super::change::{Data, Refused, Rows};
 use super::database::{Database, Dump};
 use super::job::{GROUPS, Job, every_key, group_key};
 use super::kill::Step;
 use super::line::{Answer, Ask, Figures, Line, News, Question};
 use super::member::Site;
+use super::postgres::PostgresRows;
 use super::setup::Setup;
 use super::{BoxError, ROWS};
 
@@ -34,9 +36,14 @@ pub async fn serve(setup: Setup) -> Result<(), BoxError> {
                 Some(file) if file.exists() => connection.pragma_update(None, "query_only", true),
                 _ => Ok(()),
             };
-            talk(Sqlite::builder(path).wall_clock(clock).on_connect(hook).open()?, &setup, &backend).await
+            let sqlite = Sqlite::builder(path).wall_clock(clock).on_connect(hook).open()?;
+            talk(sqlite.clone(), sqlite, &setup, &backend).await
         }
-        Database::Postgres { .. } => Err("not yet".into()),
+        Database::Postgres { schema, .. } => {
+            let url = backend.database.url();
+            let postgres = Postgres::builder(&url).schema(schema).connect().await?;
+            talk(postgres, PostgresRows::new(url), &setup, &backend).await
+        }
     }
 }
 
@@ -48,9 +55,9 @@ struct Talk<S: Data> {
     consumers: Mutex<Vec<Consumer>>,
 }
 
-async fn talk<S: Data>(store: S, setup: &Setup, backend: &Backend) -> Result<(), BoxError> {
+async fn talk<S: Data>(store: S, rows: impl Rows, setup: &Setup, backend: &Backend) -> Result<(), BoxError> {
     let (lines, mut to_write) = unbounded_channel();
-    let site = Site::start(store, setup, backend, lines.clone()).await?;
+    let site = Site::start(store, rows, setup, backend, lines.clone()).await?;
     let writer = tokio::spawn(async move {
         let mut output = tokio::io::stdout();
         while let Some(line) = to_write.recv().await {
@@ -81,6 +88,12 @@ async fn talk<S: Data>(store: S, setup: &Setup, backend: &Backend) -> Result<(),
     }
     writer.abort();
     Ok(())
+}
+
+/// An error with what is below it.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl<S: Data> Talk<S> {
@@ -121,6 +134,14 @@ impl<S: Data> Talk<S> {
                 switch.arm(step, Duration::from_micros(micros));
                 Answer::Well
             }
+            Ask::Hold { key } => {
+                switch.hold(key);
+                Answer::Well
+            }
+            Ask::Held => {
+                switch.held().await;
+                Answer::Well
+            }
             Ask::Trim { keep_ms } => {
                 own_log.trim(Duration::from_millis(keep_ms)).await?;
                 log.trim(Duration::from_millis(keep_ms)).await?;
@@ -159,7 +180,7 @@ impl<S: Data> Talk<S> {
                     CommandError::Fault(fault) => matches!(fault, CommandFault::Store { .. }),
                     _ => false,
                 };
-                Answer::Refused { error: error.to_string(), kind, certain }
+                Answer::Refused { error: with_causes(&error), kind, certain }
             }
         })
     }

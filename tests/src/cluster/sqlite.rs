@@ -4,11 +4,11 @@ use wellspring_commands::sqlite::Sqlite;
 use wellspring_commands::sqlite::rusqlite::{OptionalExtension, params};
 
 use super::BoxError;
-use super::change::{Change, Data, Refused, Work};
+use super::change::{Change, Data, Refused, Rows, Work};
 use super::job::{Fail, Job, Setting};
 use super::kill::Step;
 
-impl Data for Sqlite {
+impl Rows for Sqlite {
     async fn row(&self, key: &str) -> Result<Option<i64>, BoxError> {
         let key = key.to_owned();
         let read = self.read(move |connection| {
@@ -16,7 +16,9 @@ impl Data for Sqlite {
         });
         Ok(read.await?)
     }
+}
 
+impl Data for Sqlite {
     async fn change(work: Work<'_, Sqlite>) -> Result<(), Refused> {
         let Work { op, change: Change { id, token, job }, row, switch } = work;
         switch.reach(Step::InHandler);

@@ -20,6 +20,11 @@ macro_rules! everywhere {
             }
 
             #[tokio::test]
+            async fn postgres() {
+                run(Place::postgres().await.expect("a place")).await;
+            }
+
+            #[tokio::test]
             async fn nats() {
                 run(Place::sqlite().await.expect("a place").with_nats().await).await;
             }
@@ -39,8 +44,11 @@ mod crowd;
 mod hints;
 mod kills;
 mod limits;
+mod order;
 mod poison;
+mod restart;
 mod storm;
+mod stranger;
 
 use std::time::Duration;
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wellspring_commands::LogPosition;
-use wellspring_tests::cluster::{Answer, Ask, Fail, GROUPS, Job, LANES, Ledger, News, Place, ROWS, Setup, group_key, lane_key};
+use wellspring_tests::cluster::{Answer, Ask, Database, Fail, GROUPS, Job, LANES, Ledger, News, Place, ROWS, Setup, group_key, lane_key};
 
 use crate::crowd::{Crowd, done, run, well};
+use crate::stranger::Stranger;
 use crate::{seed, torture_time};
 
 /// By how much their clocks are wrong: minutes, and both ways.
@@ -19,8 +20,9 @@ const SKEWS: [i64; 4] = [0, 300, -240, 60];
 const FASTEST: usize = 1;
 
 /// Servers in a storm.
-struct Storm {
+pub(crate) struct Storm {
     seed: u64,
+    database: Database,
     crowd: Crowd,
     until: Instant,
     ledger: Mutex<Ledger>,
@@ -29,11 +31,11 @@ struct Storm {
 }
 
 impl Storm {
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         Instant::now() >= self.until
     }
 
-    fn count(&self, what: &'static str) {
+    pub(crate) fn count(&self, what: &'static str) {
         *self.counts.lock().expect("no panic").entry(what).or_default() += 1;
     }
 
@@ -108,12 +110,13 @@ impl Storm {
         }
     }
 
-    /// The weather.
+    /// Whatever may happen to servers.
     async fn rage(self: Arc<Storm>) {
         let mut random = fastrand::Rng::with_seed(self.seed);
         while !self.is_over() {
             let index = random.usize(..self.crowd.len());
-            match random.u32(..6) {
+            match random.u32(..8) {
+                6 | 7 => self.disconnect(&mut random).await,
                 0..=2 => {
                     self.look_for_losses(index).await;
                     self.crowd.kill(index).await;
@@ -137,6 +140,18 @@ impl Storm {
         }
     }
 
+    /// Ends some of the members' sessions on the database's side.
+    async fn disconnect(&self, random: &mut fastrand::Rng) {
+        let Database::Postgres { schema, .. } = &self.database else { return };
+        let sql = format!(
+            "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity
+             WHERE application_name = '{schema}' AND pid <> pg_backend_pid() ORDER BY random() LIMIT {}) AS chosen",
+            random.u32(1..6)
+        );
+        self.database.execute(&sql).await.expect("disconnected");
+        self.count("disconnected");
+    }
+
     /// What a member has told of lost coverage is counted before it is killed, and at the end.
     async fn look_for_losses(&self, index: usize) {
         let news = self.crowd.member(index).await.news();
@@ -155,10 +170,11 @@ impl Storm {
 }
 
 /// Lets it rage for a while, and then looks at what is left.
-async fn storm(place: &Place, seed: u64) {
+pub(crate) async fn storm<F: Future<Output = ()>>(place: &Place, seed: u64, weather: impl FnOnce(Arc<Storm>) -> F) {
     let setup = |skew_seconds| Setup { skew_seconds, moody: Some(seed), ..Setup::of(&place.backend) };
     let storm = Arc::new(Storm {
         seed,
+        database: place.backend.database.clone(),
         crowd: Crowd::start(SKEWS.map(setup).into()).await,
         until: Instant::now() + torture_time(),
         ledger: Mutex::default(),
@@ -166,7 +182,7 @@ async fn storm(place: &Place, seed: u64) {
         counts: Mutex::default(),
     });
     let lanes: Vec<_> = (0..LANES).map(|lane| tokio::spawn(storm.clone().call(lane))).collect();
-    tokio::spawn(storm.clone().rage()).await.expect("no panic");
+    weather(storm.clone()).await;
     for lane in lanes {
         lane.await.expect("no panic");
     }
@@ -200,4 +216,10 @@ async fn storm(place: &Place, seed: u64) {
     assert!(cached > 0 && acknowledged > 50, "hardly anything was done");
 }
 
-everywhere!(after_a_storm_every_server_is_fresh_and_every_command_done_once, |place| storm(&place, seed("storm")).await);
+everywhere!(after_a_storm_every_server_is_fresh_and_every_command_done_once, |place| {
+    let stranger = Stranger::begin(&place.backend.database).await;
+    storm(&place, seed("storm"), Storm::rage).await;
+    if let Some(stranger) = stranger {
+        stranger.end().await;
+    }
+});
