@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wellspring_tests::cluster::{Answer, Job, OwnPostgres, Place, Setup, lane_key};
+use wellspring_tests::cluster::{Answer, Ask, Job, OwnPostgres, Place, Setup, every_key, lane_key};
 
-use crate::crowd::{Crowd, done, run};
+use crate::crowd::{Crowd, check, done, run, start, well};
 use crate::seed;
 use crate::storm::{Storm, storm};
 
@@ -66,4 +66,38 @@ async fn a_database_that_may_only_be_read_says_so_and_nothing_is_half_done() {
         }
     }
     crowd.check("when it can be written to again").await;
+}
+
+/// A crash takes back the ids of transactions of which nothing had reached the disk, and gives them out again.
+#[tokio::test]
+async fn an_operation_with_a_transaction_id_that_was_given_out_before_a_crash_is_applied() {
+    let Some((own, place)) = own().await else { return };
+    let database = &place.backend.database;
+    // So that nothing reaches the disk which nobody waits for.
+    database.execute("ALTER SYSTEM SET wal_writer_delay = '10s'").await.expect("set");
+    database.execute("SELECT pg_reload_conf()").await.expect("reloaded");
+    let setup = Setup::of(&place.backend);
+    let (writer, reader) = (start(&setup).await, start(&setup).await);
+    let (_, before, _) = done(&writer, "before", &Job::put(lane_key(0), 1)).await;
+    well(&reader, Ask::Wait { position: before }).await;
+    for key in every_key() {
+        reader.ask(Ask::Row { key }).await.expect("read");
+    }
+    database.execute(&"BEGIN; SELECT pg_current_xact_id(); ROLLBACK;".repeat(100)).await.expect("rolled back");
+    // Whoever reads now sees that these have ended; that it has read is told by nothing, since nothing is there.
+    tokio::time::sleep(Duration::from_millis(5 * setup.check_ms)).await;
+    reader.stop();
+    own.crash().expect("up again");
+    let (_, first, _) = done(&writer, "2", &Job::put(lane_key(0), 2)).await;
+    let gap = first.place.major - before.place.major;
+    assert!(gap < 100, "no transaction id was given out again: {gap} later");
+    let mut last = first;
+    // Each of the first ones changes a row of its own, and the others go past all ids that were given out before.
+    for (number, key) in (3..).zip(every_key().chain(std::iter::repeat_n(lane_key(0), 200))) {
+        last = done(&writer, &format!("{number}"), &Job::put(key, number)).await.1;
+    }
+    reader.go_on();
+    well(&reader, Ask::Wait { position: last }).await;
+    check(&reader, "after the crash").await;
+    place.remove().await.expect("removed");
 }
