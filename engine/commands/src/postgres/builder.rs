@@ -106,16 +106,21 @@ impl PostgresBuilder {
         if config.get_keepalives_interval().is_none() {
             config.keepalives_idle(Duration::from_secs(15)).keepalives_interval(Duration::from_secs(5)).keepalives_retries(3);
         }
+        // The same for the server: a host that is gone without a word keeps neither a transaction open nor a consumer held for long.
+        let mut options = config.get_options().map(|options| format!("{options} ")).unwrap_or_default();
+        options.push_str("-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3");
+        config.options(options);
         let names = Arc::new(Names::new(&self.schema));
         let connector = Arc::new(Connector { config, names: names.clone(), runtime: Handle::current() });
         let service = Arc::new(Pool::new(connector.clone(), SERVICE, self.patience));
         let lease = service.get().await?;
         let id = schema::prepare(&lease, &names).await?;
         lease.give_back();
+        let mark = names.lock("operation", "");
         let inner = Inner {
             work: Arc::new(Pool::new(connector.clone(), self.pool, self.patience)),
-            log: PostgresLog::new(id, service.clone(), self.timeout),
-            begin: begin_sql(self.isolation),
+            log: PostgresLog::new(id, service.clone(), self.timeout, mark),
+            begin: begin_sql(self.isolation, mark),
             wakeup: Default::default(),
             service,
             connector,

@@ -16,6 +16,13 @@ use crate::store_error::{StoreError, StoreErrorKind};
 /// How long a session that was let go of may take to end before its socket is closed over its head.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How long a session that is at nothing takes to end.
+const FAREWELL: Duration = Duration::from_millis(20);
+
+/// A server process in a long query looks after its client now and then, where it can (since PostgreSQL 14): it would keep the locks of
+/// a program that was killed until the query's end.
+const WATCHFUL: &str = "SELECT set_config(name, '5s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'";
+
 /// With what, and as what, connections are made.
 #[derive(Debug)]
 pub(super) struct Connector {
@@ -37,7 +44,7 @@ impl Connector {
         let limit = self.config.get_connect_timeout().copied().unwrap_or(LINGER) * 2;
         let connected = timeout(limit, self.config.connect(NoTls)).await;
         let connected = connected.map_err(|_| StoreError::new(StoreErrorKind::Unavailable, "connecting to PostgreSQL in time"))?;
-        let (client, mut messages) = connected.map_err(|error| connect_failure(error))?;
+        let (client, mut messages) = connected.map_err(connect_failure)?;
         let (alive, ended) = watch::channel(());
         let driver = self.runtime.spawn(async move {
             // Dropped when the connection ends: that is how others find out.
@@ -56,7 +63,11 @@ impl Connector {
         });
         let driver = driver.abort_handle();
         let runtime = self.runtime.clone();
-        Ok(Connection { client: Some(client), driver, ended, runtime, names: self.names.clone(), statements: Mutex::default() })
+        let connection = Connection { client, driver, ended, runtime, names: self.names.clone(), statements: Mutex::default() };
+        let set = timeout(limit, connection.client().batch_execute(WATCHFUL)).await;
+        let set = set.map_err(|_| StoreError::new(StoreErrorKind::Unavailable, "setting up a session in time"))?;
+        set.map_err(|error| failure("setting up a session", error))?;
+        Ok(connection)
     }
 }
 
@@ -72,8 +83,7 @@ fn connect_failure(error: tokio_postgres::Error) -> StoreError {
 /// A session. Dropping it cancels what it is at and ends it, so that neither a transaction nor a lock of it stays behind.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// `None` only while it is being dropped.
-    client: Option<Client>,
+    client: Client,
     driver: tokio::task::AbortHandle,
     ended: watch::Receiver<()>,
     runtime: Handle,
@@ -83,8 +93,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn client(&self) -> &Client {
-        #[expect(clippy::expect_used, reason = "it is taken by `drop` alone")]
-        self.client.as_ref().expect("a connection in use has a client")
+        &self.client
     }
 
     /// Whether it is known to be gone.
@@ -113,21 +122,18 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let Some(client) = self.client.take() else { return };
-        let (driver, ended) = (self.driver.clone(), self.ended.clone());
+        let (driver, mut ended) = (self.driver.clone(), self.ended.clone());
         if ended.has_changed().is_err() {
             return;
         }
+        // A backend notices a closed socket only when it next reads or writes: one in a long query, or waiting for a lock, would go on.
+        // Cancelled, it comes to the farewell that the driver sends once the client is gone, which is right after this.
+        let cancel = self.client.cancel_token();
         self.runtime.spawn(async move {
-            // A backend notices a closed socket only when it next reads or writes: one in a long query, or waiting for a lock, would
-            // go on. Cancelled, it comes to the farewell that the driver sends once the client is gone.
-            let cancel = client.cancel_token();
-            drop(client);
-            let mut gone = ended;
-            let quick = timeout(Duration::from_millis(20), gone.changed()).await.is_ok();
-            if !quick {
+            if timeout(FAREWELL, ended.changed()).await.is_err() {
+                // What is left is a session that cannot be reached, which the socket's end will find out.
                 let _ = timeout(LINGER, cancel.cancel_query(NoTls)).await;
-                let _ = timeout(LINGER, gone.changed()).await;
+                let _ = timeout(LINGER, ended.changed()).await;
             }
             driver.abort();
         });

@@ -40,8 +40,8 @@ fn kind_of_code(code: &SqlState) -> StoreErrorKind {
     match code.code() {
         // Serialization failure, deadlock, lock not available: the other transaction will be done soon.
         "40001" | "40P01" | "55P03" => StoreErrorKind::Conflict,
-        // Being shut down, crashed, starting up, too many connections.
-        "57P01" | "57P02" | "57P03" | "53300" => StoreErrorKind::Unavailable,
+        // Being shut down, crashed, starting up, idle for too long, too many connections.
+        "57P01" | "57P02" | "57P03" | "57P05" | "53300" => StoreErrorKind::Unavailable,
         "25006" => StoreErrorKind::ReadOnly,
         "53100" => StoreErrorKind::Full,
         // A missing schema, table, column or function.

@@ -1,4 +1,33 @@
-//! Operations in the same PostgreSQL database as the data, for servers on many hosts. PostgreSQL 13 or later.
+//! Operations in the same PostgreSQL database as the data, for servers on many hosts.
+//!
+//! # What it needs
+//! PostgreSQL 13 or later, the primary itself: behind a proxy that shares sessions between transactions (PgBouncer's transaction mode)
+//! neither prepared statements nor hints nor consumers work. The role may create the schema, or use one that is there. Connections are
+//! not encrypted: there is no TLS yet, so a URL that demands it (`sslmode=require`) cannot be connected to.
+//!
+//! Each server has up to [`pool`](PostgresBuilder::pool) connections for transactions, three for everything else, one for hints if they
+//! are asked for, and one per consumer it holds or waits for.
+//!
+//! # What it promises
+//! - The user's rows, the operation, its events and its journal entry are one transaction, with one round trip for all of the latter
+//!   and one for the commit. What the commit promises (`synchronous_commit`, standbys) is the database's own setting.
+//! - A place is a transaction id and a sequence number. A transaction that began after another was committed has the larger id.
+//! - A [reading](crate::OperationLog::read) gives out what the database shows now and did not show at the cursor, which is a snapshot
+//!   (`pg_current_snapshot()`). No window of time, no waiting for a horizon: an operation is read as soon as it is visible, once, however
+//!   late it was committed and whatever else runs in the cluster. Numbers alone could not do that: they are drawn before the commit.
+//! - The [settled order](crate::OperationLog::read_settled) waits for the transactions of this log that are older, and for no others.
+//!   That rests on all operations being written through this crate, in transactions that carry its mark.
+//! - After a failover, or when the database was restored, cursors from before are [lost](crate::Reading::Lost), even if no operation is:
+//!   the ids of transactions are used again then. Rows of a dump that was restored in another cluster are given up with their log.
+//! - A server that vanishes without a word (power, network) is noticed after half a minute: until then its transactions are open and
+//!   its consumers are held.
+//!
+//! # What a handler should know
+//! See [`PostgresTx`]. A handler that waits for another transaction of this server to begin can wait for itself when the pool is used up;
+//! that ends with an error after [`pool_timeout`](PostgresBuilder::pool_timeout).
+//!
+//! Commits that emit events into one partition take turns, from their events to the end of their commits: that is what makes the order
+//! in the partition that of the commits.
 mod append;
 mod builder;
 mod connection;
@@ -10,6 +39,7 @@ mod pool;
 mod queue;
 mod reading;
 mod schema;
+mod settled;
 mod snapshot;
 mod store;
 mod trim;

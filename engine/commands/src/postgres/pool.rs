@@ -24,7 +24,7 @@ pub(super) struct Pool {
     connector: Arc<Connector>,
     permits: Arc<Semaphore>,
     /// The one that was used last is used next.
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Arc<Connection>>>,
     patience: Duration,
 }
 
@@ -51,12 +51,12 @@ impl Pool {
         };
         let (connection, fresh) = match self.take_idle() {
             Some(connection) => (connection, false),
-            None => (self.connector.connect().await?, true),
+            None => (Arc::new(self.connector.connect().await?), true),
         };
-        Ok(Lease { held: Some((connection, permit)), fresh, pool: self.clone() })
+        Ok(Lease { connection, permit: Some(permit), then: Then::RollBack, fresh, pool: self.clone() })
     }
 
-    fn take_idle(&self) -> Option<Connection> {
+    fn take_idle(&self) -> Option<Arc<Connection>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(connection) = idle.pop() {
             if !connection.is_closed() {
@@ -66,7 +66,7 @@ impl Pool {
         None
     }
 
-    fn put_idle(&self, connection: Connection, permit: OwnedSemaphorePermit) {
+    fn put_idle(&self, connection: Arc<Connection>, permit: Option<OwnedSemaphorePermit>) {
         if !connection.is_closed() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
@@ -74,10 +74,20 @@ impl Pool {
     }
 }
 
+/// What becomes of a connection when its lease ends.
+#[derive(Clone, Copy)]
+enum Then {
+    RollBack,
+    Keep,
+    Close,
+}
+
 /// A connection taken out of the pool. Dropping it, at whatever it is, rolls back or closes.
 pub(super) struct Lease {
-    /// `None` only while it is being dropped.
-    held: Option<(Connection, OwnedSemaphorePermit)>,
+    connection: Arc<Connection>,
+    /// Others get their turn when the connection is clean again, not before.
+    permit: Option<OwnedSemaphorePermit>,
+    then: Then,
     fresh: bool,
     pool: Arc<Pool>,
 }
@@ -92,17 +102,14 @@ impl Deref for Lease {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        #[expect(clippy::expect_used, reason = "it is taken by what consumes the lease alone")]
-        &self.held.as_ref().expect("a lease in use holds a connection").0
+        &self.connection
     }
 }
 
 impl Lease {
     /// Gives back a connection on which nothing is under way and no transaction is open.
     pub(super) fn give_back(mut self) {
-        if let Some((connection, permit)) = self.held.take() {
-            self.pool.put_idle(connection, permit);
-        }
+        self.then = Then::Keep;
     }
 
     /// Whether the connection was made for this lease.
@@ -112,7 +119,7 @@ impl Lease {
 
     /// Ends the session.
     pub(super) fn close(mut self) {
-        self.held = None;
+        self.then = Then::Close;
     }
 
     /// After a failure: gives back what is still good once it is rolled back, closes what is not.
@@ -126,19 +133,21 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some((connection, permit)) = self.held.take() else { return };
-        if connection.is_closed() {
-            return;
-        }
-        let pool = self.pool.clone();
-        let runtime = pool.connector.runtime.clone();
-        runtime.spawn(async move {
-            let clean = timeout(ROLLBACK, connection.client().batch_execute("ROLLBACK")).await;
-            match clean {
-                Ok(Ok(())) => pool.put_idle(connection, permit),
-                // Never used again: the cancellation that its drop sends has no address but the session.
-                _ => drop((connection, permit)),
+        let (connection, permit, pool) = (self.connection.clone(), self.permit.take(), self.pool.clone());
+        match self.then {
+            Then::Close => {}
+            Then::Keep => pool.put_idle(connection, permit),
+            Then::RollBack if connection.is_closed() => {}
+            Then::RollBack => {
+                let runtime = pool.connector.runtime.clone();
+                runtime.spawn(async move {
+                    let clean = timeout(ROLLBACK, connection.client().batch_execute("ROLLBACK")).await;
+                    // Never used again otherwise: the cancellation that comes with its end has no address but the session.
+                    if matches!(clean, Ok(Ok(()))) {
+                        pool.put_idle(connection, permit);
+                    }
+                });
             }
-        });
+        }
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::cursor::{Bookmark, Origin, Reached};
 use super::failure::{corrupt, failure};
-use super::pool::{Lease, Pool};
+use super::pool::Pool;
 use super::snapshot::Snapshot;
 use super::trim;
 use crate::id::{LogId, OperationId, ServerId};
@@ -17,15 +17,16 @@ use crate::position::{Cursor, Place};
 use crate::record::Entry;
 use crate::store_error::StoreError;
 
-const READING: &str = "reading the operation log";
+pub(super) const READING: &str = "reading the operation log";
 
 /// A first row that says what was looked at, in the same snapshot as the rows after it.
 ///
 /// `$1`: transactions that were running at the cursor; `$2`, `$3`: the first place of what began after it; `$4`: how many;
 /// `$5`: the snapshot to stay within; `$6`: the transaction id to stay below. Without them, all that is visible and all that is settled.
+/// `$7`, `$8`: what of the former was given out already, up to this place.
 ///
 /// Two ranges of the primary key, since the transactions that were running may be hours older than the others.
-const READ: &str = "
+pub(super) const READ: &str = "
     WITH now AS MATERIALIZED (
         SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed FROM {s}.meta
     ), bound AS MATERIALIZED (
@@ -36,7 +37,7 @@ const READ: &str = "
     SELECT * FROM (
         SELECT xid::text, seq, id, origin, body FROM (
             (SELECT * FROM {s}.operations
-                WHERE xid = ANY($1::text[]::xid8[]) AND xid < (SELECT below FROM bound)
+                WHERE xid = ANY($1::text[]::xid8[]) AND (xid, seq) >= ($7::text::xid8, $8::int8) AND xid < (SELECT below FROM bound)
                 AND pg_visible_in_snapshot(xid, (SELECT seen FROM bound)) ORDER BY operations.xid, operations.seq LIMIT $4)
             UNION ALL
             (SELECT * FROM {s}.operations
@@ -59,14 +60,16 @@ const HEAD: &str = "
 #[derive(Clone, Debug)]
 pub(super) struct PostgresLog {
     id: LogId,
-    pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
     timeout: Duration,
+    /// The lock by which transactions with operations are known.
+    pub(super) mark: i64,
 }
 
 /// What a statement looked at.
-struct View {
-    origin: Origin,
-    snapshot: Snapshot,
+pub(super) struct View {
+    pub(super) origin: Origin,
+    pub(super) snapshot: Snapshot,
     /// The last transaction of which operations were removed.
     trimmed: u64,
     /// The last one of which there is or was an operation, if that was asked for.
@@ -74,16 +77,17 @@ struct View {
 }
 
 /// What to ask for.
-struct Ask {
-    running: Vec<String>,
-    from: Place,
-    within: Option<Snapshot>,
-    below: Option<u64>,
+pub(super) struct Ask {
+    pub(super) running: Vec<String>,
+    pub(super) next: Place,
+    pub(super) began_after: Place,
+    pub(super) within: Option<Snapshot>,
+    pub(super) below: Option<u64>,
 }
 
 impl PostgresLog {
-    pub(super) fn new(id: LogId, pool: Arc<Pool>, timeout: Duration) -> PostgresLog {
-        PostgresLog { id, pool, timeout }
+    pub(super) fn new(id: LogId, pool: Arc<Pool>, timeout: Duration, mark: i64) -> PostgresLog {
+        PostgresLog { id, pool, timeout, mark }
     }
 
     async fn bounded<T>(&self, doing: &str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -91,19 +95,20 @@ impl PostgresLog {
         tokio::time::timeout(self.timeout, work).await.map_err(late)?
     }
 
-    async fn query(&self, sql: &'static str, ask: Option<(&Ask, i64)>) -> Result<(View, Vec<Row>), StoreError> {
+    pub(super) async fn query(&self, sql: &'static str, ask: Option<(&Ask, i64)>) -> Result<(View, Vec<Row>), StoreError> {
         let lease = self.pool.get().await?;
         let rows = async {
             let statement = lease.statement(sql).await?;
             let Some((ask, most)) = ask else { return lease.client().query(&statement, &[]).await };
-            let (major, minor) = (ask.from.major.to_string(), i64::try_from(ask.from.minor).unwrap_or(i64::MAX));
+            let (major, minor) = columns(ask.began_after);
+            let (old_major, old_minor) = columns(ask.next);
             let within = ask.within.as_ref().map(Snapshot::to_string);
             let below = ask.below.map(|below| below.to_string());
-            lease.client().query(&statement, &[&ask.running, &major, &minor, &most, &within, &below]).await
+            lease.client().query(&statement, &[&ask.running, &major, &minor, &most, &within, &below, &old_major, &old_minor]).await
         };
         let mut rows = match rows.await {
             Ok(rows) => rows,
-            Err(error) => return Err(Lease::failed(lease, READING, error)),
+            Err(error) => return Err(lease.failed(READING, error)),
         };
         lease.give_back();
         if rows.is_empty() {
@@ -122,7 +127,8 @@ impl PostgresLog {
         };
         let ask = Ask {
             running: seen.running.iter().filter(|xid| **xid >= next.major).map(u64::to_string).collect(),
-            from: next.max(Place::new(seen.xmax, 0)),
+            next,
+            began_after: next.max(Place::new(seen.xmax, 0)),
             below: Some(target.as_ref().map_or(u64::MAX, |target| target.xmax)),
             within: target.clone(),
         };
@@ -153,36 +159,6 @@ impl PostgresLog {
         }
     }
 
-    async fn read_on_settled(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
-        let Bookmark { origin, reached } = Bookmark::of(since)?;
-        let (base, next) = match reached {
-            Reached::All(seen) => (seen, Place::default()),
-            Reached::Settled { base, next } => (base, next),
-            Reached::Within { .. } => return Err(corrupt("a cursor of an ordinary reading, given to a settled one")),
-        };
-        let ask = Ask {
-            running: base.running.iter().filter(|xid| **xid >= next.major).map(u64::to_string).collect(),
-            from: next.max(Place::new(base.xmax, 0)),
-            below: None,
-            within: None,
-        };
-        let most = most.clamp(1, MOST);
-        let (view, rows) = self.query(READ, Some((&ask, most as i64 + 1))).await?;
-        if let Some(reason) = lost(&origin, &base, next, &view) {
-            return Ok(Reading::Lost { reason });
-        }
-        let more = rows.len() > most;
-        let entries = rows.iter().take(most).map(entry).collect::<Result<Vec<_>, _>>()?;
-        let next = match entries.last() {
-            Some(last) if more => after(last.place),
-            Some(last) => Place::new(last.place.major + 1, 0),
-            // Not on to what is settled by now: see `Snapshot::known_to`.
-            None => next,
-        };
-        let cursor = Bookmark::new(view.origin, Reached::Settled { base, next }).cursor();
-        Ok(Reading::Entries { entries, cursor, horizon: next, more })
-    }
-
     async fn end(&self) -> Result<Head, StoreError> {
         let (view, rows) = self.query(HEAD, None).await?;
         let recent = rows.iter().map(|row| entry(row).map(|entry| (entry.place, entry.operation))).collect::<Result<Vec<_>, _>>()?;
@@ -193,7 +169,7 @@ impl PostgresLog {
 }
 
 /// Entries of one reading, whatever is asked for: they are all in memory at once.
-const MOST: usize = 1 << 20;
+pub(super) const MOST: usize = 1 << 20;
 
 impl OperationLog for PostgresLog {
     fn id(&self) -> LogId {
@@ -218,7 +194,7 @@ impl OperationLog for PostgresLog {
 }
 
 /// Why a reader cannot go on, if it cannot: something it has not read may be gone. `next` is where it is in what `seen` does not show.
-fn lost(origin: &Origin, seen: &Snapshot, next: Place, view: &View) -> Option<String> {
+pub(super) fn lost(origin: &Origin, seen: &Snapshot, next: Place, view: &View) -> Option<String> {
     if origin.log != view.origin.log {
         return Some(format!("the cursor is of log {}, the database has log {} now", origin.log, view.origin.log));
     }
@@ -235,7 +211,7 @@ fn lost(origin: &Origin, seen: &Snapshot, next: Place, view: &View) -> Option<St
         .then(|| format!("operations up to transaction {} were trimmed, the reader was at {first_unread}", view.trimmed))
 }
 
-fn after(place: Place) -> Place {
+pub(super) fn after(place: Place) -> Place {
     Place::new(place.major, place.minor.saturating_add(1))
 }
 
@@ -252,7 +228,7 @@ fn view(row: &Row) -> Result<View, StoreError> {
     }
 }
 
-fn entry(row: &Row) -> Result<Entry, StoreError> {
+pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {
     let read = || -> Result<_, tokio_postgres::Error> {
         Ok((
             row.try_get::<_, &str>(0)?,
@@ -269,6 +245,10 @@ fn entry(row: &Row) -> Result<Entry, StoreError> {
         origin: ServerId::from_u128(origin.as_u128()),
         body,
     })
+}
+
+fn columns(place: Place) -> (String, i64) {
+    (place.major.to_string(), i64::try_from(place.minor).unwrap_or(i64::MAX))
 }
 
 /// A place from its two columns.

@@ -18,20 +18,22 @@ const TRIMMING: &str = "trimming the operation log";
 /// At most one mark a second, so that a trimming every millisecond does not fill the table.
 const MARK: &str = "
     INSERT INTO {s}.marks (horizon) SELECT pg_snapshot_xmin(pg_current_snapshot())
-    WHERE NOT EXISTS (SELECT FROM {s}.marks WHERE at > clock_timestamp() - interval '1 second')
+    WHERE NOT EXISTS (SELECT FROM {s}.marks WHERE at > statement_timestamp() - interval '1 second')
     ON CONFLICT DO NOTHING";
 
 const LIMIT: &str = "
     SELECT CASE WHEN $1::float8 <= 0 THEN pg_snapshot_xmin(pg_current_snapshot())::text
-    ELSE (SELECT horizon::text FROM {s}.marks WHERE at <= clock_timestamp() - make_interval(secs => $1) ORDER BY at DESC LIMIT 1) END";
+    ELSE (SELECT horizon::text FROM {s}.marks WHERE at <= statement_timestamp() - make_interval(secs => $1) ORDER BY at DESC LIMIT 1) END";
 
+/// By their places in the file: a join with the table would read all of it at each step. Nothing moves a row that is locked.
+///
 /// What a reader that sleeps is told by is the last transaction that was removed, not the limit: if there was nothing to remove, nothing
 /// was lost. Both in one transaction, so that no reader sees the gap without the word of it.
 const REMOVE: &str = "
     WITH gone AS (
-        DELETE FROM {s}.operations WHERE (xid, seq) IN (
-            SELECT xid, seq FROM {s}.operations WHERE xid < $1::text::xid8 ORDER BY xid, seq LIMIT $2 FOR UPDATE SKIP LOCKED
-        ) RETURNING xid
+        DELETE FROM {s}.operations WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM {s}.operations WHERE xid < $1::text::xid8 ORDER BY xid, seq LIMIT $2 FOR UPDATE SKIP LOCKED
+        )) RETURNING xid
     ), noted AS (
         UPDATE {s}.meta SET trimmed = greatest(trimmed, (SELECT xid FROM gone ORDER BY xid DESC LIMIT 1)) WHERE EXISTS (SELECT FROM gone)
     )
@@ -39,7 +41,7 @@ const REMOVE: &str = "
 
 /// Marks before the one that was used will never be used.
 const FORGET: &str = "DELETE FROM {s}.marks WHERE at < (
-        SELECT at FROM {s}.marks WHERE at <= clock_timestamp() - make_interval(secs => $1) ORDER BY at DESC LIMIT 1)";
+        SELECT at FROM {s}.marks WHERE at <= statement_timestamp() - make_interval(secs => $1) ORDER BY at DESC LIMIT 1)";
 
 /// A duration as seconds that the database's clock can be moved by.
 pub(super) fn seconds(duration: Duration) -> f64 {
@@ -75,12 +77,15 @@ pub(super) async fn operations(pool: &Arc<Pool>, keep: Duration) -> Result<u64, 
     }
 }
 
-const JOURNAL: &str = "DELETE FROM {s}.journal WHERE id IN (
-        SELECT id FROM {s}.journal WHERE at < clock_timestamp() - make_interval(secs => $1) ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+const JOURNAL: &str = "
+    DELETE FROM {s}.journal WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM {s}.journal WHERE at < statement_timestamp() - make_interval(secs => $1)
+        ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED))";
 
-const EVENTS: &str = "DELETE FROM {s}.events WHERE id IN (
-        SELECT id FROM {s}.events WHERE state = 1 AND ended < clock_timestamp() - make_interval(secs => $1)
-        ORDER BY ended LIMIT $2 FOR UPDATE SKIP LOCKED)";
+const EVENTS: &str = "
+    DELETE FROM {s}.events WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM {s}.events WHERE state = 1 AND ended < statement_timestamp() - make_interval(secs => $1)
+        ORDER BY ended LIMIT $2 FOR UPDATE SKIP LOCKED))";
 
 /// Removes old entries of the journal.
 pub(super) async fn journal(pool: &Arc<Pool>, keep: Duration) -> Result<u64, StoreError> {

@@ -40,14 +40,16 @@ impl Deref for PostgresTx {
 ///
 /// The setting ends with the transaction, whatever ends it. That is what the append looks at: it writes nothing if the handler has ended
 /// the transaction, in which each of its statements would be committed by itself.
-pub(super) fn begin_sql(isolation: Option<IsolationLevel>) -> Arc<str> {
+///
+/// The lock is nobody's way: all take it shared. It tells the transaction from those of strangers, see `settled`.
+pub(super) fn begin_sql(isolation: Option<IsolationLevel>, mark: i64) -> Arc<str> {
     let isolation = match isolation {
         None => "",
         Some(IsolationLevel::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
         Some(IsolationLevel::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
         Some(_) => " ISOLATION LEVEL READ COMMITTED",
     };
-    format!("BEGIN{isolation}; SET LOCAL wellspring.tx = 'open'").into()
+    format!("BEGIN{isolation}; SET LOCAL wellspring.tx = 'open'; SELECT pg_advisory_xact_lock_shared({mark})").into()
 }
 
 impl PostgresTx {

@@ -59,6 +59,19 @@ impl Write<'_> {
         self.draft.add_key(key);
     }
 
+    /// Records that a key is stale by this operation, as [`Op::invalidate`](crate::Op::invalidate) does.
+    ///
+    /// # Errors
+    /// [`InvalidateError`](crate::InvalidateError) if the key would not arrive as itself.
+    pub fn invalidate<K, Q>(&mut self, function: &crate::Logged<K>, key: &Q) -> Result<(), crate::InvalidateError>
+    where
+        K: wellspring::Key + serde::Serialize + serde::de::DeserializeOwned,
+        Q: ?Sized + wellspring::Lookup<K>,
+    {
+        self.add_key(function.key(key)?);
+        Ok(())
+    }
+
     /// Adds an event to the outbox.
     pub fn add_event(&mut self, event: NewEvent) {
         self.draft.add_event(event);

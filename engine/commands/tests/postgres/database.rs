@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio_postgres::{Client, NoTls};
 use wellspring_commands::postgres::{Postgres, PostgresBuilder};
-use wellspring_commands::{Committed, Cursor, Draft, Entry, OperationId, OperationLog, Reading, ServerId, Store};
+use wellspring_commands::{Committed, Cursor, Draft, Entry, OperationId, Reading, ServerId, Store};
 
 /// A database with a log of its own.
 pub(crate) struct Database {
@@ -16,6 +16,14 @@ pub(crate) struct Database {
     pub(crate) store: Postgres,
     /// A connection of somebody else.
     pub(crate) other: Client,
+}
+
+/// What to say to make a commit wait, and to let it go on.
+pub(crate) struct SlowCommits {
+    pub(crate) insert: String,
+    /// Whether one waits.
+    pub(crate) waiting: String,
+    pub(crate) release: String,
 }
 
 fn url() -> Option<String> {
@@ -89,7 +97,27 @@ impl Database {
         row.expect("counted").get(0)
     }
 
-    /// Sessions of this crate that are in a transaction. All tests together use one database: only those that touched this schema count.
+    /// Makes a table whose rows make a commit wait.
+    pub(crate) async fn slow_commits(&self) -> SlowCommits {
+        let (s, key) = (self.quoted(), fastrand::i64(1..));
+        let make = format!(
+            "CREATE TABLE {s}.slow (n int); CREATE FUNCTION {s}.wait() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_advisory_xact_lock({key}); RETURN NULL; END';
+             CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON {s}.slow DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {s}.wait();
+             SELECT pg_advisory_lock({key})"
+        );
+        self.other.batch_execute(&make).await.expect("made");
+        SlowCommits {
+            insert: format!("INSERT INTO {s}.slow VALUES (1)"),
+            waiting: format!(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory' AND objsubid = 1
+                 AND (classid::int8 << 32) | objid::int8 = {key})"
+            ),
+            release: format!("SELECT pg_advisory_unlock({key})"),
+        }
+    }
+
+    /// The session behind a client.
     pub(crate) async fn backend_of(&self, client: &Client) -> i32 {
         client.query_one("SELECT pg_backend_pid()", &[]).await.expect("a pid").get(0)
     }

@@ -8,5 +8,6 @@ mod doubt;
 mod hints;
 mod holding;
 mod reading;
+mod schema;
 mod transactions;
 mod trimming;

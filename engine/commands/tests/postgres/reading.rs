@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio_postgres::Client;
-use wellspring_commands::{Cursor, OperationId, OperationLog, Place, Reading, Store, StoreErrorKind};
+use wellspring_commands::postgres::PostgresTx;
+use wellspring_commands::{Cursor, OperationId, Place, Reading, Store, StoreErrorKind};
 
 use crate::database::{Database, connect, draft, on_database, read, read_ids};
 
@@ -15,6 +16,19 @@ async fn write(db: &Database, client: &Client) -> OperationId {
     let insert = format!("INSERT INTO {}.operations (id, origin, body) VALUES ($1, $1, '{{}}')", db.quoted());
     client.execute(&insert, &[&id]).await.expect("inserted");
     OperationId::from_u128(id.as_u128())
+}
+
+/// Reads in the settled order until there are so many: other tests' transactions are strangers that may hold it back.
+async fn settled_until(db: &Database, cursor: &mut Cursor, most: usize, count: usize) -> Vec<OperationId> {
+    let mut got = Vec::new();
+    for _ in 0..2_000 {
+        got.extend(settled(db, cursor, most).await);
+        if got.len() >= count {
+            return got;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never settled: {got:?}");
 }
 
 async fn settled(db: &Database, cursor: &mut Cursor, most: usize) -> Vec<OperationId> {
@@ -115,6 +129,25 @@ async fn a_chunked_reading_stays_within_its_snapshot_and_loses_nothing() {
     .await;
 }
 
+#[tokio::test]
+async fn an_operation_that_was_running_at_the_cursor_is_not_repeated_by_a_reading_in_chunks() {
+    on_database(async |db| {
+        let clients = [connect(&db.url).await, connect(&db.url).await];
+        let mut expected = [write(db, &clients[0]).await, write(db, &clients[1]).await].to_vec();
+        let mut cursor = db.head().await;
+        for client in &clients {
+            client.batch_execute("COMMIT").await.expect("committed");
+        }
+        expected.push(db.commit().await.position.operation);
+        let mut got = Vec::new();
+        for _ in 0..4 {
+            got.extend(read(&db.store, &mut cursor, 1).await.0.iter().map(|entry| entry.operation));
+        }
+        assert_eq!(got, expected);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_in_chunks_of_any_size_get_each_of_many_concurrent_commits_exactly_once() {
     on_database(async |db| {
@@ -129,7 +162,7 @@ async fn readers_in_chunks_of_any_size_get_each_of_many_concurrent_commits_exact
                         // An id is drawn early by some, so that commits are out of order.
                         if (n + writer) % 3 == 0 {
                             tx.batch_execute("SELECT pg_current_xact_id()").await.expect("drawn");
-                            tx.batch_execute(&format!("SELECT pg_sleep({})", (n * 7 + writer) % 5 * 2 / 1000 + 0)).await.expect("slept");
+                            tx.batch_execute(&format!("SELECT pg_sleep(0.00{})", (n * 7 + writer) % 5)).await.expect("slept");
                             tokio::task::yield_now().await;
                         }
                         let draft = draft();
@@ -180,29 +213,40 @@ async fn readers_in_chunks_of_any_size_get_each_of_many_concurrent_commits_exact
     .await;
 }
 
+/// A transaction of the store that has its id already.
+async fn begin(db: &Database) -> PostgresTx {
+    let tx = db.store.begin().await.expect("begun");
+    tx.batch_execute("SELECT pg_current_xact_id()").await.expect("an id");
+    tx
+}
+
+async fn commit(db: &Database, tx: PostgresTx) -> OperationId {
+    db.store.commit(tx, draft()).await.expect("committed").position.operation
+}
+
 #[tokio::test]
 async fn a_settled_reading_gives_every_reader_one_order() {
     on_database(async |db| {
         let (mut early, start) = (db.head().await, db.head().await);
-        let (a, b) = (connect(&db.url).await, connect(&db.url).await);
-        let first = write(db, &a).await;
-        let second = write(db, &b).await;
-        b.batch_execute("COMMIT").await.expect("committed");
-        // The ordinary order of a prompt reader, and of one that comes later.
+        let (a, b) = (begin(db).await, begin(db).await);
+        let second = commit(db, b).await;
+        // The ordinary order of a prompt reader.
         let mut prompt = start.clone();
         let mut got = read_ids(&db.store, &mut prompt).await;
         // The second may still be overtaken by the first.
-        assert_eq!(settled(db, &mut early, 10).await, []);
-        a.batch_execute("COMMIT").await.expect("committed");
+        for _ in 0..5 {
+            assert_eq!(settled(db, &mut early, 10).await, []);
+        }
+        let first = commit(db, a).await;
         got.extend(read_ids(&db.store, &mut prompt).await);
         assert_eq!(got, [second, first]);
-        assert_eq!(settled(db, &mut early, 10).await, [first, second]);
+        assert_eq!(settled_until(db, &mut early, 10, 2).await, [first, second]);
         let mut late = start;
-        assert_eq!(settled(db, &mut late, 1).await, [first]);
-        assert_eq!(settled(db, &mut late, 1).await, [second]);
+        assert_eq!(settled_until(db, &mut late, 1, 2).await, [first, second]);
         assert_eq!(settled(db, &mut late, 1).await, []);
         let third = db.commit().await.position.operation;
-        assert_eq!((settled(db, &mut late, 9).await, settled(db, &mut early, 9).await), (vec![third], vec![third]));
+        assert_eq!(settled_until(db, &mut late, 9, 1).await, [third]);
+        assert_eq!(settled_until(db, &mut early, 9, 1).await, [third]);
     })
     .await;
 }
@@ -210,13 +254,102 @@ async fn a_settled_reading_gives_every_reader_one_order() {
 #[tokio::test]
 async fn a_settled_reading_does_not_repeat_what_its_head_showed() {
     on_database(async |db| {
-        let a = connect(&db.url).await;
-        let late = write(db, &a).await;
+        let a = begin(db).await;
         db.commit().await;
         let mut cursor = db.head().await;
-        a.batch_execute("COMMIT").await.expect("committed");
-        assert_eq!(settled(db, &mut cursor, 9).await, [late]);
+        let late = commit(db, a).await;
+        assert_eq!(settled_until(db, &mut cursor, 9, 1).await, [late]);
         assert_eq!(settled(db, &mut cursor, 9).await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn strangers_with_an_idle_transaction_hold_back_no_settled_reading() {
+    on_database(async |db| {
+        let stranger = connect(&db.url).await;
+        stranger.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.expect("an id is held");
+        let mut cursor = db.head().await;
+        for _ in 0..3 {
+            let committed = db.commit().await.position.operation;
+            assert_eq!(settled_until(db, &mut cursor, 9, 1).await, [committed]);
+        }
+        // One of the store does, with the stranger still there.
+        let tx = begin(db).await;
+        let second = db.commit().await.position.operation;
+        for _ in 0..5 {
+            assert_eq!(settled(db, &mut cursor, 9).await, []);
+        }
+        let first = commit(db, tx).await;
+        assert_eq!(settled_until(db, &mut cursor, 9, 2).await, [first, second]);
+        stranger.batch_execute("COMMIT").await.expect("committed");
+        assert_eq!(settled(db, &mut cursor, 9).await, []);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settled_readers_under_many_commits_and_strangers_agree_on_one_whole_order() {
+    on_database(async |db| {
+        let start = db.head().await;
+        let strangers: Vec<_> = (0..2)
+            .map(|n| {
+                let url = db.url.clone();
+                tokio::spawn(async move {
+                    let client = connect(&url).await;
+                    loop {
+                        client.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.expect("an id is held");
+                        tokio::time::sleep(Duration::from_millis(7 + 10 * n)).await;
+                        client.batch_execute("COMMIT").await.expect("committed");
+                    }
+                })
+            })
+            .collect();
+        let writers: Vec<_> = (0..6_u64)
+            .map(|writer| {
+                let store = db.store.clone();
+                tokio::spawn(async move {
+                    let mut places = Vec::new();
+                    for n in 0..50 {
+                        let tx = store.begin().await.expect("begun");
+                        if (n + writer) % 2 == 0 {
+                            tx.batch_execute(&format!("SELECT pg_current_xact_id(), pg_sleep(0.00{})", n % 6)).await.expect("drawn");
+                        }
+                        let position = store.commit(tx, draft()).await.expect("committed").position;
+                        places.push((position.place, position.operation));
+                    }
+                    places
+                })
+            })
+            .collect();
+        let readers: Vec<_> = [2, 5, 1_000]
+            .into_iter()
+            .map(|most| {
+                let (store, mut cursor) = (db.store.clone(), start.clone());
+                tokio::spawn(async move {
+                    let mut got = Vec::new();
+                    while got.len() < 300 {
+                        let reading = store.log().read_settled(&cursor, most).await.expect("read");
+                        let Reading::Entries { entries, cursor: next, .. } = reading else { panic!("lost: {reading:?}") };
+                        cursor = next;
+                        got.extend(entries.into_iter().map(|entry| (entry.place, entry.operation)));
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    got
+                })
+            })
+            .collect();
+        let mut expected = Vec::new();
+        for writer in writers {
+            expected.extend(writer.await.expect("ran"));
+        }
+        expected.sort();
+        for reader in readers {
+            assert_eq!(tokio::time::timeout(Duration::from_secs(30), reader).await.expect("in time").expect("ran"), expected);
+        }
+        for stranger in strangers {
+            stranger.abort();
+        }
     })
     .await;
 }
@@ -227,7 +360,7 @@ async fn a_cursor_of_one_kind_of_reading_is_refused_by_the_other() {
         let (start, mut cursor) = (db.head().await, db.head().await);
         db.commit().await;
         db.commit().await;
-        settled(db, &mut cursor, 1).await;
+        settled_until(db, &mut cursor, 1, 1).await;
         assert_eq!(db.store.log().read(&cursor, 1).await.expect_err("refused").kind(), StoreErrorKind::Corrupt);
         let mut cursor = start;
         read(&db.store, &mut cursor, 1).await;

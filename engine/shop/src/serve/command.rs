@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use wellspring::Engine;
-use wellspring_commands::{Command, CommandError, InvalidateError, LogFunctionError, Logged, LoggedFunctions, LoggedKey, Op, Store};
+use wellspring_commands::sqlite::Write;
+use wellspring_commands::{Command, CommandError, InvalidateError, LogFunctionError, Logged, LoggedFunctions, Op, Store};
 
 use crate::database::UNKNOWN;
 use crate::error::ShopError;
@@ -77,16 +78,11 @@ impl LoggedBooks {
         Ok(())
     }
 
-    /// The same as it is written in the log, for where an operation is being committed already.
-    pub(super) fn product_added_keys(&self) -> Result<[LoggedKey; 2], Refusal> {
-        let logged = |function: &str, key: serde_json::Result<String>| match key {
-            Ok(key) => Ok(LoggedKey { function: function.to_owned(), key: Some(key) }),
-            Err(error) => Err(ShopError::Log(error.to_string().into())),
-        };
-        Ok([
-            logged(self.categories.name(), serde_json::to_string(UNKNOWN))?,
-            logged(self.category_products.name(), serde_json::to_string(&unknown_category()))?,
-        ])
+    /// The same where the operation is being committed already.
+    pub(super) fn product_added_at_commit(&self, rows: &mut Write<'_>) -> Result<(), Refusal> {
+        rows.invalidate(&self.categories, UNKNOWN)?;
+        rows.invalidate(&self.category_products, &unknown_category())?;
+        Ok(())
     }
 }
 

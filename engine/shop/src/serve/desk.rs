@@ -112,9 +112,8 @@ async fn over_sqlite(shop: &Shop, logged: &LoggedFunctions, books: LoggedBooks, 
             let books = prices.clone();
             async move {
                 op.invalidate(&books.price, &command.product)?;
-                op.tx().write(move |rows| {
-                    rows.prepare_cached(SET_PRICE)?.execute(params![command.product, command.millicents])?;
-                    Ok(())
+                op.write(move |rows: &mut Write<'_>| {
+                    rows.prepare_cached(SET_PRICE)?.execute(params![command.product, command.millicents]).map(drop)
                 });
                 Ok(())
             }
@@ -123,7 +122,7 @@ async fn over_sqlite(shop: &Shop, logged: &LoggedFunctions, books: LoggedBooks, 
             let books = lines.clone();
             async move {
                 books.line_added(&op, &command)?;
-                op.tx().write(move |rows| Ok(add_line(rows, &books, &command)?));
+                op.write(move |rows: &mut Write<'_>| add_line(rows, &books, &command));
                 Ok(())
             }
         });
@@ -139,9 +138,7 @@ fn add_line(rows: &mut Write<'_>, books: &LoggedBooks, command: &AddLine) -> Res
         return Err(no_basket(basket).into());
     }
     if rows.prepare_cached(ADD_UNKNOWN)?.execute(params![product, UNKNOWN])? > 0 {
-        for key in books.product_added_keys()? {
-            rows.add_key(key);
-        }
+        books.product_added_at_commit(rows)?;
     }
     Ok(())
 }
