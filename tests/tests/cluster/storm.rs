@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wellspring_commands::LogPosition;
-use wellspring_tests::cluster::{Answer, Ask, Database, Fail, GROUPS, Job, LANES, Ledger, News, Place, ROWS, Setup, group_key, lane_key};
+use wellspring_tests::cluster::{
+    Answer, Ask, Database, Fail, GROUPS, Job, LANES, Ledger, Member, News, Place, ROWS, Setup, group_key, lane_key,
+};
 
 use crate::crowd::{Crowd, done, run, well};
 use crate::stranger::Stranger;
@@ -68,6 +70,8 @@ impl Storm {
                         self.count(if repeated { "done before" } else { "done" });
                         if own {
                             set = Some((number, position));
+                            // Whoever has the reply reads what it is about, without waiting for anything.
+                            self.read(lane, number, &member, "who has replied to that").await;
                         }
                         if let Some((value, position)) = set {
                             self.look(lane, value, position, random.usize(..self.crowd.len())).await;
@@ -101,11 +105,16 @@ impl Storm {
     /// What a server that has applied an operation reads is no older.
     async fn look(&self, lane: u32, set: i64, position: LogPosition, index: usize) {
         let member = self.crowd.member(index).await;
-        if member.ask(Ask::Wait { position }).await.is_ok()
-            && let Ok(Answer::Value(value)) = member.ask(Ask::Row { key: lane_key(lane) }).await
+        if member.ask(Ask::Wait { position }).await.is_ok() {
+            self.read(lane, set, &member, &format!("server {index}, which had waited for that,")).await;
+        }
+    }
+
+    async fn read(&self, lane: u32, set: i64, member: &Member, who: &str) {
+        if let Ok(Answer::Value(value)) = member.ask(Ask::Row { key: lane_key(lane) }).await
             && value != Some(set)
         {
-            let text = format!("lane {lane} was set to {set}, and server {index}, which had waited for that, read {value:?}");
+            let text = format!("lane {lane} was set to {set}, and {who} read {value:?}");
             self.wrong.lock().expect("no panic").push(text);
         }
     }
