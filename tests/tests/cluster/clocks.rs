@@ -11,7 +11,7 @@ everywhere!(clocks_that_are_minutes_apart_change_nothing, |place| {
     for number in 0..30 {
         let (key, id) = (group_key(0, number % 3), format!("{number}"));
         let member = crowd.member(number as usize % 3).await;
-        let (token, position, _) = done(&*member, &id, &Job::put(key.clone(), i64::from(number))).await;
+        let (token, position, _) = done(&member, &id, &Job::put(key.clone(), i64::from(number))).await;
         ledger.done(&id, token);
         for index in 0..3 {
             let member = crowd.member(index).await;
