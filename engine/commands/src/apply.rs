@@ -35,6 +35,9 @@ pub struct Applied {
     pub commit: CommitId,
 }
 
+/// Operations above the horizon that are remembered. One that is forgotten is swept once more when the log brings it.
+const MOST_KNOWN: usize = 1 << 18;
+
 /// Operations kept for whoever listens and is slow.
 const BACKLOG: usize = 4096;
 
@@ -52,7 +55,7 @@ pub(crate) struct Applier {
     pub(crate) counters: Counters,
 }
 
-/// What was applied. Invariant: an operation is applied if its place is below the horizon or it is in `places`.
+/// What was applied: all below the horizon, and what is in `places`, whose operations are the keys of `commits`.
 #[derive(Default)]
 struct State {
     horizon: Place,
@@ -92,6 +95,12 @@ impl State {
     fn add(&mut self, place: Place, operation: OperationId, commit: CommitId) {
         self.places.insert((place, operation), ());
         self.commits.insert(operation, commit);
+        // The log does not say anything, while operations of this server go on: a relay that is down.
+        if self.places.len() > MOST_KNOWN
+            && let Some(((_, operation), ())) = self.places.pop_first()
+        {
+            self.commits.remove(&operation);
+        }
     }
 
     /// Below the horizon nobody asks for an id.
@@ -134,8 +143,11 @@ impl Applier {
         let mut state = self.state();
         let engine = self.functions.engine();
         let commit = engine.invalidate_everything();
+        // What was applied before and is not below the new horizon stays known: an own operation that a relay has not brought yet.
+        let before = std::mem::take(&mut state.places);
         *state = State { horizon: head.horizon, ..State::default() };
-        for &(place, operation) in &head.recent {
+        let known = before.into_keys().filter(|(place, _)| *place >= head.horizon);
+        for (place, operation) in known.chain(head.recent.iter().copied()) {
             state.add(place, operation, commit);
         }
         drop(state);

@@ -43,8 +43,9 @@ pub struct Builder<S: Store> {
     handlers: Handlers<S>,
     failed: Option<HandlerError>,
     filters: Vec<Filter>,
-    log: Arc<dyn OperationLog>,
-    wakeup: Arc<dyn Wakeup>,
+    /// In place of the store's own.
+    log: Option<Arc<dyn OperationLog>>,
+    wakeup: Option<Arc<dyn Wakeup>>,
     notices: Notices,
     id: ServerId,
     check: Duration,
@@ -91,8 +92,8 @@ impl<S: Store> Builder<S> {
             consumers: store.consumers(),
             retention: Retention::default(),
             refill: None,
-            log: store.log(),
-            wakeup: store.wakeup(),
+            log: None,
+            wakeup: None,
             notices: Notices::default(),
             id: ServerId::random(),
             check: Duration::from_secs(1),
@@ -185,21 +186,21 @@ impl<S: Store> Builder<S> {
         self
     }
 
-    /// Another log than the store's own: one that a relay fills from it.
+    /// Another log than the store's own: one that a relay fills from it, whose own hints are to be given too.
     pub fn log(mut self, log: impl OperationLog) -> Self {
-        self.log = Arc::new(log);
+        self.log = Some(Arc::new(log));
         self
     }
 
-    /// Other hints than the store's own.
+    /// Hints to follow the log by, other than the store's own. With the store's own log, others are hinted this way too.
     pub fn wakeup(mut self, wakeup: impl Wakeup) -> Self {
-        self.wakeup = Arc::new(wakeup);
+        self.wakeup = Some(Arc::new(wakeup));
         self
     }
 
     /// The log that will be followed: to be wrapped.
     pub fn followed(&self) -> Arc<dyn OperationLog> {
-        self.log.clone()
+        self.log.clone().unwrap_or_else(|| self.store.log())
     }
 
     /// Who hears of [`Notice`]s; `tracing` does in any case.
@@ -239,6 +240,12 @@ impl<S: Store> Builder<S> {
         if !functions.is_of(&engine) {
             return Err(StartError::ForeignFunctions);
         }
+        let own = store.wakeup();
+        // A relay hints by itself, once what it has published can be read.
+        let also = wakeup.iter().filter(|_| log.is_none()).cloned();
+        let wakeups: Vec<_> = std::iter::once(own.clone()).chain(also).collect();
+        let logs: Vec<_> = log.iter().cloned().chain([store.log()]).collect();
+        let (log, wakeup) = (log.unwrap_or_else(|| store.log()), wakeup.unwrap_or_else(|| own.clone()));
         let applier = Arc::new(Applier::new(log.id(), functions.clone(), notices.clone()));
         // Before the head is read: an operation that comes between the two is heard of.
         let hints = wakeup.hints();
@@ -251,7 +258,7 @@ impl<S: Store> Builder<S> {
             handlers: Arc::new(handlers),
             functions,
             applier: applier.clone(),
-            wakeup: wakeup.clone(),
+            wakeups,
             nudge: nudge.clone(),
             notices: notices.clone(),
             id,
@@ -277,12 +284,12 @@ impl<S: Store> Builder<S> {
             refill: self.refill,
             refilling: JoinSet::new(),
         };
-        let mut tasks = vec![tokio::spawn(follower.run(head, hints)), tokio::spawn(self.retention.run(store, log, queue.clone()))];
+        let mut tasks = vec![tokio::spawn(follower.run(head, hints)), tokio::spawn(self.retention.run(store, logs, queue.clone()))];
         if !self.events.is_empty() {
             let server = &server.0;
             let (handlers, options) = (self.events, self.event_options);
             let worker = Worker { queue, handlers, options, server: Arc::downgrade(server), notices, check };
-            tasks.push(tokio::spawn(worker.run(wakeup.hints(), server.closing.subscribe())));
+            tasks.push(tokio::spawn(worker.run(own.hints(), server.closing.subscribe())));
         }
         *server.tasks() = tasks;
         Ok(server)

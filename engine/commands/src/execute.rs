@@ -54,7 +54,8 @@ pub(crate) struct Executor<S: Store> {
     pub(crate) handlers: Arc<Handlers<S>>,
     pub(crate) functions: LoggedFunctions,
     pub(crate) applier: Arc<Applier>,
-    pub(crate) wakeup: Arc<dyn Wakeup>,
+    /// Who is hinted at a commit.
+    pub(crate) wakeups: Vec<Arc<dyn Wakeup>>,
     /// Makes the follower read now.
     pub(crate) nudge: Arc<tokio::sync::Notify>,
     pub(crate) notices: Notices,
@@ -292,8 +293,15 @@ impl<S: Store> Executor<S> {
         };
         // Stale here first, then told to others: a caller that has the result reads its own write.
         let commit = self.applier.apply_own(LogPosition { operation, ..position }, self.id, Body { command, keys, items });
-        self.wakeup.notify();
+        self.notify();
         Ok(Some((position, commit)))
+    }
+
+    /// Tells others that there is something new in the store.
+    pub(crate) fn notify(&self) {
+        for wakeup in &self.wakeups {
+            wakeup.notify();
+        }
     }
 
     /// Finds out what became of a commit; `Ok` if it has happened.

@@ -7,6 +7,7 @@ use crate::backoff::spread;
 use crate::event::EventQueue;
 use crate::log::OperationLog;
 use crate::store::Store;
+use crate::store_error::StoreError;
 
 /// How long things are kept, by the database's clock. Every server sees to it, each at times of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,23 +30,22 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Removes what is old, once in a period, for ever.
-    pub(crate) async fn run<S: Store>(self, store: Arc<S>, log: Arc<dyn OperationLog>, events: Arc<dyn EventQueue>) {
+    /// Removes what is old, once in a period, for ever: each kind by itself, so that one that fails does not keep the others.
+    pub(crate) async fn run<S: Store>(self, store: Arc<S>, logs: Vec<Arc<dyn OperationLog>>, events: Arc<dyn EventQueue>) {
         loop {
             tokio::time::sleep(spread(self.period)).await;
-            let removed = async {
-                Ok::<_, crate::StoreError>((
-                    log.trim(self.log).await?,
-                    store.trim_journal(self.journal).await?,
-                    events.trim(self.events).await?,
-                ))
-            };
-            match removed.await {
-                Ok((operations, results, events)) => {
-                    tracing::debug!(target: "wellspring", operations, results, events, "removed what was old")
-                }
-                Err(error) => tracing::warn!(target: "wellspring", %error, "what is old could not be removed; tried again in a period"),
+            for log in &logs {
+                tell("operations", log.trim(self.log).await);
             }
+            tell("results", store.trim_journal(self.journal).await);
+            tell("events", events.trim(self.events).await);
         }
+    }
+}
+
+fn tell(what: &str, removed: Result<u64, StoreError>) {
+    match removed {
+        Ok(count) => tracing::debug!(target: "wellspring", what, count, "removed what was old"),
+        Err(error) => tracing::warn!(target: "wellspring", what, %error, "what is old could not be removed; tried again in a period"),
     }
 }

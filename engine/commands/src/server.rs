@@ -219,7 +219,7 @@ impl<S: Store> Server<S> {
     /// [`StoreError`]
     pub async fn requeue(&self, event: EventId) -> Result<bool, StoreError> {
         let found = self.store().events().requeue(event).await?;
-        self.0.following.wakeup.notify();
+        self.0.executor.notify();
         Ok(found)
     }
 

@@ -488,3 +488,72 @@ async fn a_commit_whose_caller_has_gone_goes_on_and_is_told() {
     assert!(matches!(told, Ok(Some(Notice::Abandoned { .. }))), "{told:?}");
     assert_eq!(one.get("a").as_deref(), Some("x"));
 }
+
+/// A log that another one fills, and that has not brought anything yet.
+#[derive(Debug, Clone, Default)]
+struct Behind {
+    memory: Memory,
+    lost: Arc<std::sync::atomic::AtomicBool>,
+    trims: Arc<AtomicU32>,
+}
+
+impl wellspring_commands::OperationLog for Behind {
+    fn id(&self) -> wellspring_commands::LogId {
+        self.memory.id()
+    }
+
+    fn head(&self) -> wellspring_commands::BoxFuture<'_, Result<wellspring_commands::Head, StoreError>> {
+        let (cursor, horizon) = (wellspring_commands::Cursor::new("0"), wellspring_commands::Place::new(1, 0));
+        Box::pin(std::future::ready(Ok(wellspring_commands::Head { cursor, horizon, recent: Vec::new() })))
+    }
+
+    fn read<'a>(
+        &'a self,
+        since: &'a wellspring_commands::Cursor,
+        _: usize,
+    ) -> wellspring_commands::BoxFuture<'a, Result<wellspring_commands::Reading, StoreError>> {
+        use wellspring_commands::{Place, Reading};
+        let reading = match self.lost.swap(false, Ordering::SeqCst) {
+            true => Reading::Lost { reason: "as asked".into() },
+            false => Reading::Entries { entries: Vec::new(), cursor: since.clone(), horizon: Place::new(1, 0), more: false },
+        };
+        Box::pin(std::future::ready(Ok(reading)))
+    }
+
+    fn trim(&self, _: Duration) -> wellspring_commands::BoxFuture<'_, Result<u64, StoreError>> {
+        self.trims.fetch_add(1, Ordering::SeqCst);
+        Box::pin(std::future::ready(Ok(0)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_own_operation_that_the_log_has_not_brought_stays_applied_when_coverage_is_lost() {
+    let behind = Behind::default();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let log = behind.clone();
+    let one = shop(&behind.memory, |builder, _| {
+        builder.log(log).on_notice(move |notice| {
+            let _ = tell.send(notice.clone());
+        })
+    })
+    .await;
+    let done = one.server.call(put("a", "x")).await.expect("done");
+    behind.lost.store(true, Ordering::SeqCst);
+    assert!(matches!(told.recv().await, Some(Notice::CoverageLost { .. })));
+    let waited = tokio::time::timeout(Duration::from_secs(60), one.server.wait_for(done.position)).await;
+    waited.expect("it is applied here").expect("the same log");
+    assert_eq!(one.get("a").as_deref(), Some("x"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_old_is_removed_from_the_store_too_where_another_log_is_followed() {
+    use wellspring_commands::{Cursor, OperationLog, Reading, Retention};
+    let behind = Behind::default();
+    let log = behind.clone();
+    let retention = Retention { log: Duration::from_secs(5), period: Duration::from_secs(10), ..Retention::default() };
+    let one = shop(&behind.memory, |builder, _| builder.log(log).retention(retention)).await;
+    one.server.call(put("a", "x")).await.expect("done");
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert!(behind.trims.load(Ordering::SeqCst) > 0);
+    assert!(matches!(OperationLog::read(&behind.memory, &Cursor::new("0"), 10).await, Ok(Reading::Lost { .. })));
+}

@@ -5,10 +5,9 @@ mod asleep;
 mod backend;
 mod cluster;
 mod memory;
-mod nats;
 mod postgres;
-mod redis;
 mod sqlite;
+mod streams;
 mod suite;
 mod suite_consumers;
 mod suite_events;
@@ -70,6 +69,6 @@ all_conform! {
     in_memory: crate::memory::InMemory,
     on_sqlite: crate::sqlite::OnSqlite,
     on_postgres: crate::postgres::OnPostgres,
-    on_nats: crate::nats::OnNats,
-    on_redis: crate::redis::OnRedis,
+    on_nats: crate::streams::OnStream<crate::streams::Nats>,
+    on_redis: crate::streams::OnStream<crate::streams::Redis>,
 }
