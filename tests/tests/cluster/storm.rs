@@ -89,6 +89,8 @@ impl Storm {
                             break;
                         }
                         self.count("tried again");
+                        // The database may be away, which is said at once.
+                        tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                     Ok(_) | Err(_) => {
                         certain = false;
@@ -226,8 +228,13 @@ pub(crate) async fn storm<F: Future<Output = ()>>(place: &Place, seed: u64, weat
 }
 
 everywhere!(after_a_storm_every_server_is_fresh_and_every_command_done_once, |place| {
-    let stranger = Stranger::begin(&place.backend.database).await;
-    storm(&place, seed("storm"), Storm::rage).await;
+    let seed = seed("storm");
+    // As long as it stands, nothing is trimmed.
+    let stranger = match seed % 2 {
+        0 => Stranger::begin(&place.backend.database).await,
+        _ => None,
+    };
+    storm(&place, seed, Storm::rage).await;
     if let Some(stranger) = stranger {
         stranger.end().await;
     }
