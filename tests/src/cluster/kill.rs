@@ -138,12 +138,13 @@ fn die() -> ! {
 pub struct Killing<S> {
     inner: S,
     switch: Switch,
+    wakeup: Arc<dyn Wakeup>,
 }
 
 impl<S> Killing<S> {
-    /// Around a store.
-    pub fn new(inner: S, switch: Switch) -> Killing<S> {
-        Killing { inner, switch }
+    /// Around a store, with hints in the place of its own.
+    pub fn new(inner: S, switch: Switch, wakeup: Arc<dyn Wakeup>) -> Killing<S> {
+        Killing { inner, switch, wakeup }
     }
 }
 
@@ -186,7 +187,7 @@ impl<S: Store> Store for Killing<S> {
     }
 
     fn wakeup(&self) -> Arc<dyn Wakeup> {
-        self.inner.wakeup()
+        self.wakeup.clone()
     }
 
     fn consumers(&self) -> Arc<dyn Consumers> {

@@ -40,12 +40,19 @@ pub struct Site<S: Data> {
     _readers: JoinSet<()>,
 }
 
-/// What is followed.
+/// A stream that is followed.
 struct Followed {
     log: Arc<dyn OperationLog>,
     wakeup: Arc<dyn Wakeup>,
-    consumers: Option<Shared>,
-    sink: Option<Arc<dyn Sink>>,
+    consumers: Shared,
+    sink: Arc<dyn Sink>,
+}
+
+impl Followed {
+    fn new(log: impl OperationLog + Wakeup + Consumers + Sink + Clone) -> Followed {
+        let consumers = Shared(Arc::new(log.clone()));
+        Followed { log: Arc::new(log.clone()), wakeup: Arc::new(log.clone()), consumers, sink: Arc::new(log) }
+    }
 }
 
 /// Consumers by reference, for a builder that wants them whole.
@@ -68,23 +75,22 @@ impl Consumers for Shared {
     }
 }
 
-async fn followed<S: Data>(store: &S, stream: Option<&Stream>) -> Result<Followed, BoxError> {
-    let id: LogId = store.log().id();
+async fn followed(id: LogId, stream: &Stream) -> Result<Followed, BoxError> {
     // A relay that died is to be replaced soon.
     let lease = Duration::from_secs(2);
     Ok(match stream {
-        None => Followed { log: store.log(), wakeup: store.wakeup(), consumers: None, sink: None },
-        Some(Stream::Nats { url, name }) => {
-            let log = NatsLog::open(NatsOptions { lease, ..NatsOptions::new(url, name) }, id).await?;
-            let consumers = Some(Shared(Arc::new(log.clone())));
-            Followed { log: Arc::new(log.clone()), wakeup: Arc::new(log.clone()), consumers, sink: Some(Arc::new(log)) }
-        }
-        Some(Stream::Redis { url, prefix }) => {
-            let log = RedisLog::open(RedisOptions { lease, ..RedisOptions::new(url, prefix) }, id).await?;
-            let consumers = Some(Shared(Arc::new(log.clone())));
-            Followed { log: Arc::new(log.clone()), wakeup: Arc::new(log.clone()), consumers, sink: Some(Arc::new(log)) }
-        }
+        Stream::Nats { url, name } => Followed::new(NatsLog::open(NatsOptions { lease, ..NatsOptions::new(url, name) }, id).await?),
+        Stream::Redis { url, prefix } => Followed::new(RedisLog::open(RedisOptions { lease, ..RedisOptions::new(url, prefix) }, id).await?),
     })
+}
+
+/// Hints as they reach a member.
+fn mood(setup: &Setup, wakeup: Arc<dyn Wakeup>) -> Arc<dyn Wakeup> {
+    match setup.moody {
+        _ if setup.deaf => Arc::new(LocalWakeup::default()),
+        Some(seed) => Arc::new(Moody::new(wakeup, seed)),
+        None => wakeup,
+    }
 }
 
 impl<S: Data> Site<S> {
@@ -116,23 +122,21 @@ impl<S: Data> Site<S> {
         let functions = LoggedFunctions::new(&engine);
         let logged = functions.log(&row)?;
         functions.log(&total)?;
-        let Followed { log, wakeup, consumers, sink } = followed(&store, backend.stream.as_ref()).await?;
-        let relay = sink.filter(|_| setup.relays).map(|sink| {
-            let outbox = LogOutbox::new(store.log(), store.consumers(), "relay");
-            Relay::builder(Arc::new(outbox), sink).wakeup(wakeup.clone()).check_period(Duration::from_millis(setup.check_ms)).spawn()
-        });
-        let wakeup: Arc<dyn Wakeup> = match setup.moody {
-            _ if setup.deaf => Arc::new(LocalWakeup::default()),
-            Some(seed) => Arc::new(Moody::new(wakeup, seed)),
-            None => wakeup,
-        };
         let switch = Switch::default();
         let own_log = store.log();
+        let own_hints: Arc<dyn Wakeup> = Arc::new(Hinting::new(mood(setup, store.wakeup()), switch.clone()));
+        let followed = match &backend.stream {
+            Some(stream) => Some(followed(own_log.id(), stream).await?),
+            None => None,
+        };
+        let relay = followed.as_ref().filter(|_| setup.relays).map(|followed| {
+            let outbox = LogOutbox::new(own_log.clone(), store.consumers(), "relay");
+            let relay = Relay::builder(Arc::new(outbox), followed.sink.clone()).wakeup(own_hints.clone());
+            relay.check_period(Duration::from_millis(setup.check_ms)).spawn()
+        });
         let works = Works { row: logged, switch: switch.clone() };
-        let mut builder = Server::builder(&engine, Killing::new(store, switch.clone()))
+        let mut builder = Server::builder(&engine, Killing::new(store, switch.clone(), own_hints))
             .functions(&functions)
-            .log(log.clone())
-            .wakeup(Hinting::new(wakeup, switch.clone()))
             .check_every(Duration::from_millis(setup.check_ms))
             .on_notice(move |notice| {
                 let news = match notice {
@@ -148,8 +152,10 @@ impl<S: Data> Site<S> {
             .handler(works.handler(Job::Move as fn(Move) -> Job))
             .handler(works.handler(Job::Fail as fn(Fail) -> Job))
             .handler(works.handler(Job::Setting as fn(Setting) -> Job));
-        if let Some(consumers) = consumers {
-            builder = builder.consumers(consumers);
+        let mut log = own_log.clone();
+        if let Some(followed) = followed {
+            builder = builder.log(followed.log.clone()).wakeup(mood(setup, followed.wakeup)).consumers(followed.consumers);
+            log = followed.log;
         }
         let server = builder.start().await?;
         let mut readers = JoinSet::new();

@@ -32,7 +32,9 @@ async fn transactions_that_commit_in_reverse_order_of_their_ids_are_all_applied_
         for index in 0..3 {
             let member = crowd.member(index).await;
             well(&member, Ask::Until { key: key(0), value: Some(round) }).await;
-            well(&member, Ask::Wait { position: first }).await;
+            for position in [first, second] {
+                well(&member, Ask::Wait { position }).await;
+            }
         }
         crowd.check(&format!("round {round}")).await;
     }
