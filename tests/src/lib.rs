@@ -1,7 +1,10 @@
 //! What the engine-wide tests and the fuzz targets share: random programs, an oracle that says what each of them must
-//! return and how often its bodies may run, and the worlds (engine, handles, drop counters) they are compared with.
+//! return and how often its bodies may run, and the worlds (engine, handles, drop counters) they are compared with; and servers
+//! as processes, to be killed.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod concurrent;
 pub mod expr;
 pub mod lifecycle;

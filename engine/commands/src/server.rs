@@ -152,6 +152,9 @@ impl<S: Store> Server<S> {
     ///
     /// Returns at once for one that is. The log is read now rather than at the next hint. Cancel safe.
     ///
+    /// It is about this one operation. A server applies its own when it commits them, before it has heard of those that others have
+    /// committed a moment earlier: who has written on two servers waits for both positions, not only for the later one.
+    ///
     /// # Errors
     /// [`ForeignPosition`].
     pub async fn wait_for(&self, position: LogPosition) -> Result<CommitId, ForeignPosition> {

@@ -20,13 +20,13 @@ pub(super) struct Bookmark {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) log: LogId,
-    /// The write-ahead log's timeline, which every recovery begins anew.
+    /// The write-ahead log's timeline, which a restored backup and a standby that takes over begin anew. A crash does not.
     pub(super) timeline: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reached {
-    /// Everything this snapshot shows.
+    /// Everything this snapshot shows, which ends at the last operation: see [`Snapshot::known_to`].
     All(Snapshot),
     /// Everything `seen` shows, and what `target` shows in addition up to a place (exclusive).
     Within { seen: Snapshot, target: Snapshot, next: Place },

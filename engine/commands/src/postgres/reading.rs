@@ -46,11 +46,13 @@ pub(super) const READ: &str = "
         ) AS found ORDER BY found.xid, found.seq LIMIT $4
     ) AS ordered";
 
+/// As above, with the last transaction of which there is or was an operation.
 const HEAD: &str = "
     WITH now AS MATERIALIZED (
-        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed FROM {s}.meta
+        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed,
+            greatest(trimmed, (SELECT xid FROM {s}.operations ORDER BY operations.xid DESC LIMIT 1)) AS last FROM {s}.meta
     )
-    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, trimmed) AS body FROM now
+    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, trimmed, last) AS body FROM now
     UNION ALL
     SELECT xid::text, seq, id, origin, '' FROM {s}.operations WHERE xid >= (SELECT pg_snapshot_xmin(snapshot) FROM now)";
 
@@ -70,6 +72,8 @@ pub(super) struct View {
     pub(super) snapshot: Snapshot,
     /// The last transaction of which operations were removed.
     trimmed: u64,
+    /// The last one of which there is or was an operation, if that was asked for.
+    last: u64,
 }
 
 /// What to ask for.
@@ -137,17 +141,20 @@ impl PostgresLog {
         let target = target.unwrap_or(view.snapshot);
         let unfinished = rows.len() > most;
         let entries = rows.iter().take(most).map(entry).collect::<Result<Vec<_>, _>>()?;
-        let settled = Place::new(target.xmin, 0);
         match (entries.last(), unfinished) {
             (Some(last), true) => {
                 let next = after(last.place);
+                let horizon = Place::new(target.xmin, 0).min(next);
                 let cursor = Bookmark::new(view.origin, Reached::Within { seen, target, next }).cursor();
-                Ok(Reading::Entries { entries, cursor, horizon: settled.min(next), more: true })
+                Ok(Reading::Entries { entries, cursor, horizon, more: true })
             }
             // What became visible while the last chunks were read is asked for at once.
-            _ => {
-                let cursor = Bookmark::new(view.origin, Reached::All(target)).cursor();
-                Ok(Reading::Entries { entries, cursor, horizon: settled, more: continued })
+            (last, _) => {
+                let last = last.map_or(0, |last| last.place.major).max(next.major);
+                let seen = target.known_to(seen.xmax.max(last + 1));
+                let horizon = Place::new(seen.xmin, 0);
+                let cursor = Bookmark::new(view.origin, Reached::All(seen)).cursor();
+                Ok(Reading::Entries { entries, cursor, horizon, more: continued })
             }
         }
     }
@@ -155,8 +162,9 @@ impl PostgresLog {
     async fn end(&self) -> Result<Head, StoreError> {
         let (view, rows) = self.query(HEAD, None).await?;
         let recent = rows.iter().map(|row| entry(row).map(|entry| (entry.place, entry.operation))).collect::<Result<Vec<_>, _>>()?;
-        let horizon = Place::new(view.snapshot.xmin, 0);
-        Ok(Head { cursor: Bookmark::new(view.origin, Reached::All(view.snapshot)).cursor(), horizon, recent })
+        let seen = view.snapshot.known_to(view.last + 1);
+        let horizon = Place::new(seen.xmin, 0);
+        Ok(Head { cursor: Bookmark::new(view.origin, Reached::All(seen)).cursor(), horizon, recent })
     }
 }
 
@@ -212,9 +220,10 @@ fn view(row: &Row) -> Result<View, StoreError> {
     let (log, body) = read().map_err(|error| failure(READING, error))?;
     let mut parts = body.split('/');
     let mut part = || parts.next().unwrap_or_default();
-    let (snapshot, timeline, trimmed) = (part().parse(), part().to_owned(), part().parse());
+    let (snapshot, timeline, trimmed, last) = (part().parse(), part().to_owned(), part().parse(), part().parse().unwrap_or_default());
+    let origin = Origin { log: LogId::from_u128(log.as_u128()), timeline };
     match (snapshot, trimmed) {
-        (Ok(snapshot), Ok(trimmed)) => Ok(View { origin: Origin { log: LogId::from_u128(log.as_u128()), timeline }, snapshot, trimmed }),
+        (Ok(snapshot), Ok(trimmed)) => Ok(View { origin, snapshot, trimmed, last }),
         _ => Err(corrupt(format!("`{body}` as the state of the operation log"))),
     }
 }

@@ -12,6 +12,20 @@ pub(super) struct Snapshot {
     pub(super) running: Vec<u64>,
 }
 
+impl Snapshot {
+    /// What it shows below an id, above which it shows no operation; nothing is said of what is above.
+    ///
+    /// A crash takes back ids that were given out: of transactions that had ended without a commit, and of which nothing had reached
+    /// the disk. They are given out again, to others, which a reader must not believe to have seen. Ids of commits that were seen are
+    /// never taken back, nor any below them.
+    pub(super) fn known_to(mut self, first_unknown: u64) -> Snapshot {
+        self.xmax = self.xmax.min(first_unknown);
+        self.xmin = self.xmin.min(self.xmax);
+        self.running.retain(|id| *id < first_unknown);
+        self
+    }
+}
+
 /// Not a snapshot.
 #[derive(Debug)]
 pub(super) struct NoSnapshot;
@@ -54,6 +68,14 @@ mod tests {
     fn a_snapshot_comes_back_from_its_text() {
         for text in ["10:20:10,14,15", "20:20:", "3:18446744073709551615:3"] {
             assert_eq!(text.parse::<Snapshot>().expect("a snapshot").to_string(), text);
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_above_the_last_operation() {
+        let snapshot: Snapshot = "10:20:10,14,15".parse().expect("a snapshot");
+        for (first_unknown, known) in [(30, "10:20:10,14,15"), (15, "10:15:10,14"), (10, "10:10:"), (7, "7:7:")] {
+            assert_eq!(snapshot.clone().known_to(first_unknown).to_string(), known);
         }
     }
 
