@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::backoff::{Pause, spread};
 use crate::catch::caught;
@@ -25,6 +26,9 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Operations read, and acknowledged, at once.
 const MOST: usize = 64;
+
+/// Checks without anything new after which the cursor is saved all the same.
+const IDLE_CHECKS: u32 = 60;
 
 /// What a named consumer gets.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,16 +145,21 @@ where
             Some(cursor) => cursor,
             None => self.begin(hold).await?,
         };
+        let mut saved = Instant::now();
         loop {
             match self.log.read_settled(&cursor, MOST).await? {
                 Reading::Entries { entries, cursor: next, more, .. } => {
+                    // Saving may be an operation of the database's that moves the cursor by itself: an idle consumer saves seldom, and only
+                    // lest its cursor be older than what is trimmed.
+                    let due = !entries.is_empty() || saved.elapsed() >= self.check * IDLE_CHECKS;
                     for entry in entries {
                         self.give(Consumed::from_entry(self.log.id(), entry)).await?;
                     }
-                    if next != cursor {
+                    if next != cursor && due {
                         hold.save(&next).await?;
-                        cursor = next;
+                        saved = Instant::now();
                     }
+                    cursor = next;
                     *failures = 0;
                     if more {
                         continue;
