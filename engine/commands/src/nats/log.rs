@@ -355,3 +355,8 @@ impl Position {
         Some(Position { created: created.parse().ok()?, sequence: sequence.parse().ok()?, horizon })
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) fn reread(cursor: &Cursor) -> Option<Cursor> {
+    Position::read(cursor).map(|position| position.cursor())
+}

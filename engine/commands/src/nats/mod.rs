@@ -36,6 +36,11 @@ mod failure;
 mod log;
 mod sink;
 
+#[cfg(fuzzing)]
+pub(crate) use self::log::reread;
+#[cfg(fuzzing)]
+pub(crate) use self::sink::reread as reread_mark;
+
 use std::time::Duration;
 
 pub use self::log::NatsLog;

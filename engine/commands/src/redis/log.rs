@@ -258,3 +258,8 @@ impl Answer {
         Ok(Answer { stream, last, messages })
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) fn reread(cursor: &Cursor) -> Option<Cursor> {
+    Position::read(cursor).map(|position| position.cursor())
+}

@@ -40,6 +40,11 @@ mod log;
 mod scripts;
 mod sink;
 
+#[cfg(fuzzing)]
+pub(crate) use self::log::reread;
+#[cfg(fuzzing)]
+pub(crate) use self::sink::reread as reread_mark;
+
 use std::time::Duration;
 
 pub use self::log::RedisLog;
