@@ -127,7 +127,7 @@ struct Input {
 }
 
 async fn run(bodies: Vec<RawBody>) {
-    let (engine, memory) = (Engine::new(), Memory::new());
+    let (engine, memory) = (Engine::builder().sweep_threads(1).build(), Memory::new());
     let number = engine.function("number", |_, key: &u8| *key).expect("registered");
     let pair = engine.function("pair", |_, key: &(u8, String)| key.0).expect("registered");
     let choice = engine.function("choice", |_, _: &Choice| 0).expect("registered");

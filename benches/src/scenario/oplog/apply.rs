@@ -16,6 +16,13 @@ use super::site::{Backend, Ground, text};
 use crate::row::Bar;
 use crate::{Plan, Row, Unit};
 
+struct Applied {
+    /// Operations a second.
+    rate: f64,
+    sweeps: u64,
+    filled: Duration,
+}
+
 /// Keys that one total depends on.
 const BLOCK: u64 = 100;
 
@@ -31,14 +38,14 @@ fn row(name: &str, plan: Plan, backend: Backend) -> Row {
         _ => 200_000,
     };
     match measure(backend, operations) {
-        Ok((rate, filled)) => Row::alone(name, 1, Unit::RATE, &[rate], peer)
-            .note(format!("{operations} operations, each with a cached key of its own; filled in {:.1} s", filled.as_secs_f64()))
+        Ok(Applied { rate, sweeps, filled }) => Row::alone(name, 1, Unit::RATE, &[rate], peer)
+            .note(format!("{operations} operations, each with a cached key of its own, in {sweeps} sweeps; filled in {:.1} s", filled.as_secs_f64()))
             .bar(Bar::AtLeast(20_000.0)),
         Err(why) => Row::skipped(name, Unit::RATE, peer, &why),
     }
 }
 
-fn measure(backend: Backend, operations: u64) -> Result<(f64, Duration), String> {
+fn measure(backend: Backend, operations: u64) -> Result<Applied, String> {
     runtime()?.block_on(async {
         let ground = Ground::new(backend).await?;
         let site = &ground.site;
@@ -59,7 +66,7 @@ fn measure(backend: Backend, operations: u64) -> Result<(f64, Duration), String>
     })
 }
 
-async fn follow<S: Rows>(store: S, upsert: Arc<str>, filling: S, operations: u64) -> Result<(f64, Duration), String> {
+async fn follow<S: Rows>(store: S, upsert: Arc<str>, filling: S, operations: u64) -> Result<Applied, String> {
     let open = Arc::new(AtomicBool::new(false));
     let gate = open.clone();
     let member = start(store, upsert, move |builder| {
@@ -88,11 +95,13 @@ async fn follow<S: Rows>(store: S, upsert: Arc<str>, filling: S, operations: u64
     let took = begun.elapsed();
     compute().map_err(text)?;
     let again = member.computed.load(Ordering::Relaxed) - computed;
-    if again != operations {
-        return Err(format!("{again} values of {operations} had become stale"));
+    let stats = member.server.stats();
+    // One by one, and not all of them at once because something was lost.
+    if again != operations || stats.applied_from_log != operations || stats.coverage_lost > 0 {
+        return Err(format!("{again} values of {operations} had become stale: {stats:?}"));
     }
     member.leave().await;
-    Ok((operations as f64 / took.as_secs_f64(), filled))
+    Ok(Applied { rate: operations as f64 / took.as_secs_f64(), sweeps: stats.sweeps, filled })
 }
 
 /// Commits so many operations, many at a time; where the last of each committer are.

@@ -9,7 +9,9 @@ use tokio_postgres::types::Type;
 use wellspring::{Engine, Function};
 use wellspring_commands::postgres::Postgres;
 use wellspring_commands::sqlite::Sqlite;
-use wellspring_commands::{BoxFuture, Builder, Command, CommandId, InvalidateError, LogPosition, LoggedFunctions, Op, Relay, Server, Store};
+use wellspring_commands::{
+    BoxFuture, Builder, Command, CommandId, InvalidateError, LogPosition, LoggedFunctions, Op, Relay, Server, ServerStats, Store,
+};
 
 use super::clock;
 use super::site::text;
@@ -67,6 +69,7 @@ impl Rows for Postgres {
 pub(super) trait AnyServer: Send + Sync {
     fn put(&self, key: u64, value: i64, id: Option<CommandId>) -> BoxFuture<'static, Result<LogPosition, String>>;
     fn wait_for(&self, position: LogPosition) -> BoxFuture<'_, Result<(), String>>;
+    fn stats(&self) -> ServerStats;
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -82,6 +85,10 @@ impl<S: Rows> AnyServer for Server<S> {
 
     fn wait_for(&self, position: LogPosition) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move { self.wait_for(position).await.map(drop).map_err(text) })
+    }
+
+    fn stats(&self) -> ServerStats {
+        self.stats()
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
