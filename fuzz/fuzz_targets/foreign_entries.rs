@@ -64,9 +64,8 @@ impl RawBody {
         match self {
             RawBody::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             RawBody::Keys(keys) => {
-                let key = |(name, key): (u8, RawKey)| {
-                    LoggedKey { function: NAMES[usize::from(name) % NAMES.len()].to_owned(), key: key.json() }
-                };
+                let key =
+                    |(name, key): (u8, RawKey)| LoggedKey { function: NAMES[usize::from(name) % NAMES.len()].to_owned(), key: key.json() };
                 let body = Body { command: "Foreign".to_owned(), keys: keys.into_iter().map(key).collect(), ..Body::default() };
                 serde_json::to_string(&body).expect("plain data")
             }
@@ -133,7 +132,8 @@ async fn run(bodies: Vec<RawBody>) {
     let choice = engine.function("choice", |_, _: &Choice| 0).expect("registered");
     // Not logged: stale by what it depends on, and never by name.
     let each = number.clone();
-    let total = engine.function("nobody", move |cx, (): &()| NUMBERS.iter().map(|key| u64::from(each.get(cx, key).unwrap_or(0))).sum::<u64>());
+    let total =
+        engine.function("nobody", move |cx, (): &()| NUMBERS.iter().map(|key| u64::from(each.get(cx, key).unwrap_or(0))).sum::<u64>());
     let total = total.expect("registered");
     let functions = LoggedFunctions::new(&engine);
     let logged = functions.log(&number).expect("logged");

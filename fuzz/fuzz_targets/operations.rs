@@ -1,4 +1,4 @@
-//! A cluster of three servers over one database in memory, one thread on a paused clock: commands, repeats and failures, callers that go
+//! Two servers over one database in memory, one thread on a paused clock: commands, repeats and failures, callers that go
 //! before they are answered, a log that shows operations late, in any order and twice, removes them, and servers that stop and come
 //! back. Against a model: rows and results are what the commands say, no server ever sees an older value than it has written or seen,
 //! and when everything was shown every value on every server is its row's.
@@ -21,27 +21,56 @@ use wellspring_commands::{
     OperationLog, Place, Reading, Server, StoreError,
 };
 
-const SERVERS: usize = 3;
+const SERVERS: usize = 2;
 const KEYS: u8 = 4;
 const CHECK: Duration = Duration::from_millis(100);
 
 #[derive(Arbitrary, Debug)]
 enum Act {
-    Put { server: u8, key: u8, id: Option<u8>, end: End },
+    Put {
+        server: u8,
+        key: u8,
+        id: Option<u8>,
+        end: End,
+    },
     /// Of the same content as the first one of this id, if there was one.
-    Repeat { server: u8, id: u8 },
+    Repeat {
+        server: u8,
+        id: u8,
+    },
     /// The caller goes after so many polls.
-    Leave { server: u8, key: u8, polls: u8 },
-    Read { server: u8, key: u8 },
-    Total { server: u8 },
+    Leave {
+        server: u8,
+        key: u8,
+        polls: u8,
+    },
+    Read {
+        server: u8,
+        key: u8,
+    },
+    Total {
+        server: u8,
+    },
     /// Shows one more operation to a server: the one so far down among those hidden from it.
-    Show { server: u8, index: u8 },
-    Double { server: u8 },
+    Show {
+        server: u8,
+        index: u8,
+    },
+    Double {
+        server: u8,
+    },
     Trim,
-    Restart { server: u8 },
-    Sleep { millis: u8 },
+    Restart {
+        server: u8,
+    },
+    Sleep {
+        millis: u8,
+    },
     /// What was written at a server, read at another.
-    Follow { from: u8, to: u8 },
+    Follow {
+        from: u8,
+        to: u8,
+    },
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

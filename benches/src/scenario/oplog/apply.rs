@@ -39,7 +39,10 @@ fn row(name: &str, plan: Plan, backend: Backend) -> Row {
     };
     match measure(backend, operations) {
         Ok(Applied { rate, sweeps, filled }) => Row::alone(name, 1, Unit::RATE, &[rate], peer)
-            .note(format!("{operations} operations, each with a cached key of its own, in {sweeps} sweeps; filled in {:.1} s", filled.as_secs_f64()))
+            .note(format!(
+                "{operations} operations, each with a cached key of its own, in {sweeps} sweeps; filled in {:.1} s",
+                filled.as_secs_f64()
+            ))
             .bar(Bar::AtLeast(20_000.0)),
         Err(why) => Row::skipped(name, Unit::RATE, peer, &why),
     }

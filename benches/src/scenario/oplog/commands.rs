@@ -62,11 +62,7 @@ fn measure(name: &str, plan: Plan, backend: Backend) -> Result<Vec<Row>, String>
                 };
                 let [ours, theirs, hand] = rounds(
                     plan,
-                    [
-                        &mut || ours(&runtime, &member, callers, plan),
-                        &mut || one.rate(callers, slice(plan)),
-                        &mut || by_hand(),
-                    ],
+                    [&mut || ours(&runtime, &member, callers, plan), &mut || one.rate(callers, slice(plan)), &mut || by_hand()],
                 )?;
                 let peer = "a transaction a row, one connection";
                 rows.push(Row::versus(&name, callers, Unit::RATE, &ours, peer, &theirs).note("synchronous = FULL on both sides"));
@@ -148,7 +144,8 @@ where
 /// What the server was told of the disk.
 async fn settings(ground: &Ground) -> Result<String, String> {
     let row = ground.site.postgres_client().await?;
-    let row = row.query_one("SELECT current_setting('fsync'), current_setting('synchronous_commit'), version()", &[]).await.map_err(text)?;
+    let row =
+        row.query_one("SELECT current_setting('fsync'), current_setting('synchronous_commit'), version()", &[]).await.map_err(text)?;
     let version: String = row.get(2);
     let version = version.split(' ').take(2).collect::<Vec<_>>().join(" ");
     Ok(format!("{version}, fsync {}, synchronous_commit {}", row.get::<_, String>(0), row.get::<_, String>(1)))

@@ -167,14 +167,16 @@ impl Site {
                 let store = self.sqlite()?;
                 let log = Arc::new(NatsLog::open(NatsOptions::new(&self.url, &self.name), store.log().id()).await.map_err(text)?);
                 let relay = relays.then(|| relay(&store, log.clone()));
-                let member = start(store, SQLITE_UPSERT.into(), |builder| builder.log(log.clone()).wakeup(log.clone()).consumers(log)).await?;
+                let member =
+                    start(store, SQLITE_UPSERT.into(), |builder| builder.log(log.clone()).wakeup(log.clone()).consumers(log)).await?;
                 Ok(Member { relay, ..member })
             }
             Backend::Redis => {
                 let store = self.sqlite()?;
                 let log = Arc::new(RedisLog::open(RedisOptions::new(&self.url, &self.name), store.log().id()).await.map_err(text)?);
                 let relay = relays.then(|| relay(&store, log.clone()));
-                let member = start(store, SQLITE_UPSERT.into(), |builder| builder.log(log.clone()).wakeup(log.clone()).consumers(log)).await?;
+                let member =
+                    start(store, SQLITE_UPSERT.into(), |builder| builder.log(log.clone()).wakeup(log.clone()).consumers(log)).await?;
                 Ok(Member { relay, ..member })
             }
         }
