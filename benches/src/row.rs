@@ -24,6 +24,8 @@ impl Unit {
     pub const MILLIS: Unit = Unit { name: "ms", more_is_better: false };
     /// Bytes in use for one.
     pub const BYTES: Unit = Unit { name: "B", more_is_better: false };
+    /// So many a second.
+    pub const RATE: Unit = Unit { name: "/s", more_is_better: true };
     /// What was to be had, in percent.
     pub const SHARE: Unit = Unit { name: "%", more_is_better: true };
     /// What was used up, in percent.

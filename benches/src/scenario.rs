@@ -11,6 +11,7 @@ pub mod handle;
 pub mod hit;
 pub mod many;
 pub mod memory;
+pub mod oplog;
 pub mod promise;
 pub mod redis;
 pub mod salsa;
@@ -59,6 +60,7 @@ pub fn scenarios() -> Vec<Scenario> {
         timers::SCENARIOS,
         fusion::SCENARIOS,
         redis::SCENARIOS,
+        oplog::SCENARIOS,
     ]
     .concat()
 }

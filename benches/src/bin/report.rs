@@ -119,7 +119,17 @@ impl Request {
 }
 
 fn main() -> ExitCode {
-    let request = match parse(std::env::args().skip(1)) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((scenario::oplog::MEMBER, words)) = words.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return match scenario::oplog::member(words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("a server of the cluster: {why}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let request = match parse(words.into_iter()) {
         Ok(request) => request,
         Err(why) if why.is_empty() => {
             print!("{HELP}");

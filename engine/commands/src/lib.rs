@@ -71,6 +71,9 @@ mod event;
 mod execute;
 mod fault;
 mod follow;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod id;
 mod items;

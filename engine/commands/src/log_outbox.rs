@@ -139,3 +139,9 @@ impl OutboxHold for LogHold {
         self.hold.lost()
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) fn reread(cursor: &Cursor) -> Option<Cursor> {
+    let saved: Saved = serde_json::from_str(cursor.as_str()).ok()?;
+    serde_json::to_string(&saved).ok().map(Cursor::new)
+}

@@ -379,3 +379,8 @@ impl Position {
         Some(Position { created: created.parse().ok()?, sequence: sequence.parse().ok()?, name: name.to_owned(), horizon })
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) fn reread(cursor: &Cursor) -> Option<Cursor> {
+    Position::read(cursor).map(|position| position.cursor())
+}

@@ -38,6 +38,11 @@ mod link;
 mod log;
 mod sink;
 
+#[cfg(fuzzing)]
+pub(crate) use self::log::reread;
+#[cfg(fuzzing)]
+pub(crate) use self::sink::reread as reread_mark;
+
 use std::fmt;
 use std::time::Duration;
 

@@ -111,3 +111,8 @@ impl Sink for NatsLog {
         })
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) fn reread(text: &Mark) -> Option<Mark> {
+    position(text).map(|(created, sequence)| mark(created, sequence))
+}

@@ -86,6 +86,11 @@ impl FromStr for Bookmark {
     }
 }
 
+#[cfg(fuzzing)]
+pub(crate) fn reread(cursor: &Cursor) -> Option<Cursor> {
+    Bookmark::of(cursor).ok().map(|bookmark| bookmark.cursor())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -46,6 +46,9 @@ mod trim;
 mod tx;
 mod wakeup;
 
+#[cfg(fuzzing)]
+pub(crate) use self::cursor::reread;
+
 use std::sync::{Arc, OnceLock};
 
 pub use self::builder::PostgresBuilder;

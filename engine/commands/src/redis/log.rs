@@ -288,3 +288,8 @@ impl Answer {
         Ok(Answer { stream, last, name, messages })
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) fn reread(cursor: &Cursor) -> Option<Cursor> {
+    Position::read(cursor).map(|position| position.cursor())
+}

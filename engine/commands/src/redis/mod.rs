@@ -41,6 +41,11 @@ mod log;
 mod scripts;
 mod sink;
 
+#[cfg(fuzzing)]
+pub(crate) use self::log::reread;
+#[cfg(fuzzing)]
+pub(crate) use self::sink::reread as reread_mark;
+
 use std::fmt;
 use std::time::Duration;
 

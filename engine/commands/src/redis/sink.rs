@@ -63,3 +63,8 @@ impl Sink for RedisLog {
         })
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) fn reread(text: &Mark) -> Option<Mark> {
+    position(text).map(|(stream, ordinal)| mark(stream, ordinal))
+}

@@ -69,6 +69,11 @@ pub(crate) fn trimmed(connection: &Connection) -> rusqlite::Result<(i64, [u8; 16
     trimmed.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
+#[cfg(fuzzing)]
+pub(crate) fn reread(cursor: &Cursor) -> Option<Cursor> {
+    Mark::parse(cursor).map(Mark::cursor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

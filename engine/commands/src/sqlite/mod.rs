@@ -49,6 +49,9 @@ mod watch;
 mod write;
 mod writer;
 
+#[cfg(fuzzing)]
+pub(crate) use self::cursor::reread;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
