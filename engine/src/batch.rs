@@ -132,4 +132,17 @@ impl<'e> Batch<'e> {
         self.check(&function.graph);
         self.push(Root::Function { id: function.changed().id }, Location::caller());
     }
+
+    /// Invalidates every key of the function of this name at the commit, if there is one: for whoever has only its name, from a log or
+    /// a file.
+    #[track_caller]
+    pub fn invalidate_function(&mut self, name: &str) -> bool {
+        let functions = self.graph.all_functions();
+        let find = |name: &str| functions.iter().position(|function| function.name() == name);
+        // A consolidated function's changes go to its hidden half.
+        let Some(id) = find(&crate::consolidate::hidden_name(name)).or_else(|| find(name)) else { return false };
+        // Registration counts in 32 bits.
+        self.push(Root::Function { id: id as u32 }, Location::caller());
+        true
+    }
 }

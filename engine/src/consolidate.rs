@@ -39,6 +39,11 @@ use crate::sync::{Arc, Backoff, Mutex, Weak, lock};
 use crate::value::{Value, expose, to_word};
 use crate::verify::WORN;
 
+/// What the half of a consolidated function that computes is called.
+pub(crate) fn hidden_name(name: &str) -> String {
+    format!("~{name}")
+}
+
 /// What ties a visible function to its hidden one.
 pub(crate) struct Consolidation<K, V> {
     pub(crate) graph: Weak<Graph>,
@@ -95,7 +100,7 @@ pub(crate) fn register<K: Key, V: Value>(
     // Rules about time are about what the body makes. The visible rule does the comparing; keys that are too large do not get here.
     let plain = Insight { describe: insight.describe, fingerprint: None };
     let hidden = Options { cut_off: CutOff::Never, inline, life, insight: plain, ..Options::default() };
-    let hidden = engine.register(format!("~{name}"), false, hidden, body)?;
+    let hidden = engine.register(hidden_name(&name), false, hidden, body)?;
     let merge = Arc::new(Consolidation {
         graph: Arc::downgrade(&hidden.graph),
         hidden: hidden.data,

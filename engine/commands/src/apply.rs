@@ -3,7 +3,7 @@
 //! An operation comes here twice on the server that has committed it: by the commit itself, before its caller gets the result, and by
 //! the log. Whoever comes first applies it; nobody is told that it is applied before its sweep is over.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,9 @@ pub struct Applied {
     pub commit: CommitId,
 }
 
+/// Names of functions that are not here, told once each.
+const MOST_UNKNOWN: usize = 1024;
+
 /// Operations above the horizon that are remembered. One that is forgotten is swept once more when the log brings it.
 const MOST_KNOWN: usize = 1 << 18;
 
@@ -47,12 +50,19 @@ pub(crate) struct Applier {
     log: LogId,
     functions: LoggedFunctions,
     notices: Notices,
-    /// User code that may run under this lock: `Deserialize`, `Hash` and `Eq` of keys, by way of the batch. It must not wait for
-    /// operations, which nothing of that kind does.
+    /// User code that may run under this lock: `Deserialize`, `Hash` and `Eq` of keys, wakers of what the batch makes stale, and `Drop` of
+    /// values that were replaced. It must not wait for operations, which nothing of that kind does.
     state: Mutex<State>,
     moved: watch::Sender<u64>,
-    listeners: broadcast::Sender<Applied>,
+    listeners: broadcast::Sender<Heard>,
     pub(crate) counters: Counters,
+}
+
+/// What listeners hear.
+#[derive(Clone, Debug)]
+pub(crate) enum Heard {
+    Applied(Applied),
+    CoverageLost,
 }
 
 /// What was applied: all below the horizon, and what is in `places`, whose operations are the keys of `commits`.
@@ -61,6 +71,7 @@ struct State {
     horizon: Place,
     places: BTreeMap<(Place, OperationId), ()>,
     commits: HashMap<OperationId, CommitId>,
+    unknown: HashSet<String>,
 }
 
 impl fmt::Debug for State {
@@ -134,7 +145,7 @@ impl Applier {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn listen(&self) -> broadcast::Receiver<Applied> {
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Heard> {
         self.listeners.subscribe()
     }
 
@@ -145,7 +156,8 @@ impl Applier {
         let commit = engine.invalidate_everything();
         // What was applied before and is not below the new horizon stays known: an own operation that a relay has not brought yet.
         let before = std::mem::take(&mut state.places);
-        *state = State { horizon: head.horizon, ..State::default() };
+        let unknown = std::mem::take(&mut state.unknown);
+        *state = State { horizon: head.horizon, unknown, ..State::default() };
         let known = before.into_keys().filter(|(place, _)| *place >= head.horizon);
         for (place, operation) in known.chain(head.recent.iter().copied()) {
             state.add(place, operation, commit);
@@ -157,6 +169,8 @@ impl Applier {
     /// Coverage was lost: as a start, and told.
     pub(crate) fn start_over(&self, head: &Head, reason: String) {
         self.start(head);
+        // Nobody listens: nobody is told.
+        let _ = self.listeners.send(Heard::CoverageLost);
         self.counters.lost.fetch_add(1, Ordering::Relaxed);
         self.notices.tell(&Notice::CoverageLost { reason });
     }
@@ -168,18 +182,24 @@ impl Applier {
         if let Some(&commit) = state.commits.get(&operation) {
             return commit;
         }
-        if place < state.horizon {
-            return self.functions.engine().commit();
-        }
-        self.counters.local.fetch_add(1, Ordering::Relaxed);
-        let commit = self.sweep(&mut state, vec![Ready { place, operation, origin, body }]);
+        let ready = vec![Ready { place, operation, origin, body }];
+        let mut poison = Vec::new();
+        let commit = if place < state.horizon {
+            // The log was faster and has been forgotten, or its places have gone back. Once more does no harm.
+            self.make_stale(&mut state, &ready, &mut poison)
+        } else {
+            self.counters.local.fetch_add(1, Ordering::Relaxed);
+            self.sweep(&mut state, ready, &mut poison)
+        };
         drop(state);
+        self.tell(poison);
         self.moved.send_modify(|moved| *moved += 1);
         commit
     }
 
     /// Applies what a reading of the log has found: those that are new here, in one sweep.
     pub(crate) fn apply(&self, entries: Vec<Entry>, horizon: Place) {
+        let mut poison = Vec::new();
         let mut state = self.state();
         let mut ready = Vec::with_capacity(entries.len());
         let mut given: HashMap<OperationId, ()> = HashMap::new();
@@ -188,68 +208,70 @@ impl Applier {
                 self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            let body = serde_json::from_str(&body).unwrap_or_else(|error| self.unreadable(operation, &error));
+            let body = serde_json::from_str(&body).unwrap_or_else(|error| unreadable(operation, &error, &mut poison));
             ready.push(Ready { place, operation, origin, body });
         }
+        // Whoever waits is woken by what may end the wait, and not by readings that find nothing: it asks for the next one.
+        let moved = !ready.is_empty() || horizon > state.horizon;
         if !ready.is_empty() {
             self.counters.foreign.fetch_add(ready.len() as u64, Ordering::Relaxed);
-            self.sweep(&mut state, ready);
+            self.sweep(&mut state, ready, &mut poison);
         }
         state.raise(horizon);
         drop(state);
-        self.moved.send_modify(|moved| *moved += 1);
-    }
-
-    /// What an unreadable entry has made stale nobody can say: everything, then.
-    fn unreadable(&self, operation: OperationId, error: &serde_json::Error) -> Body {
-        self.poisoned(operation, format!("its body cannot be read ({error}); everything is stale instead"));
-        Body { keys: vec![LoggedKey { function: String::new(), key: None }], ..Body::default() }
-    }
-
-    fn poisoned(&self, operation: OperationId, reason: String) {
-        self.counters.poisoned.fetch_add(1, Ordering::Relaxed);
-        self.notices.tell(&Notice::Poisoned { operation, reason });
-    }
-
-    fn sweep(&self, state: &mut State, ready: Vec<Ready>) -> CommitId {
-        self.counters.sweeps.fetch_add(1, Ordering::Relaxed);
-        let everything = ready.iter().any(|ready| ready.body.keys.iter().any(|key| key.function.is_empty()));
-        let mut unread = Vec::new();
-        let engine = self.functions.engine();
-        let commit = if everything {
-            engine.invalidate_everything()
-        } else {
-            engine.batch(|batch| {
-                for ready in &ready {
-                    for key in &ready.body.keys {
-                        if let Err(error) = self.functions.collect(batch, key) {
-                            unread.push((ready.operation, key.clone(), error));
-                        }
-                    }
-                }
-            })
-        };
-        for (operation, key, error) in unread {
-            let function = &key.function;
-            self.poisoned(
-                operation,
-                match error {
-                    Unread::Function => format!("function `{function}` is not logged on this server; its key was skipped"),
-                    Unread::Key(error) => {
-                        let key = key.key.unwrap_or_default();
-                        format!("key `{key}` of `{function}` cannot be read ({error}); all its keys are stale instead")
-                    }
-                },
-            );
+        self.tell(poison);
+        if moved {
+            self.moved.send_modify(|moved| *moved += 1);
         }
+    }
+
+    /// Tells of what could not be applied as it is; never under the lock, since whoever hears of it may call commands.
+    fn tell(&self, poison: Vec<Notice>) {
+        self.counters.poisoned.fetch_add(poison.len() as u64, Ordering::Relaxed);
+        for notice in poison {
+            self.notices.tell(&notice);
+        }
+    }
+
+    fn sweep(&self, state: &mut State, ready: Vec<Ready>, poison: &mut Vec<Notice>) -> CommitId {
+        let commit = self.make_stale(state, &ready, poison);
         for Ready { place, operation, origin, body } in ready {
             state.add(place, operation, commit);
             let Body { command, items, .. } = body;
             let position = LogPosition { log: self.log, place, operation };
             // Nobody listens: nobody is told.
-            let _ = self.listeners.send(Applied { position, origin, command, items, commit });
+            let _ = self.listeners.send(Heard::Applied(Applied { position, origin, command, items, commit }));
         }
         commit
+    }
+
+    fn make_stale(&self, state: &mut State, ready: &[Ready], poison: &mut Vec<Notice>) -> CommitId {
+        self.counters.sweeps.fetch_add(1, Ordering::Relaxed);
+        let keys = || ready.iter().flat_map(|ready| ready.body.keys.iter().map(|key| (ready.operation, key)));
+        let engine = self.functions.engine();
+        if keys().any(|(_, key)| key.function.is_empty()) {
+            return engine.invalidate_everything();
+        }
+        engine.batch(|batch| {
+            for (operation, key) in keys() {
+                let function = &key.function;
+                let reason = match self.functions.collect(batch, key) {
+                    Ok(()) => continue,
+                    Err(Unread::NotLogged) => format!("function `{function}` is not logged on this server; all its keys are stale instead"),
+                    Err(Unread::Key(error)) => {
+                        let key = key.key.as_deref().unwrap_or_default();
+                        format!("key `{key}` of `{function}` cannot be read ({error}); all its keys are stale instead")
+                    }
+                    // A server need not have every function: told once.
+                    Err(Unread::Function) if state.unknown.contains(function) || state.unknown.len() >= MOST_UNKNOWN => continue,
+                    Err(Unread::Function) => {
+                        state.unknown.insert(function.clone());
+                        format!("there is no function `{function}` on this server; its keys are skipped")
+                    }
+                };
+                poison.push(Notice::Poisoned { operation, reason });
+            }
+        })
     }
 
     /// Whether the operation is applied, and by which commit.
@@ -270,4 +292,11 @@ impl Applier {
     pub(crate) fn log(&self) -> LogId {
         self.log
     }
+}
+
+/// What an unreadable entry has made stale nobody can say: everything, then.
+fn unreadable(operation: OperationId, error: &serde_json::Error, poison: &mut Vec<Notice>) -> Body {
+    let reason = format!("its body cannot be read ({error}); everything is stale instead");
+    poison.push(Notice::Poisoned { operation, reason });
+    Body { keys: vec![LoggedKey { function: String::new(), key: None }], ..Body::default() }
 }

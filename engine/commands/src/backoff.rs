@@ -27,7 +27,8 @@ impl Pause {
 
 /// A period with a spread of a tenth either way, for the same reason.
 pub(crate) fn spread(period: Duration) -> Duration {
-    whole(period.mul_f64(0.9 + fastrand::f64() / 5.0))
+    let seconds = period.as_secs_f64() * (0.9 + fastrand::f64() / 5.0);
+    whole(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// In whole milliseconds, which is what timers count in: how two waits lie to each other is then the same in every run of a simulation.
@@ -41,6 +42,14 @@ fn whole(wait: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_period_may_be_for_ever() {
+        for _ in 0..20 {
+            assert!(spread(Duration::MAX) > Duration::from_secs(1 << 40));
+        }
+        assert!(spread(Duration::from_secs(1)).abs_diff(Duration::from_secs(1)) <= Duration::from_millis(100));
+    }
 
     #[test]
     fn waits_double_up_to_the_most() {

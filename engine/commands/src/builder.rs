@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::execute::{Core, Executor, Gate, Retry};
 use crate::follow::{Follower, Reads};
 use crate::handler::{CommandService, HandlerError, Handlers};
-use crate::id::ServerId;
+use crate::id::{LogId, ServerId};
 use crate::log::OperationLog;
 use crate::logged::LoggedFunctions;
 use crate::notice::{Notice, Notices};
@@ -73,6 +73,15 @@ pub enum StartError {
     /// The functions given are another engine's.
     #[error("the functions to be logged are of another engine than the server's")]
     ForeignFunctions,
+    /// The log that is to be followed is not filled from the store: it would never bring what is committed there, and places of the two
+    /// cannot be compared.
+    #[error("the log to be followed ({followed}) is not the store's ({store}): open it with the id of the store's log")]
+    ForeignLog {
+        /// Of the log given.
+        followed: LogId,
+        /// Of the store's own.
+        store: LogId,
+    },
     /// The log's end could not be read.
     #[error("the operation log cannot be read: {0}")]
     Log(#[from] StoreError),
@@ -135,7 +144,7 @@ impl<S: Store> Builder<S> {
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         if !self.events.add(handler) {
-            self.failed = self.failed.or(Some(HandlerError::Twice(E::NAME.to_owned())));
+            self.failed = self.failed.or(Some(HandlerError::EventTwice(E::NAME.to_owned())));
         }
         self
     }
@@ -215,9 +224,9 @@ impl<S: Store> Builder<S> {
         self
     }
 
-    /// How often the log is read although no hint has come; a second by default, give or take a tenth.
+    /// How often the log is read although no hint has come; a second by default, give or take a tenth. At least a millisecond.
     pub fn check_every(mut self, period: Duration) -> Self {
-        self.check = period;
+        self.check = period.max(Duration::from_millis(1));
         self
     }
 
@@ -246,6 +255,9 @@ impl<S: Store> Builder<S> {
         let wakeups: Vec<_> = std::iter::once(own.clone()).chain(also).collect();
         let logs: Vec<_> = log.iter().cloned().chain([store.log()]).collect();
         let (log, wakeup) = (log.unwrap_or_else(|| store.log()), wakeup.unwrap_or_else(|| own.clone()));
+        if log.id() != store.log().id() {
+            return Err(StartError::ForeignLog { followed: log.id(), store: store.log().id() });
+        }
         let applier = Arc::new(Applier::new(log.id(), functions.clone(), notices.clone()));
         // Before the head is read: an operation that comes between the two is heard of.
         let hints = wakeup.hints();
@@ -291,7 +303,7 @@ impl<S: Store> Builder<S> {
             let worker = Worker { queue, handlers, options, server: Arc::downgrade(server), notices, check };
             tasks.push(tokio::spawn(worker.run(own.hints(), server.closing.subscribe())));
         }
-        *server.tasks() = tasks;
+        *server.0.tasks.lock().await = tasks;
         Ok(server)
     }
 }

@@ -17,9 +17,8 @@ use crate::id::{LogId, OperationId, ServerId};
 use crate::items::Items;
 use crate::log::{OperationLog, Reading};
 use crate::notice::{Notice, Notices};
-use crate::position::{Cursor, LogPosition};
+use crate::position::LogPosition;
 use crate::record::{Body, Entry, LoggedKey};
-use crate::store_error::StoreError;
 use crate::wakeup::Hints;
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -80,7 +79,16 @@ impl Consumed {
 
 /// A named consumer under way. Dropping it ends it, at its next point of waiting.
 #[derive(Debug)]
+#[must_use = "dropping a consumer ends it"]
 pub struct Consumer(pub(crate) JoinHandle<()>);
+
+impl Consumer {
+    /// Ends it, and waits until its name is free for others.
+    pub async fn stop(mut self) {
+        self.0.abort();
+        let _ = (&mut self.0).await;
+    }
+}
 
 impl Drop for Consumer {
     fn drop(&mut self) {
@@ -143,7 +151,11 @@ where
     async fn consume(&self, hold: &dyn Hold, hints: &mut Hints, failures: &mut u32) -> Result<(), BoxError> {
         let mut cursor = match hold.cursor().await? {
             Some(cursor) => cursor,
-            None => self.begin(hold).await?,
+            None => {
+                let head = self.log.head().await?.cursor;
+                hold.save(&head).await?;
+                head
+            }
         };
         let mut saved = Instant::now();
         loop {
@@ -151,9 +163,9 @@ where
                 Reading::Entries { entries, cursor: next, more, .. } => {
                     // Saving may be an operation of the database's that moves the cursor by itself: an idle consumer saves seldom, and only
                     // lest its cursor be older than what is trimmed.
-                    let due = !entries.is_empty() || saved.elapsed() >= self.check * IDLE_CHECKS;
+                    let due = !entries.is_empty() || saved.elapsed() >= self.check.saturating_mul(IDLE_CHECKS);
                     for entry in entries {
-                        self.give(Consumed::from_entry(self.log.id(), entry)).await?;
+                        self.give(Consumed::from_entry(self.log.id(), entry)).await;
                     }
                     if next != cursor && due {
                         hold.save(&next).await?;
@@ -166,8 +178,11 @@ where
                     }
                 }
                 Reading::Lost { reason } => {
-                    self.give(Consumed::Gap { reason }).await?;
-                    cursor = self.begin(hold).await?;
+                    // The end of the log before the handler hears of the gap: what is committed while it makes up for it comes later.
+                    let head = self.log.head().await?.cursor;
+                    self.give(Consumed::Gap { reason }).await;
+                    hold.save(&head).await?;
+                    cursor = head;
                 }
             }
             tokio::select! {
@@ -178,13 +193,17 @@ where
         }
     }
 
-    async fn give(&self, consumed: Consumed) -> Result<(), BoxError> {
-        caught(|| (self.handler)(consumed)).await.unwrap_or_else(|message| Err(format!("it panicked: {message}").into()))
-    }
-
-    async fn begin(&self, hold: &dyn Hold) -> Result<Cursor, StoreError> {
-        let cursor = self.log.head().await?.cursor;
-        hold.save(&cursor).await?;
-        Ok(cursor)
+    /// Gives it to the handler until that has done it: nothing else comes before.
+    async fn give(&self, consumed: Consumed) {
+        for failures in 1.. {
+            let handled = caught(|| (self.handler)(consumed.clone())).await;
+            let error = match handled {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(message) => format!("it panicked: {message}"),
+            };
+            self.notices.tell(&Notice::ConsumerFailed { name: self.name.clone(), error });
+            tokio::time::sleep(self.pause.after(failures)).await;
+        }
     }
 }

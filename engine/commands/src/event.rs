@@ -16,8 +16,8 @@ pub trait Event: Serialize + DeserializeOwned + Send + 'static {
     const NAME: &'static str;
 }
 
-/// What happens to an event whose de-duplication key is in the outbox already, whether it waits there or was done a short time ago
-/// (within the outbox's retention).
+/// What happens to an event whose de-duplication key is in the outbox already, whether it waits there, was done a short time ago
+/// (within the outbox's retention), or is dead: a dead event keeps its key until it is requeued and done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Duplicate {

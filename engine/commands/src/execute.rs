@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::error::Error;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,10 +20,11 @@ use wellspring::CommitId;
 use crate::apply::Applier;
 use crate::backoff::Pause;
 use crate::call::{Call, Reply};
+use crate::catch::caught;
 use crate::draft::Draft;
 use crate::fault::CommandFault;
 use crate::handler::{AnyHandler, Handlers};
-use crate::id::ServerId;
+use crate::id::{CommandId, ServerId};
 use crate::journal::{JournalEntry, NewJournalEntry};
 use crate::logged::LoggedFunctions;
 use crate::notice::{Notice, Notices};
@@ -62,11 +64,11 @@ pub(crate) struct Executor<S: Store> {
     pub(crate) id: ServerId,
     pub(crate) retry: Retry,
     pub(crate) retries: AtomicU64,
-    /// Commits under way; closed by the shutdown.
+    /// Calls and commits under way; closed by the shutdown.
     pub(crate) gate: Gate,
 }
 
-/// Counts the commits under way, and closes.
+/// Counts the calls and commits under way, and closes.
 #[derive(Debug)]
 pub(crate) struct Gate(watch::Sender<(usize, bool)>);
 
@@ -75,7 +77,7 @@ impl Gate {
         Gate(watch::Sender::new((0, false)))
     }
 
-    /// A place inside, unless it is closed.
+    /// A place inside for a call, unless it is closed.
     fn enter<S: Store>(executor: &Arc<Executor<S>>) -> Option<Inside<S>> {
         let mut entered = false;
         executor.gate.0.send_modify(|(count, closed)| {
@@ -92,10 +94,24 @@ impl Gate {
         // The sender is here: it cannot be gone.
         let _ = now.wait_for(|(count, _)| *count == 0).await;
     }
+
+    /// Ready once it is closed.
+    async fn closed(&self) {
+        let mut now = self.0.subscribe();
+        let _ = now.wait_for(|(_, closed)| *closed).await;
+    }
 }
 
 /// A place inside the gate.
 struct Inside<S: Store>(Arc<Executor<S>>);
+
+impl<S: Store> Inside<S> {
+    /// One more for what a call has begun and may outlive it, closed or not.
+    fn another(&self) -> Inside<S> {
+        self.0.gate.0.send_modify(|(count, _)| *count += 1);
+        Inside(self.0.clone())
+    }
+}
 
 impl<S: Store> Drop for Inside<S> {
     fn drop(&mut self) {
@@ -144,6 +160,7 @@ struct Journaling<'h, S: Store> {
 impl<S: Store> Executor<S> {
     async fn execute(self: Arc<Self>, call: Call) -> Result<Reply, BoxError> {
         let name = call.name;
+        let inside = Gate::enter(&self).ok_or_else(|| CommandFault::Closed { command: name.to_owned() })?;
         let handler = self.handlers.of(call.kind).cloned().ok_or_else(|| CommandFault::NoHandler { command: name.to_owned() })?;
         let journaling = match &call.id {
             None => None,
@@ -153,18 +170,23 @@ impl<S: Store> Executor<S> {
             }
         };
         if let Some(journaling) = &journaling
-            && let Some(reply) = self.journaled(journaling).await?
+            && let Some(reply) = self.journaled(journaling).await.map_err(|error| not_looked_up(name, error))?
         {
             return Ok(reply);
         }
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.attempt(&call, journaling.as_ref(), &handler).await {
+            match inside.attempt(&call, journaling.as_ref(), &handler).await {
                 Ok(Tried::Done(reply)) => return Ok(reply),
                 Ok(Tried::Repeated) => {
+                    // It is done: what cannot be looked up now is in doubt, and not "not done".
+                    let in_doubt = |unread| match unread {
+                        Unread::Store(error) => CommandFault::InDoubt { command: name.to_owned(), operation: call.operation, error },
+                        Unread::Fault(fault) => fault,
+                    };
                     let again = match &journaling {
-                        Some(journaling) => self.journaled(journaling).await?,
+                        Some(journaling) => self.journaled(journaling).await.map_err(in_doubt)?,
                         None => None,
                     };
                     return again.ok_or_else(|| CommandFault::AlreadyDone { command: name.to_owned() }.into());
@@ -181,11 +203,12 @@ impl<S: Store> Executor<S> {
 
     /// Whether nothing was committed and the same again may be.
     fn is_transient(&self, error: &(dyn Error + Send + Sync + 'static)) -> bool {
-        if let Some(fault) = error.downcast_ref::<CommandFault>() {
-            return matches!(fault, CommandFault::Store { error, .. } if error.is_transient());
-        }
         let mut next: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(error) = next {
+            // What another call has come to is final: it may be done, or may have been.
+            if let Some(fault) = error.downcast_ref::<CommandFault>() {
+                return matches!(fault, CommandFault::Store { error, .. } if error.is_transient());
+            }
             let store_error = error.downcast_ref::<StoreError>().is_some_and(StoreError::is_transient);
             if store_error || self.store.is_transient(error) {
                 return true;
@@ -196,46 +219,73 @@ impl<S: Store> Executor<S> {
     }
 
     /// The result of an earlier call with the same id, stale here by the time it is returned.
-    async fn journaled(&self, journaling: &Journaling<'_, S>) -> Result<Option<Reply>, BoxError> {
+    async fn journaled(&self, journaling: &Journaling<'_, S>) -> Result<Option<Reply>, Unread> {
         let name = journaling.call.name;
         let Some(id) = &journaling.call.id else { return Ok(None) };
-        let found = self.store.journaled(id).await.map_err(|error| failed(name, error))?;
-        let Some(JournalEntry { command, digest, result, position }) = found else { return Ok(None) };
+        let Some(JournalEntry { command, digest, result, position }) = self.look_up(id).await.map_err(Unread::Store)? else {
+            return Ok(None);
+        };
         if command != name || digest != journaling.digest {
-            return Err(CommandFault::IdReused { id: id.to_string(), journaled: command }.into());
+            return Err(Unread::Fault(CommandFault::IdReused { id: id.to_string(), journaled: command }));
         }
-        let value = journaling.handler.result_of(&result)?;
-        let commit = self.wait_for(position).await;
-        Ok(Some(Reply { value, position, commit, repeated: true }))
+        let value = journaling.handler.result_of(&result).map_err(Unread::Fault)?;
+        match self.wait_for(position).await {
+            Some(commit) => Ok(Some(Reply { value, position, commit, repeated: true })),
+            None => Err(Unread::Fault(CommandFault::Closed { command: name.to_owned() })),
+        }
     }
 
-    /// Waits until the operation is applied here.
-    pub(crate) async fn wait_for(&self, position: LogPosition) -> CommitId {
+    async fn look_up(&self, id: &CommandId) -> Result<Option<JournalEntry>, StoreError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.store.journaled(id).await {
+                Err(error) if error.is_transient() && tries < self.retry.tries => {
+                    tokio::time::sleep(self.retry.pause.after(tries)).await;
+                }
+                found => return found,
+            }
+        }
+    }
+
+    /// Waits until the operation is applied here; `None` if the server is shut down before.
+    pub(crate) async fn wait_for(&self, position: LogPosition) -> Option<CommitId> {
         let mut moves = self.applier.moves();
+        // One reading that begins now; what comes later comes by hints and checks.
+        let mut nudged = false;
         loop {
             if let Some(commit) = self.applier.applied(position) {
-                return commit;
+                return Some(commit);
             }
-            self.nudge.notify_one();
-            // The sender is the applier's.
-            let _ = moves.changed().await;
+            if !std::mem::replace(&mut nudged, true) {
+                self.nudge.notify_one();
+            }
+            tokio::select! {
+                biased;
+                // The sender is the applier's.
+                _ = moves.changed() => {}
+                () = self.gate.closed() => return self.applier.applied(position),
+            }
         }
     }
+}
 
+impl<S: Store> Inside<S> {
     async fn attempt(
-        self: &Arc<Self>,
+        &self,
         call: &Call,
         journaling: Option<&Journaling<'_, S>>,
         handler: &Arc<dyn AnyHandler<S>>,
     ) -> Result<Tried, BoxError> {
         let name = call.name;
-        let tx = self.store.begin().await.map_err(|error| failed(name, error))?;
+        let executor = &self.0;
+        let tx = executor.store.begin().await.map_err(|error| failed(name, error))?;
         let shared = Arc::new(Shared {
             tx,
-            draft: Mutex::new(Draft::new(call.operation, self.id, name)),
+            draft: Mutex::new(Draft::new(call.operation, executor.id, name)),
             call: call.clone(),
-            handlers: self.handlers.clone(),
-            functions: self.functions.clone(),
+            handlers: executor.handlers.clone(),
+            functions: executor.functions.clone(),
         });
         let value = handler.run(&*call.command, shared.op()).await?;
         let Ok(shared) = Arc::try_unwrap(shared) else {
@@ -248,13 +298,12 @@ impl<S: Store> Executor<S> {
             let result = handler.result_json(&*value)?;
             draft.journal = Some(NewJournalEntry { id: id.clone(), command: name.to_owned(), digest: *digest, result });
         }
-        self.clone().commit(shared.tx, draft, value).await
+        self.commit(shared.tx, draft, value).await
     }
 
     /// The commit and what follows from it, on a task of its own.
-    async fn commit(self: Arc<Self>, tx: S::Tx, draft: Draft, value: Box<dyn Any + Send>) -> Result<Tried, BoxError> {
-        let name = draft.command.clone();
-        let Some(inside) = Gate::enter(&self) else { return Err(CommandFault::Closed { command: name }.into()) };
+    async fn commit(&self, tx: S::Tx, draft: Draft, value: Box<dyn Any + Send>) -> Result<Tried, BoxError> {
+        let (name, inside) = (draft.command.clone(), self.another());
         let (tell, told) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {
             let operation = draft.operation;
@@ -263,7 +312,7 @@ impl<S: Store> Executor<S> {
                 let outcome = match outcome {
                     Ok(Some(_)) => "was committed".to_owned(),
                     Ok(None) => "had been committed before".to_owned(),
-                    Err(error) => format!("was not committed: {error}"),
+                    Err(error) => error.to_string(),
                 };
                 inside.0.notices.tell(&Notice::Abandoned { operation, outcome });
             }
@@ -276,16 +325,24 @@ impl<S: Store> Executor<S> {
             Err(_) => Err(CommandFault::Closed { command: name }.into()),
         }
     }
+}
 
+impl<S: Store> Executor<S> {
     /// `None`: repeated.
     async fn commit_now(&self, tx: S::Tx, draft: Draft) -> Result<Option<(LogPosition, CommitId)>, BoxError> {
         let (name, operation) = (draft.command.clone(), draft.operation);
         let (command, items) = (name.clone(), draft.items.clone());
-        let (position, keys) = match self.store.commit(tx, draft).await {
+        let committing = caught(|| self.store.commit(tx, draft)).await.unwrap_or_else(|message| {
+            // Nobody can say how far it came.
+            let error = StoreError::with(StoreErrorKind::Other, "committing", format!("the store panicked: {message}"));
+            Err(CommitError::Unknown(error))
+        });
+        let (position, keys) = match committing {
             Ok(committed) => (committed.position, committed.keys),
             Err(CommitError::Failed(error)) => return Err(failed(&name, error).into()),
             Err(CommitError::Refused(error)) => return Err(error),
             Err(CommitError::Repeated) => return Ok(None),
+            Err(CommitError::Unknown(error)) => return Err(CommandFault::InDoubt { command: name, operation, error }.into()),
             Err(CommitError::InDoubt { error, doubt }) => {
                 self.find_out(&name, error, &doubt).await?;
                 (doubt.position, doubt.keys)
@@ -300,7 +357,8 @@ impl<S: Store> Executor<S> {
     /// Tells others that there is something new in the store.
     pub(crate) fn notify(&self) {
         for wakeup in &self.wakeups {
-            wakeup.notify();
+            // A hint that cannot be given is one that is lost: what it is about is committed.
+            let _ = catch_unwind(AssertUnwindSafe(|| wakeup.notify()));
         }
     }
 
@@ -331,4 +389,18 @@ impl<S: Store> Executor<S> {
 
 fn failed(command: &str, error: StoreError) -> CommandFault {
     CommandFault::Store { command: command.to_owned(), error }
+}
+
+/// Why a journaled result cannot be given out.
+enum Unread {
+    Store(StoreError),
+    Fault(CommandFault),
+}
+
+/// Before anything was done.
+fn not_looked_up(command: &str, unread: Unread) -> CommandFault {
+    match unread {
+        Unread::Store(error) => failed(command, error),
+        Unread::Fault(fault) => fault,
+    }
 }

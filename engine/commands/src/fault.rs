@@ -75,6 +75,12 @@ pub enum CommandFault {
         #[source]
         error: serde_json::Error,
     },
+    /// A filter has put another command's reply in place of its own.
+    #[error("a filter has replaced the reply to command `{command}` by one of another type")]
+    Replaced {
+        /// The command's name.
+        command: String,
+    },
     /// The server has been shut down.
     #[error("the server is shut down: command `{command}` was not done")]
     Closed {
@@ -121,9 +127,10 @@ impl<E: std::fmt::Display> std::fmt::Display for CommandError<E> {
 impl<E: Error + 'static> Error for CommandError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            CommandError::Handler(error) => error.source(),
-            CommandError::Fault(fault) => fault.source(),
-            CommandError::Filter(error) => error.source(),
+            // The errors themselves: whoever looks for what is below finds them.
+            CommandError::Handler(error) => Some(error),
+            CommandError::Fault(fault) => Some(fault),
+            CommandError::Filter(error) => Some(&**error),
         }
     }
 }

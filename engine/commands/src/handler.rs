@@ -31,6 +31,9 @@ pub enum HandlerError {
     /// The type has one, or another type of this name has.
     #[error("command `{0}` has a handler already; a command is done by one")]
     Twice(String),
+    /// The type of event has one.
+    #[error("event `{0}` has a handler already; what several are to do is several events")]
+    EventTwice(String),
 }
 
 /// The handlers of a server, by the type of their command.
@@ -130,7 +133,8 @@ where
 
     fn command_json(&self, command: &dyn Any) -> Result<String, CommandFault> {
         match command.downcast_ref::<C>() {
-            Some(command) => Self::json("the command", serde_json::to_string(command)),
+            // By way of a value, whose maps are in order: a hash map is the same command whichever order it is in.
+            Some(command) => Self::json("the command", serde_json::to_value(command).map(|value| value.to_string())),
             None => Self::mistaken(),
         }
     }

@@ -136,7 +136,7 @@ pub use crate::position::{Cursor, LogPosition, Place};
 pub use crate::record::{Body, Entry, LoggedKey};
 pub use crate::relay::{Relay, RelayBuilder, RelayStats};
 pub use crate::retention::Retention;
-pub use crate::server::{Applications, Calling, ForeignPosition, Missed, Server, ServerStats};
+pub use crate::server::{Applications, Calling, Missed, Server, ServerStats, WaitError};
 pub use crate::sink::{Mark, Sink, StreamEnd};
 pub use crate::store::{CommitError, Committed, Doubt, Store, Verdict};
 pub use crate::store_error::{StoreError, StoreErrorKind};

@@ -136,7 +136,10 @@ impl LoggedFunctions {
 
     /// Puts a logged key into a batch.
     pub(crate) fn collect(&self, batch: &mut Batch<'_>, key: &LoggedKey) -> Result<(), Unread> {
-        let Some(function) = self.read().get(&key.function).cloned() else { return Err(Unread::Function) };
+        let Some(function) = self.read().get(&key.function).cloned() else {
+            // Whoever has forgotten to log a function caches its values all the same.
+            return Err(if batch.invalidate_function(&key.function) { Unread::NotLogged } else { Unread::Function });
+        };
         // `Deserialize`, `Hash` and `Eq` are the user's; a panic in them must not take the rest of the batch with it.
         let collected = catch_unwind(AssertUnwindSafe(|| match &key.key {
             None => {
@@ -160,6 +163,8 @@ impl LoggedFunctions {
 pub(crate) enum Unread {
     /// No such function here.
     Function,
+    /// The engine has such a function, and it is not one of these; it is stale as a whole instead.
+    NotLogged,
     /// The key cannot be read; the function is stale as a whole instead.
     Key(String),
 }

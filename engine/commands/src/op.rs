@@ -116,7 +116,8 @@ impl<S: Store> Op<S> {
         }
     }
 
-    /// Gives something along to whoever listens to operations, on any server.
+    /// Gives something along to whoever listens to operations, on any server. Names are the operation's: a nested command that sets one
+    /// again replaces it.
     ///
     /// # Errors
     /// [`ItemError`]; the items are as they were.

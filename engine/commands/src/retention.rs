@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backoff::spread;
+use crate::catch::caught;
 use crate::event::EventQueue;
 use crate::log::OperationLog;
 use crate::store::Store;
-use crate::store_error::StoreError;
+use crate::store_error::{StoreError, StoreErrorKind};
 
 /// How long things are kept, by the database's clock. Every server sees to it, each at times of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +36,16 @@ impl Retention {
         loop {
             tokio::time::sleep(spread(self.period)).await;
             for log in &logs {
-                tell("operations", log.trim(self.log).await);
+                tell("operations", caught(|| log.trim(self.log)).await);
             }
-            tell("results", store.trim_journal(self.journal).await);
-            tell("events", events.trim(self.events).await);
+            tell("results", caught(|| store.trim_journal(self.journal)).await);
+            tell("events", caught(|| events.trim(self.events)).await);
         }
     }
 }
 
-fn tell(what: &str, removed: Result<u64, StoreError>) {
-    match removed {
+fn tell(what: &str, removed: Result<Result<u64, StoreError>, String>) {
+    match removed.map_err(|message| StoreError::with(StoreErrorKind::Other, "trimming", format!("it panicked: {message}"))).flatten() {
         Ok(count) => tracing::debug!(target: "wellspring", what, count, "removed what was old"),
         Err(error) => tracing::warn!(target: "wellspring", what, %error, "what is old could not be removed; tried again in a period"),
     }

@@ -4,17 +4,17 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Mutex as AsyncMutex, broadcast, watch};
 use tokio::task::JoinHandle;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
 use wellspring::{CommitId, Engine};
 
-use crate::apply::Applied;
+use crate::apply::{Applied, Heard};
 use crate::backoff::Pause;
 use crate::builder::Builder;
 use crate::call::{Call, Done, Reply};
@@ -47,8 +47,11 @@ pub(crate) struct Running<S: Store> {
     /// Set when no new work is to be begun.
     pub(crate) closing: watch::Sender<bool>,
     /// The follower, the removal of what is old, the event worker: in this order.
-    pub(crate) tasks: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) tasks: AsyncMutex<Vec<JoinHandle<()>>>,
 }
+
+/// How many of the tasks are the follower and the removal of what is old.
+const FOLLOWING: usize = 2;
 
 /// The log, and how it is read.
 pub(crate) struct Following {
@@ -62,7 +65,7 @@ pub(crate) struct Following {
 
 impl<S: Store> Drop for Running<S> {
     fn drop(&mut self) {
-        for task in self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner) {
+        for task in self.tasks.get_mut() {
             task.abort();
         }
     }
@@ -80,14 +83,21 @@ impl<S: Store> fmt::Debug for Server<S> {
     }
 }
 
-/// A position of another log.
+/// A position that cannot be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("position {position:?} is of another log than the one this server follows ({follows})")]
-pub struct ForeignPosition {
-    /// What was asked for.
-    pub position: LogPosition,
-    /// The log this server follows.
-    pub follows: crate::LogId,
+#[non_exhaustive]
+pub enum WaitError {
+    /// It is of another log.
+    #[error("position {position:?} is of another log than the one this server follows ({follows})")]
+    ForeignLog {
+        /// What was asked for.
+        position: LogPosition,
+        /// The log this server follows.
+        follows: crate::LogId,
+    },
+    /// The server is shut down and does not follow its log any more.
+    #[error("the server is shut down: it does not follow its log any more")]
+    Closed,
 }
 
 /// What a server has done so far.
@@ -155,17 +165,21 @@ impl<S: Store> Server<S> {
     /// It is about this one operation. A server applies its own when it commits them, before it has heard of those that others have
     /// committed a moment earlier: who has written on two servers waits for both positions, not only for the later one.
     ///
+    /// There is no limit of its own: a position that never comes (of a relay that is down, made up by a client) is waited for until the
+    /// server is shut down. Put one around it.
+    ///
     /// # Errors
-    /// [`ForeignPosition`].
-    pub async fn wait_for(&self, position: LogPosition) -> Result<CommitId, ForeignPosition> {
+    /// [`WaitError`]
+    pub async fn wait_for(&self, position: LogPosition) -> Result<CommitId, WaitError> {
         let follows = self.0.executor.applier.log();
         if position.log != follows {
-            return Err(ForeignPosition { position, follows });
+            return Err(WaitError::ForeignLog { position, follows });
         }
-        Ok(self.0.executor.wait_for(position).await)
+        self.0.executor.wait_for(position).await.ok_or(WaitError::Closed)
     }
 
-    /// The operations applied here from now on, in the order in which they are.
+    /// The operations applied here from now on, in the order in which they are: own ones when they are committed, which may be before the
+    /// log brings one of another server's that was committed earlier. Whose order matters compares places, or consumes by a name.
     pub fn applied(&self) -> Applications {
         Applications(self.0.executor.applier.listen())
     }
@@ -223,24 +237,27 @@ impl<S: Store> Server<S> {
         Ok(found)
     }
 
-    /// Ends it: no event and no command is begun any more, those that are under way are waited for, and the log is no longer followed.
-    /// Consumers end at their next point of waiting.
+    /// Ends it: events first, then commands. None is begun any more, those that are under way are waited for, and then the log is no
+    /// longer followed. Consumers end at their next point of waiting.
+    ///
+    /// Cancel safe: called again, or by several at once, it goes on.
     pub async fn shutdown(&self) {
-        let mut tasks: Vec<_> = std::mem::take(&mut *self.tasks());
         self.0.closing.send_replace(true);
-        // Events under way call commands, and commands may wait for the follower: the last to start ends first.
-        for worker in tasks.drain(2.min(tasks.len())..) {
+        let mut tasks = self.0.tasks.lock().await;
+        // Events under way call commands, and commands may wait for the follower: the last to start ends first. A handle stays where it
+        // is until its task has ended, so that whoever calls next finds it.
+        while tasks.len() > FOLLOWING
+            && let Some(worker) = tasks.last_mut()
+        {
             let _ = worker.await;
+            tasks.pop();
         }
         self.0.executor.gate.close().await;
-        for task in tasks {
+        while let Some(task) = tasks.last_mut() {
             task.abort();
             let _ = task.await;
+            tasks.pop();
         }
-    }
-
-    pub(crate) fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -282,8 +299,7 @@ impl<S: Store, C: Command> IntoFuture for Calling<S, C> {
             let Reply { value, position, commit, repeated } = reply;
             match value.downcast::<C::Output>() {
                 Ok(value) => Ok(Done { value: *value, position, commit, repeated }),
-                // A filter has replaced the reply by one of another command.
-                Err(_) => Err(CommandError::Fault(CommandFault::NoHandler { command: C::NAME.to_owned() })),
+                Err(_) => Err(CommandError::Fault(CommandFault::Replaced { command: C::NAME.to_owned() })),
             }
         })
     }
@@ -291,12 +307,19 @@ impl<S: Store, C: Command> IntoFuture for Calling<S, C> {
 
 /// The operations applied on a server.
 #[derive(Debug)]
-pub struct Applications(broadcast::Receiver<Applied>);
+pub struct Applications(broadcast::Receiver<Heard>);
 
-/// Whoever listened was too slow: so many operations were not given out.
+/// Operations that were not given out. A named consumer misses none, and is told where the log itself has lost some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} operations were applied that this listener was too slow for; a named consumer misses none")]
-pub struct Missed(pub u64);
+#[non_exhaustive]
+pub enum Missed {
+    /// Whoever listened was too slow.
+    #[error("{0} operations were applied that this listener was too slow for")]
+    Slow(u64),
+    /// The server itself has lost operations, and everything it held is stale.
+    #[error("operations were lost before this server had read them")]
+    CoverageLost,
+}
 
 impl Applications {
     /// The next one; `None` when the server is gone. Cancel safe.
@@ -305,9 +328,10 @@ impl Applications {
     /// [`Missed`]; the next call goes on after the gap.
     pub async fn next(&mut self) -> Result<Option<Applied>, Missed> {
         match self.0.recv().await {
-            Ok(applied) => Ok(Some(applied)),
+            Ok(Heard::Applied(applied)) => Ok(Some(applied)),
+            Ok(Heard::CoverageLost) => Err(Missed::CoverageLost),
             Err(broadcast::error::RecvError::Closed) => Ok(None),
-            Err(broadcast::error::RecvError::Lagged(count)) => Err(Missed(count)),
+            Err(broadcast::error::RecvError::Lagged(count)) => Err(Missed::Slow(count)),
         }
     }
 }

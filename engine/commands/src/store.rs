@@ -72,6 +72,8 @@ pub enum CommitError {
     Refused(Box<dyn Error + Send + Sync>),
     /// It has not happened, because a command with this id has been committed already.
     Repeated,
+    /// It may have happened, and the store has nothing to find that out with.
+    Unknown(StoreError),
     /// The connection broke during the commit: it may have happened.
     InDoubt {
         /// What was seen of it.

@@ -4,21 +4,22 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::backoff::{Pause, spread};
 use crate::catch::caught;
-use crate::event::{ClaimedEvent, Event, EventQueue};
+use crate::event::{Claim, ClaimedEvent, Event, EventQueue};
 use crate::id::{CommandId, EventId};
 use crate::log::BoxFuture;
 use crate::notice::{Notice, Notices};
 use crate::server::{Running, Server};
 use crate::store::Store;
+use crate::store_error::{StoreError, StoreErrorKind};
 use crate::wakeup::Hints;
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -159,11 +160,11 @@ impl<S: Store> Worker<S> {
             let free = worker.options.parallel.max(1).saturating_sub(running.len());
             let next = match free {
                 0 => None,
-                _ => match worker.queue.claim(&kinds, free, worker.options.lease).await {
-                    Ok(claim) => {
+                _ => match worker.claim(&kinds, free).await {
+                    Ok((claim, asked)) => {
                         failures = 0;
                         for event in claim.events {
-                            running.spawn(worker.clone().deliver(event));
+                            running.spawn(worker.clone().deliver(event, asked));
                         }
                         claim.next
                     }
@@ -188,8 +189,21 @@ impl<S: Store> Worker<S> {
         while running.join_next().await.is_some() {}
     }
 
+    /// Leases events, and says when they were asked for: no lease began earlier.
+    async fn claim(&self, kinds: &[String], most: usize) -> Result<(Claim, Instant), StoreError> {
+        let asked = Instant::now();
+        let claimed = caught(|| self.queue.claim(kinds, most, self.options.lease)).await;
+        let panicked = |message| Err(StoreError::with(StoreErrorKind::Other, "claiming events", format!("it panicked: {message}")));
+        Ok((claimed.unwrap_or_else(panicked)?, asked))
+    }
+
     /// Does one event, renewing its lease meanwhile.
-    async fn deliver(self: Arc<Self>, event: ClaimedEvent) {
+    async fn deliver(self: Arc<Self>, event: ClaimedEvent, asked: Instant) {
+        if event.attempt > self.options.attempts {
+            // Nobody has said that it failed: whoever did it did not live to.
+            let error = format!("its lease has run out {} times before it was done or had failed", event.attempt - 1);
+            return self.conclude(&event, Err(Failure::Payload(error))).await;
+        }
         let (Some(running), Some(handler)) = (self.server.upgrade(), self.handlers.0.get(event.kind.as_str())) else { return };
         let delivery = Delivery { server: Server(running), event: event.clone() };
         let handler = handler.clone();
@@ -197,27 +211,43 @@ impl<S: Store> Worker<S> {
             let panicked = |message| Err(Failure::Handler(format!("it panicked: {message}")));
             caught(move || handler.run(delivery)).await.unwrap_or_else(panicked)
         };
-        let outcome = self.while_leased(&event, done).await;
-        // The lease is another's: so is what becomes of the event.
-        let Some(outcome) = outcome else { return };
-        self.conclude(&event, outcome).await;
+        match self.while_leased(&event, asked, done).await {
+            Some(outcome) => self.conclude(&event, outcome).await,
+            // The lease is another's: so is what becomes of the event.
+            None => {
+                let error = "its lease ran out before it was done; what was under way was dropped".to_owned();
+                self.notices.tell(&Notice::EventFailed { event: event.id, attempt: event.attempt, error });
+            }
+        }
     }
 
     /// `None` if the lease was lost: the event is no longer ours to do, and what was under way is dropped.
-    async fn while_leased(&self, event: &ClaimedEvent, done: impl Future<Output = Result<(), Failure>>) -> Option<Result<(), Failure>> {
-        let mut done = pin!(done);
-        let mut renewed = tokio::time::Instant::now();
+    async fn while_leased(
+        &self,
+        event: &ClaimedEvent,
+        asked: Instant,
+        done: impl Future<Output = Result<(), Failure>>,
+    ) -> Option<Result<(), Failure>> {
+        let lease = self.options.lease;
+        tokio::select! {
+            biased;
+            outcome = done => Some(outcome),
+            () = self.keep(event, lease, asked) => None,
+        }
+    }
+
+    /// Renews a lease for as long as that goes well. A lease is counted from before it was asked for, so that this server is the first to
+    /// know of its end.
+    async fn keep(&self, event: &ClaimedEvent, lease: Duration, mut asked: Instant) {
+        let mut next = asked + lease / 3;
         loop {
-            tokio::select! {
-                biased;
-                outcome = &mut done => return Some(outcome),
-                () = tokio::time::sleep(self.options.lease / 3) => match self.queue.renew(event, self.options.lease).await {
-                    Ok(true) => renewed = tokio::time::Instant::now(),
-                    Ok(false) => return None,
-                    // It may be renewed yet, until it must have run out.
-                    Err(_) if renewed.elapsed() < self.options.lease => {}
-                    Err(_) => return None,
-                },
+            tokio::time::sleep_until(next).await;
+            let began = Instant::now();
+            match tokio::time::timeout_at(asked + lease, self.queue.renew(event, lease)).await {
+                Ok(Ok(true)) => (asked, next) = (began, began + lease / 3),
+                // It may be renewed yet, until it must have run out.
+                Ok(Err(_)) if Instant::now() + lease / 10 < asked + lease => next = Instant::now() + lease / 10,
+                Ok(Ok(false) | Err(_)) | Err(_) => return,
             }
         }
     }

@@ -29,7 +29,7 @@ pub(crate) async fn an_event_is_done_by_one_server_and_by_another_when_that_one_
     // A server takes the event and is not heard of again.
     let queue = cluster.backend.open().await.events();
     let kinds = ["WasPut".to_owned()];
-    let lease = Duration::from_millis(600);
+    let lease = Duration::from_secs(3);
     let taken = queue.claim(&kinds, 10, lease).await.expect("claimed");
     assert_eq!((taken.events.len(), taken.events[0].attempt), (1, 1));
     let again = queue.claim(&kinds, 10, lease).await.expect("asked");

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
+use crate::catch::said;
 use crate::draft::Draft;
 use crate::event::NewEvent;
 use crate::memory::Memory;
@@ -76,7 +78,11 @@ impl Write<'_> {
 impl MemoryTx {
     pub(super) fn run(self, rows: &mut Rows, draft: &mut Draft) -> Result<(), BoxError> {
         let closures = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        closures.into_iter().try_for_each(|closure| closure(&mut Write { rows, draft }))
+        closures.into_iter().try_for_each(|closure| {
+            // The rows are a copy: whatever a panic leaves behind in them is thrown away.
+            catch_unwind(AssertUnwindSafe(|| closure(&mut Write { rows, draft })))
+                .unwrap_or_else(|panic| Err(format!("a closure that was to write panicked: {}", said(&*panic)).into()))
+        })
     }
 }
 
