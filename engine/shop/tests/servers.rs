@@ -186,9 +186,28 @@ fn a_row_written_behind_the_servers_is_what_check_finds() {
     let sql = rusqlite::Connection::open(kept.db()).expect("a database");
     sql.execute("UPDATE prices SET millicents = 1 WHERE product_id = 1", []).expect("a row");
     let check = here.ask("check");
-    assert_eq!(check, "checked 1 values, 1 stale, checked=1 stale=1");
+    assert_eq!(check, "checked 1 values, 1 stale, checked=1 served=1 cached=1 stale=1");
     let details = here.details();
     assert!(details.len() == 1 && details[0].contains("shop.price(1): cached"), "{details:?}");
+}
+
+#[test]
+fn a_key_that_is_of_no_row_is_compared_too_and_what_is_computed_for_the_check_is_not_counted_as_served() {
+    let kept = Kept::new();
+    let one = Server::start(&["--db", &kept.db()]);
+    let mut here = one.call();
+    // A price is a node, a household two, a store two, a department two, its best sellers one more, a basket two.
+    for figure in ["price:999999", "basket_total:-5", "household_spend:77", "store_revenue:77", "department_revenue:X", "top_products:X:5"] {
+        assert!(here.ask(&format!("get {figure}")).starts_with(figure), "{figure}");
+    }
+    assert!(here.ask("add-line -6 888888 1").starts_with("error: "), "there is no such basket, but its price was read");
+    assert_eq!(here.ask("check"), "checked 11 values, 0 stale, checked=11 served=11 cached=11 stale=0");
+    // The price is marked now, and what the check computes anew proves nothing.
+    here.ask("set price:999999 1");
+    assert_eq!(here.ask("check"), "checked 11 values, 0 stale, checked=11 served=10 cached=11 stale=0");
+    let sql = rusqlite::Connection::open(kept.db()).expect("a database");
+    sql.execute("UPDATE prices SET millicents = 1 WHERE product_id = 999999", []).expect("a row");
+    assert_eq!(here.ask("check"), "checked 11 values, 1 stale, checked=11 served=11 cached=11 stale=1");
 }
 
 #[test]

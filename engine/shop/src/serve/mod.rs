@@ -10,9 +10,10 @@ mod protocol;
 mod reads;
 mod session;
 
+use std::collections::HashSet;
 use std::io::{BufReader, IsTerminal, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -56,7 +57,16 @@ struct Service {
     desk: Box<dyn Desk>,
     reads: Reads,
     started: Instant,
+    /// What was asked for by name, and so may be cached although it is of no row. Grows no further than the cache does.
+    asked: Mutex<HashSet<Figure>>,
     conversations: AtomicUsize,
+}
+
+impl Service {
+    /// A figure that fails to be added by one who panics is not in it, and the set is whole.
+    fn asked(&self) -> MutexGuard<'_, HashSet<Figure>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Serve {
@@ -67,8 +77,14 @@ impl Serve {
     pub fn run(&self) -> Result<(), ShopError> {
         let shop = Shop::new(Database::open_at(&self.address, self.data.as_ref())?)?;
         let desk = desk::open(&self.address, &shop)?;
-        let service =
-            Arc::new(Service { reads: Reads::new(&shop)?, shop, desk, started: Instant::now(), conversations: AtomicUsize::new(0) });
+        let service = Arc::new(Service {
+            reads: Reads::new(&shop)?,
+            shop,
+            desk,
+            started: Instant::now(),
+            asked: Mutex::new(self.watch.iter().cloned().collect()),
+            conversations: AtomicUsize::new(0),
+        });
         let failed = |error: std::io::Error| ShopError::File(format!("port {}: {error}", self.port).into());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).map_err(failed)?;
         let at = listener.local_addr().map_err(failed)?;

@@ -74,7 +74,10 @@ impl Session<'_> {
     fn answer(&self, request: Request, say: &mut dyn FnMut(&str)) -> Result<(), ShopError> {
         let Service { shop, desk, reads, started, .. } = self.service;
         match request {
-            Request::Get(figure) => say(&format!("{figure} is {}", figure.read(shop)?.value)),
+            Request::Get(figure) => {
+                self.service.asked().insert(figure.clone());
+                say(&format!("{figure} is {}", figure.read(shop)?.value));
+            }
             Request::SetPrice { product, price, id } => {
                 let began = clock::now();
                 let position = desk.set_price(product, price, id)?;
@@ -111,11 +114,14 @@ impl Session<'_> {
                 ));
             }
             Request::Check => {
-                let check = Check::run(shop, &Keys::read(shop.database())?)?;
+                let mut keys = Keys::read(shop.database())?;
+                keys.include(&*self.service.asked());
+                let check = Check::run(shop, &keys)?;
                 for stale in &check.stale {
                     say(&format!("  stale: {stale}"));
                 }
-                say(&format!("{check}, checked={} stale={}", check.checked, check.stale.len()));
+                let Check { checked, served, cached, ref stale } = check;
+                say(&format!("{check}, checked={checked} served={served} cached={cached} stale={}", stale.len()));
             }
             Request::Help => {
                 for line in HELP {
@@ -133,6 +139,8 @@ impl Session<'_> {
         let sales = match sales {
             Some(sales) => sales,
             None => {
+                // It is cached even if there is no such product and the line is refused.
+                self.service.asked().insert(Figure::Price(product));
                 let price = self.service.shop.books.price(&self.service.shop.engine, product)?;
                 let sales = price.unwrap_or(UnitPrice(0)).times(quantity).0;
                 u32::try_from(sales).map_err(|_| ShopError::Data(format!("{quantity} pieces of {product} cost too much for one line")))?
@@ -142,6 +150,7 @@ impl Session<'_> {
     }
 
     fn until_stale(&self, figure: &Figure, say: &mut dyn FnMut(&str)) -> Result<(), ShopError> {
+        self.service.asked().insert(figure.clone());
         let mut reading = figure.read(&self.service.shop)?;
         let value = std::mem::take(&mut reading.value);
         let moment = moment::of(&mut reading.ended, PATIENCE, || say(&format!("{figure} is {value}")));
