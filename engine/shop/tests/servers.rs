@@ -243,6 +243,49 @@ fn what_cannot_be_done_is_an_answer_and_the_conversation_goes_on() {
 }
 
 #[test]
+fn a_request_that_is_cut_off_is_not_done() {
+    let kept = Kept::new();
+    let one = Server::start(&["--db", &kept.db()]);
+    one.call().cut_off(b"set price:1 12");
+    let mut here = one.call();
+    assert_eq!(here.ask("get price:1"), "price:1 is 2.00");
+    assert_eq!(here.ask("set price:1 12").split(',').next(), Some("price:1 is 12.00"));
+    // Standard input has no line end to lose: what a person or a script has typed is whole.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wellspring-shop"));
+    let process = command.args(["serve", "--db", &kept.db()]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut process = process.expect("a process");
+    std::io::Write::write_all(&mut process.stdin.take().expect("its input"), b"get price:1").expect("asked");
+    let output = process.wait_with_output().expect("an end");
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("price:1 is 12.00\n"), "{output:?}");
+}
+
+#[test]
+fn what_a_browser_sends_is_hung_up_on_and_its_body_is_not_done() {
+    let kept = Kept::new();
+    let one = Server::start(&["--db", &kept.db()]);
+    for head in ["POST / HTTP/1.1\r\nHost: 127.0.0.1", "GET /x HTTP/1.1", "\r\nOPTIONS * HTTP/1.1", "Host: x", "Content-Length: 3"] {
+        let answer = one.call().cut_off(format!("{head}\r\n\r\nset price:1 12\n").as_bytes());
+        assert_eq!(answer, "", "{head}");
+    }
+    assert_eq!(one.call().ask("get price:1"), "price:1 is 2.00");
+}
+
+#[test]
+fn there_are_so_many_conversations_and_no_more_until_one_ends() {
+    let kept = Kept::new();
+    let one = Server::start(&["--db", &kept.db()]);
+    let mut all: Vec<_> = (0..256).map(|_| one.call()).collect();
+    for line in &mut all {
+        assert_eq!(line.ask("get price:1"), "price:1 is 2.00");
+    }
+    assert_eq!(one.call().hear(), "error: 256 conversations are all there may be");
+    assert_eq!(all.remove(100).cut_off(b"quit\n"), "bye\n");
+    all.push(one.call());
+    assert_eq!(all[255].ask("get price:1"), "price:1 is 2.00");
+    assert_eq!(one.call().hear(), "error: 256 conversations are all there may be");
+}
+
+#[test]
 fn a_server_that_reads_in_the_background_counts_what_it_reads() {
     let kept = Kept::new();
     let one = Server::start(&["--db", &kept.db()]);

@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::data::Data;
 use crate::database::{Address, Database};
@@ -36,6 +36,9 @@ pub(crate) const LISTENING: &str = "listening on ";
 
 /// Each conversation is a thread.
 const MOST_CONVERSATIONS: usize = 256;
+
+/// How long after an error until the next connection is accepted.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How to be a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +100,7 @@ impl Serve {
             let (watching, figures) = (Arc::clone(&service), self.watch.clone());
             thread::spawn(move || watch_for_ever(&watching, &figures, terminal));
         }
-        let conversed = Session { service: &service, prompt: terminal }.converse(std::io::stdin().lock(), std::io::stdout());
+        let conversed = Session { service: &service, port: false, prompt: terminal }.converse(std::io::stdin().lock(), std::io::stdout());
         service.desk.close();
         conversed
     }
@@ -117,24 +120,52 @@ fn watch_for_ever(service: &Service, figures: &[Figure], terminal: bool) {
 
 /// Holds a conversation with each who connects, for as long as the process runs.
 fn accept(listener: &TcpListener, service: &Arc<Service>) {
-    // An error is that of one who was gone before the connection was made, or of too many open files: others may do better.
-    for stream in listener.incoming().filter_map(Result::ok) {
-        if service.conversations.fetch_add(1, Ordering::Relaxed) >= MOST_CONVERSATIONS {
-            service.conversations.fetch_sub(1, Ordering::Relaxed);
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            // One was gone before the connection was made; or there are too many open files, and then the next try fails at once too.
+            thread::sleep(PAUSE);
+            continue;
+        };
+        let Some(place) = Place::take(service) else {
             let _ = writeln!(&stream, "error: {MOST_CONVERSATIONS} conversations are all there may be");
             continue;
-        }
-        let service = Arc::clone(service);
-        thread::spawn(move || {
+        };
+        // Without a thread the connection is dropped, and so its place is free again.
+        let spawned = thread::Builder::new().name("conversation".to_owned()).spawn(move || {
+            // Dropped in this order, so that the place is free before the other side sees the end.
+            let (place, stream) = &(place, stream);
             // Whoever hangs up ends the conversation and nothing else.
-            let _ = talk(&service, &stream);
-            service.conversations.fetch_sub(1, Ordering::Relaxed);
+            let _ = talk(&place.0, stream);
         });
+        if spawned.is_err() {
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// A place among the conversations there may be. It is free again when this is dropped, also by a panic.
+struct Place(Arc<Service>);
+
+impl Place {
+    /// None if all are taken. Only the one who accepts takes any, so the count is never more than there may be.
+    fn take(service: &Arc<Service>) -> Option<Self> {
+        // Relaxed (both): a count that guards no data.
+        let free = service.conversations.load(Ordering::Relaxed) < MOST_CONVERSATIONS;
+        free.then(|| {
+            service.conversations.fetch_add(1, Ordering::Relaxed);
+            Self(Arc::clone(service))
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.conversations.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 fn talk(service: &Service, stream: &TcpStream) -> Result<(), ShopError> {
     // Answers are short, and waited for.
     let _ = stream.set_nodelay(true);
-    Session { service, prompt: false }.converse(BufReader::new(stream), stream)
+    Session { service, port: true, prompt: false }.converse(BufReader::new(stream), stream)
 }

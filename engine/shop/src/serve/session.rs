@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Session<'s> {
     pub(crate) service: &'s Service,
+    /// Whether it is held over the port: whoever can connect may be anybody's program, and may be cut off.
+    pub(crate) port: bool,
     pub(crate) prompt: bool,
 }
 
@@ -46,7 +48,14 @@ impl Session<'_> {
             if read == 0 {
                 return Ok(());
             }
+            // Half of a request may be another one: `set price:7 12` of `set price:7 12.50`.
+            if self.port && line.last() != Some(&b'\n') {
+                return Ok(());
+            }
             let text = String::from_utf8_lossy(&line);
+            if self.port && is_http(&text) {
+                return Ok(());
+            }
             let request = match text.parse() {
                 Ok(Request::Quit) => return say("bye"),
                 Ok(request) => request,
@@ -158,6 +167,13 @@ impl Session<'_> {
         say(&format!("{figure} is stale, at_ns={}", at.as_nanos()));
         Ok(())
     }
+}
+
+/// Whether a browser has been made to send this, by any page it shows: its body would be requests. No request of ours is such a line.
+fn is_http(line: &str) -> bool {
+    let word = line.split_whitespace().next().unwrap_or_default();
+    let method = !word.is_empty() && word.chars().all(|char| char.is_ascii_uppercase());
+    method || word.ends_with(':')
 }
 
 /// What took how long until when, for a person and for a program.
