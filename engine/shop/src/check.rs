@@ -119,7 +119,8 @@ impl Rounds {
         self.compare(engine, &functions.top_products, asked, |(department, n)| first(top.get(department), *n));
 
         let top: HashMap<(String, String), Vec<Ranked>> = ranking(sql, keys, "department, category", |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let asked = keys.categories.iter().flat_map(|(department, category)| keys.tops.iter().map(|n| (department.clone(), category.clone(), *n)));
+        let asked =
+            keys.categories.iter().flat_map(|(department, category)| keys.tops.iter().map(|n| (department.clone(), category.clone(), *n)));
         self.compare(engine, &functions.category_top, asked, |(department, category, n)| {
             first(top.get(&(department.clone(), category.clone())), *n)
         });
