@@ -325,6 +325,9 @@ fn a_cluster_measures_and_finds_every_value_on_every_server_fresh() {
     // Most were not written to in the last moment, and so are as they were served.
     assert!(figure("served") > 2 * 10_000 && figure("served") <= figure("checked"), "{json}");
     assert_eq!((figure("trouble"), figure("poisoned"), figure("coverage_lost"), figure("failed_reads")), (0, 0, 0, 0), "{json}");
+    // Read at the pace, but for what a server was behind with when the counting began.
+    let rate = figure("reads") as f64 / json["read_seconds"].as_f64().expect("a time");
+    assert!(rate <= 2.0 * 5_000.0 * 1.1, "{json}");
     assert!(figure("after_answer_p50_ns") <= figure("from_call_p50_ns") && figure("update_p50_ns") <= figure("due_p50_ns"), "{json}");
     for name in [
         "update_p99_ns",
