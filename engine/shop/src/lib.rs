@@ -86,7 +86,7 @@ fn run_alone(options: &Options) -> Result<ExitCode, ShopError> {
 
 fn run_cluster(cluster: &Cluster) -> Result<ExitCode, ShopError> {
     let outcome = cluster.run()?;
-    for wrong in outcome.stale.iter().chain(&outcome.lost) {
+    for wrong in outcome.stale.iter().chain(&outcome.lost).chain(&outcome.trouble) {
         eprintln!("{wrong}");
     }
     if cluster.json {

@@ -53,7 +53,8 @@ answers lines on standard input (type help) and on a TCP port of 127.0.0.1, and 
   --watch KEY       print a line each time a value changes, whoever has changed it; may be repeated
 
 cluster starts servers, reads and writes on all of them, measures how long a change takes to the others, and at the end has each
-compare every cached value with the database. Nobody else may write meanwhile.
+compare every cached value with the database. Nobody else may write meanwhile. Updates are due at fixed times, each server's one
+after the other; what comes late counts from when it was due.
 
   --servers N       how many                                       [4]
   --seconds S       how long                                       [10]
@@ -69,7 +70,7 @@ before, then and afterwards: its state and why, what it was made from, and what 
 cut writes the lines of weeks A to B of the files in --data, and the products they name, to --out.
 
 At the end of a run every cached value is checked against SQL, with --capacity every value there is. Exit status: 0 all fresh,
-1 a stale value was found (each is printed with its key), 2 the run failed.
+1 a stale value was found (each is printed with its key) or nothing was proven, 2 the run failed.
 ";
 
 /// What the program was asked to do.

@@ -23,7 +23,7 @@ use crate::workload::Population;
 use fleet::Fleet;
 use writer::{Writer, Written};
 
-pub use outcome::Outcome;
+pub use outcome::{Outcome, Proof};
 
 /// How often a server is killed, where servers are.
 const KILL_EVERY: Duration = Duration::from_secs(1);
@@ -93,24 +93,33 @@ impl Cluster {
             self.time.as_secs_f64()
         ));
 
-        let (written, kills, time) = self.load(&fleet, &population, &keys.products)?;
+        let load = self.load(&fleet, &population, &keys.products)?;
         note("waiting until every server has applied everything, and comparing every cached value with the database");
         for server in 0..fleet.size() {
             fleet.ask(server, "load 0")?;
-            for position in written.iter().filter_map(|written| written.position.as_ref()) {
+            for position in load.written.iter().flat_map(|written| written.positions.values()) {
                 fleet.ask(server, &format!("wait {position}"))?;
             }
         }
-        let mut outcome = Outcome { servers: self.servers, time, kills, ..Outcome::new(&address, written) };
+        let Load { written, kills, time, reads, reading } = load;
+        let mut outcome = Outcome { servers: self.servers, time, kills, reads, reading, ..Outcome::new(&address, written) };
         outcome.lost = lost(&database, &outcome, lines(&database)? - lines_before)?;
         if self.fault == Some(Fault::SkipInvalidation) {
             write_behind(&fleet, &database, &keys)?;
         }
         for server in 0..fleet.size() {
-            outcome.reads += fleet.ask(server, "stats")?.field::<u64>("reads")?;
-            let check = fleet.ask(server, "check")?;
-            outcome.checked += check.field::<u64>("checked")?;
+            let (stats, check) = (fleet.ask(server, "stats")?, fleet.ask(server, "check")?);
+            let proof = Proof {
+                read: stats.field("reads")?,
+                failed_reads: stats.field("failed_reads")?,
+                poisoned: stats.field("poisoned")?,
+                coverage_lost: stats.field("coverage_lost")?,
+                checked: check.field("checked")?,
+                served: check.field("served")?,
+                cached: check.field("cached")?,
+            };
             outcome.stale.extend(check.details.iter().map(|stale| format!("server {server}: {stale}")));
+            outcome.add(server, proof, !self.cold && kills == 0);
         }
         Ok(outcome)
     }
@@ -125,10 +134,12 @@ impl Cluster {
     }
 
     /// Reading goes on in the servers by itself; here are the writers, and the one who kills.
-    fn load(&self, fleet: &Fleet, population: &Population, products: &[u32]) -> Result<(Vec<Written>, u64, Duration), ShopError> {
+    fn load(&self, fleet: &Fleet, population: &Population, products: &[u32]) -> Result<Load, ShopError> {
         let stop = AtomicBool::new(false);
         let run = OperationId::new().to_string();
         let pace = Duration::from_secs(1) * u32::try_from(self.servers).unwrap_or(u32::MAX) / self.updates;
+        let counting = Instant::now();
+        let before = reads(fleet)?;
         let started = Instant::now();
         thread::scope(|scope| {
             let writers: Vec<_> = (0..self.servers)
@@ -156,9 +167,29 @@ impl Cluster {
             });
             let kills = killed.transpose().map_err(|_| ShopError::Worker("killer"))?.transpose()?.unwrap_or(0);
             let written = written.into_iter().map(|written| written.map_err(|_| ShopError::Worker("writer"))?);
-            Ok((written.collect::<Result<_, ShopError>>()?, kills, time))
+            let written = written.collect::<Result<_, ShopError>>()?;
+            // One that was killed has begun to count anew.
+            let after = reads(fleet)?;
+            let reading = counting.elapsed();
+            let counted = after.into_iter().zip(before).map(|(after, before)| after.checked_sub(before).unwrap_or(after));
+            Ok(Load { written, kills, time, reads: counted.sum(), reading })
         })
     }
+}
+
+/// What came of the time under load.
+struct Load {
+    written: Vec<Written>,
+    kills: u64,
+    time: Duration,
+    /// Figures read in the time of reading, which is longer: the last updates are waited for. No server was counted for longer.
+    reads: u64,
+    reading: Duration,
+}
+
+/// What each server has read so far.
+fn reads(fleet: &Fleet) -> Result<Vec<u64>, ShopError> {
+    (0..fleet.size()).map(|server| fleet.ask(server, "stats")?.field("reads")).collect()
 }
 
 /// Kills one server after the other, each when the last is back.

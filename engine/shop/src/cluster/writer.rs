@@ -24,18 +24,22 @@ pub(super) struct Written {
     pub(super) updates: u64,
     /// Those of them that added a line.
     pub(super) lines: u64,
-    /// Those of them that needed a second try, on another server.
+    /// Those of them that were asked more than once.
     pub(super) repeated: u64,
     /// From the call to the answer.
     pub(super) update: Histogram,
-    /// From the answer to the moment at which the price was stale on another server; zero where it was before the answer.
-    pub(super) propagation: Histogram,
+    /// From the moment an update was due to its answer, however often it was asked and whatever was waited for before.
+    pub(super) due: Histogram,
+    /// From the call to the moment at which the price was stale on another server: more than it took from the commit.
+    pub(super) from_call: Histogram,
+    /// From the answer to that moment, zero where it was before the answer: less than it took from the commit.
+    pub(super) after_answer: Histogram,
     /// From the call to the moment at which the price was stale on every server.
     pub(super) everywhere: Histogram,
     /// The prices as they should be at the end.
     pub(super) prices: Vec<(u32, UnitPrice)>,
-    /// Where in the log the last update is.
-    pub(super) position: Option<String>,
+    /// Where in the log the last update is that each server has answered, since who waits for one has not waited for those before it.
+    pub(super) positions: HashMap<usize, String>,
 }
 
 /// A writer.
@@ -85,18 +89,19 @@ impl<'f> Writer<'f> {
                 continue;
             }
             match self.random.u32(..10) {
-                0..7 if !self.products.is_empty() => self.set_price()?,
-                _ => self.add_line()?,
+                0..7 if !self.products.is_empty() => self.set_price(next)?,
+                _ => self.add_line(next)?,
             }
-            // No catching up: a pace that the servers cannot keep would turn into a storm.
-            next = Instant::now().max(next + pace);
+            // Each is due at its own time, also if the one before took longer: a server that hangs would else be asked less, and look
+            // better for it. There is one at a time, so what is made up for is no storm.
+            next += pace;
         }
         self.written.prices = self.prices.into_iter().collect();
         Ok(self.written)
     }
 
     /// Sets a price, a fifth of the time to what it is already.
-    fn set_price(&mut self) -> Result<(), ShopError> {
+    fn set_price(&mut self, due: Instant) -> Result<(), ShopError> {
         let product = self.products[self.random.usize(..self.products.len())];
         let (answer, _) = self.tell(&format!("get price:{product}"))?;
         let now = answer.text.rsplit(' ').next().and_then(|money| decimal(money, 5));
@@ -106,59 +111,62 @@ impl<'f> Writer<'f> {
         let others: Vec<usize> = (0..self.fleet.size()).filter(|server| *server != self.home).collect();
         let armed: Vec<usize> = others.iter().copied().filter(|server| self.arm(*server, product)).collect();
         let began = clock::now();
-        let (answer, repeated) = self.change(&format!("set price:{product} {price}"))?;
+        let (answer, repeated) = self.change(due, &format!("set price:{product} {price}"))?;
         self.prices.insert(product, price);
         let answered = Duration::from_nanos(answer.field("at_ns")?);
         let mut last = answered;
         let mut heard = 0;
         for server in armed {
             let Some(at) = self.hear(server)? else { continue };
-            // A repeat was begun before by a server that is gone; and it is its restart that would be measured.
+            // A repeat may have been done at an earlier try; and it is a restart that would be measured.
             if !repeated && at >= began {
-                self.written.propagation.record(at.saturating_sub(answered));
+                self.written.from_call.record(at.saturating_sub(began));
+                self.written.after_answer.record(at.saturating_sub(answered));
                 (last, heard) = (last.max(at), heard + 1);
             }
         }
+        // None was, where the update was repeated.
         if heard == others.len() && heard > 0 {
             self.written.everywhere.record(last.saturating_sub(began));
         }
         Ok(())
     }
 
-    fn add_line(&mut self) -> Result<(), ShopError> {
+    fn add_line(&mut self, due: Instant) -> Result<(), ShopError> {
         let (basket, product) = self.population.basket_and_product(&mut self.random);
         let quantity = self.population.quantity(&mut self.random);
-        self.change(&format!("add-line {basket} {product} {quantity}"))?;
+        self.change(due, &format!("add-line {basket} {product} {quantity}"))?;
         self.written.lines += 1;
         Ok(())
     }
 
     /// Has something changed, under a name, so that it is done once whoever of those asked has done it.
-    fn change(&mut self, request: &str) -> Result<(Answer, bool), ShopError> {
+    fn change(&mut self, due: Instant, request: &str) -> Result<(Answer, bool), ShopError> {
         let request = format!("{request} as {}-{}", self.name, self.written.updates);
-        let (answer, repeated) = self.tell(&request)?;
+        let (answer, (server, repeated)) = self.tell(&request)?;
+        self.written.due.record(due.elapsed());
         self.written.updates += 1;
         self.written.repeated += u64::from(repeated);
         if !repeated {
             self.written.update.record(Duration::from_nanos(answer.field("took_ns")?));
         }
-        self.written.position = Some(answer.field("position")?);
+        self.written.positions.insert(server, answer.field("position")?);
         Ok((answer, repeated))
     }
 
-    /// Asks the server at home, or the next one if that is gone; whether it was another.
-    fn tell(&mut self, request: &str) -> Result<(Answer, bool), ShopError> {
+    /// Asks the server at home, or the next one if that is gone; who has answered, and whether it was asked more than once.
+    fn tell(&mut self, request: &str) -> Result<(Answer, (usize, bool)), ShopError> {
         let end = Instant::now() + PATIENCE;
-        let mut server = self.home;
+        let (mut server, mut repeated) = (self.home, false);
         loop {
             let error = match ask(self.fleet, server, &mut self.lines[server], request) {
-                Ok(answer) => return Ok((answer, server != self.home)),
+                Ok(answer) => return Ok((answer, (server, repeated))),
                 Err(error) => error,
             };
             if matches!(error, Unanswered::Refused(_)) || Instant::now() > end {
                 return Err(failed(server, request, &error));
             }
-            server = (server + 1) % self.fleet.size();
+            (server, repeated) = ((server + 1) % self.fleet.size(), true);
             thread::sleep(Duration::from_millis(10));
         }
     }

@@ -27,7 +27,7 @@ pub(super) trait Desk: fmt::Debug + Send + Sync {
     /// Adds a line to a basket; an error when there is no such basket.
     fn add_line(&self, basket: i64, line: Line, id: Option<CommandId>) -> Result<LogPosition, ShopError>;
 
-    /// Waits until everything up to a position is applied here; the engine's commit then.
+    /// Waits until the operation at a position is applied here, whatever is before it; the engine's commit that did it.
     fn wait_for(&self, position: LogPosition, within: Duration) -> Result<u64, ShopError>;
 
     /// What the operation log has done.

@@ -10,12 +10,13 @@ mod protocol;
 mod reads;
 mod session;
 
+use std::collections::HashSet;
 use std::io::{BufReader, IsTerminal, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::data::Data;
 use crate::database::{Address, Database};
@@ -35,6 +36,9 @@ pub(crate) const LISTENING: &str = "listening on ";
 
 /// Each conversation is a thread.
 const MOST_CONVERSATIONS: usize = 256;
+
+/// How long after an error until the next connection is accepted.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How to be a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +60,16 @@ struct Service {
     desk: Box<dyn Desk>,
     reads: Reads,
     started: Instant,
+    /// What was asked for by name, and so may be cached although it is of no row. Grows no further than the cache does.
+    asked: Mutex<HashSet<Figure>>,
     conversations: AtomicUsize,
+}
+
+impl Service {
+    /// A figure that fails to be added by one who panics is not in it, and the set is whole.
+    fn asked(&self) -> MutexGuard<'_, HashSet<Figure>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Serve {
@@ -67,8 +80,14 @@ impl Serve {
     pub fn run(&self) -> Result<(), ShopError> {
         let shop = Shop::new(Database::open_at(&self.address, self.data.as_ref())?)?;
         let desk = desk::open(&self.address, &shop)?;
-        let service =
-            Arc::new(Service { reads: Reads::new(&shop)?, shop, desk, started: Instant::now(), conversations: AtomicUsize::new(0) });
+        let service = Arc::new(Service {
+            reads: Reads::new(&shop)?,
+            shop,
+            desk,
+            started: Instant::now(),
+            asked: Mutex::new(self.watch.iter().cloned().collect()),
+            conversations: AtomicUsize::new(0),
+        });
         let failed = |error: std::io::Error| ShopError::File(format!("port {}: {error}", self.port).into());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).map_err(failed)?;
         let at = listener.local_addr().map_err(failed)?;
@@ -81,7 +100,7 @@ impl Serve {
             let (watching, figures) = (Arc::clone(&service), self.watch.clone());
             thread::spawn(move || watch_for_ever(&watching, &figures, terminal));
         }
-        let conversed = Session { service: &service, prompt: terminal }.converse(std::io::stdin().lock(), std::io::stdout());
+        let conversed = Session { service: &service, port: false, prompt: terminal }.converse(std::io::stdin().lock(), std::io::stdout());
         service.desk.close();
         conversed
     }
@@ -101,24 +120,52 @@ fn watch_for_ever(service: &Service, figures: &[Figure], terminal: bool) {
 
 /// Holds a conversation with each who connects, for as long as the process runs.
 fn accept(listener: &TcpListener, service: &Arc<Service>) {
-    // An error is that of one who was gone before the connection was made, or of too many open files: others may do better.
-    for stream in listener.incoming().filter_map(Result::ok) {
-        if service.conversations.fetch_add(1, Ordering::Relaxed) >= MOST_CONVERSATIONS {
-            service.conversations.fetch_sub(1, Ordering::Relaxed);
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            // One was gone before the connection was made; or there are too many open files, and then the next try fails at once too.
+            thread::sleep(PAUSE);
+            continue;
+        };
+        let Some(place) = Place::take(service) else {
             let _ = writeln!(&stream, "error: {MOST_CONVERSATIONS} conversations are all there may be");
             continue;
-        }
-        let service = Arc::clone(service);
-        thread::spawn(move || {
+        };
+        // Without a thread the connection is dropped, and so its place is free again.
+        let spawned = thread::Builder::new().name("conversation".to_owned()).spawn(move || {
+            // Dropped in this order, so that the place is free before the other side sees the end.
+            let (place, stream) = &(place, stream);
             // Whoever hangs up ends the conversation and nothing else.
-            let _ = talk(&service, &stream);
-            service.conversations.fetch_sub(1, Ordering::Relaxed);
+            let _ = talk(&place.0, stream);
         });
+        if spawned.is_err() {
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// A place among the conversations there may be. It is free again when this is dropped, also by a panic.
+struct Place(Arc<Service>);
+
+impl Place {
+    /// None if all are taken. Only the one who accepts takes any, so the count is never more than there may be.
+    fn take(service: &Arc<Service>) -> Option<Self> {
+        // Relaxed (both): a count that guards no data.
+        let free = service.conversations.load(Ordering::Relaxed) < MOST_CONVERSATIONS;
+        free.then(|| {
+            service.conversations.fetch_add(1, Ordering::Relaxed);
+            Self(Arc::clone(service))
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.conversations.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 fn talk(service: &Service, stream: &TcpStream) -> Result<(), ShopError> {
     // Answers are short, and waited for.
     let _ = stream.set_nodelay(true);
-    Session { service, prompt: false }.converse(BufReader::new(stream), stream)
+    Session { service, port: true, prompt: false }.converse(BufReader::new(stream), stream)
 }

@@ -16,7 +16,7 @@ pub(crate) const HELP: [&str; 12] = [
     "get FIGURE                      its value, such as of price:1110843 or basket_total:33002280318",
     "set price:PRODUCT MONEY         sets a price, such as 1.99",
     "add-line BASKET PRODUCT N [MONEY]  adds N pieces to a basket, at today's price or for the money said",
-    "wait POSITION                   until everything up to this position of the log is applied here",
+    "wait POSITION                   until the operation at this position of the log is applied here; not all before it need be",
     "until-stale FIGURE              its value, and a second answer as soon as it is out of date",
     "warm                            computes every value there is",
     "load N                          reads N figures a second from now on",

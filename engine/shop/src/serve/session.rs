@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Session<'s> {
     pub(crate) service: &'s Service,
+    /// Whether it is held over the port: whoever can connect may be anybody's program, and may be cut off.
+    pub(crate) port: bool,
     pub(crate) prompt: bool,
 }
 
@@ -46,7 +48,14 @@ impl Session<'_> {
             if read == 0 {
                 return Ok(());
             }
+            // Half of a request may be another one: `set price:7 12` of `set price:7 12.50`.
+            if self.port && line.last() != Some(&b'\n') {
+                return Ok(());
+            }
             let text = String::from_utf8_lossy(&line);
+            if self.port && is_http(&text) {
+                return Ok(());
+            }
             let request = match text.parse() {
                 Ok(Request::Quit) => return say("bye"),
                 Ok(request) => request,
@@ -74,7 +83,10 @@ impl Session<'_> {
     fn answer(&self, request: Request, say: &mut dyn FnMut(&str)) -> Result<(), ShopError> {
         let Service { shop, desk, reads, started, .. } = self.service;
         match request {
-            Request::Get(figure) => say(&format!("{figure} is {}", figure.read(shop)?.value)),
+            Request::Get(figure) => {
+                self.service.asked().insert(figure.clone());
+                say(&format!("{figure} is {}", figure.read(shop)?.value));
+            }
             Request::SetPrice { product, price, id } => {
                 let began = clock::now();
                 let position = desk.set_price(product, price, id)?;
@@ -111,11 +123,14 @@ impl Session<'_> {
                 ));
             }
             Request::Check => {
-                let check = Check::run(shop, &Keys::read(shop.database())?)?;
+                let mut keys = Keys::read(shop.database())?;
+                keys.include(&*self.service.asked());
+                let check = Check::run(shop, &keys)?;
                 for stale in &check.stale {
                     say(&format!("  stale: {stale}"));
                 }
-                say(&format!("{check}, checked={} stale={}", check.checked, check.stale.len()));
+                let Check { checked, served, cached, ref stale } = check;
+                say(&format!("{check}, checked={checked} served={served} cached={cached} stale={}", stale.len()));
             }
             Request::Help => {
                 for line in HELP {
@@ -133,6 +148,8 @@ impl Session<'_> {
         let sales = match sales {
             Some(sales) => sales,
             None => {
+                // It is cached even if there is no such product and the line is refused.
+                self.service.asked().insert(Figure::Price(product));
                 let price = self.service.shop.books.price(&self.service.shop.engine, product)?;
                 let sales = price.unwrap_or(UnitPrice(0)).times(quantity).0;
                 u32::try_from(sales).map_err(|_| ShopError::Data(format!("{quantity} pieces of {product} cost too much for one line")))?
@@ -142,6 +159,7 @@ impl Session<'_> {
     }
 
     fn until_stale(&self, figure: &Figure, say: &mut dyn FnMut(&str)) -> Result<(), ShopError> {
+        self.service.asked().insert(figure.clone());
         let mut reading = figure.read(&self.service.shop)?;
         let value = std::mem::take(&mut reading.value);
         let moment = moment::of(&mut reading.ended, PATIENCE, || say(&format!("{figure} is {value}")));
@@ -149,6 +167,13 @@ impl Session<'_> {
         say(&format!("{figure} is stale, at_ns={}", at.as_nanos()));
         Ok(())
     }
+}
+
+/// Whether a browser has been made to send this, by any page it shows: its body would be requests. No request of ours is such a line.
+fn is_http(line: &str) -> bool {
+    let word = line.split_whitespace().next().unwrap_or_default();
+    let method = !word.is_empty() && word.chars().all(|char| char.is_ascii_uppercase());
+    method || word.ends_with(':')
 }
 
 /// What took how long until when, for a person and for a program.

@@ -1,7 +1,7 @@
 //! A server as a child process, and conversations with it.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// A running server. It is killed at the end, if it has not ended.
@@ -66,6 +66,17 @@ impl Talk {
     pub(crate) fn ask_bytes(&mut self, request: &[u8]) -> String {
         self.answers.get_mut().write_all(request).expect("asked");
         self.hear()
+    }
+
+    /// Sends bytes and then nothing more, and waits until the server has ended the conversation; what it has said until then.
+    ///
+    /// A server that hangs up before it has read everything resets the connection: that is an end too.
+    pub(crate) fn cut_off(mut self, bytes: &[u8]) -> String {
+        let stream = self.answers.get_mut();
+        let _ = stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write));
+        let mut said = Vec::new();
+        let _ = self.answers.read_to_end(&mut said);
+        String::from_utf8_lossy(&said).into_owned()
     }
 
     /// The next answer.
