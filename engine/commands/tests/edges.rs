@@ -11,8 +11,8 @@ use wellspring::{Cx, Engine};
 use wellspring_commands::memory::{Memory, Write};
 use wellspring_commands::{
     BoxFuture, Builder, Command, CommandError, CommandFault, CommandId, Consumed, Cursor, Delivery, Entry, Event, EventOptions, Head,
-    Hinter, Hints, InvalidateError, LogId, LogPosition, LoggedFunctions, Missed, Notice, Op, OperationId, OperationLog, Place, Reading,
-    Server, ServerId, StartError, Store, StoreError, WaitError, Wakeup,
+    Hinter, Hints, InvalidateError, LogId, LogPosition, Missed, Notice, Op, OperationId, OperationLog, Place, Reading, Server, ServerId,
+    StartError, Store, StoreError, WaitError, Wakeup,
 };
 
 #[derive(Clone, Default, Serialize, Deserialize)]

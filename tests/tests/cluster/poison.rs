@@ -21,7 +21,7 @@ everywhere!(a_poisoned_entry_is_reported_and_skipped_and_the_rest_is_applied, |p
     let crowd = Crowd::start(vec![setup; 2]).await;
     let key = |row| group_key(0, row);
     let bodies = [
-        (r#"{"c":"of another version","k":[{"f":"nobody's","k":"1"},{"f":"row","k":"\"g0/0\""}]}"#, "`nobody's` is not logged"),
+        (r#"{"c":"of another version","k":[{"f":"nobody's","k":"1"},{"f":"row","k":"\"g0/0\""}]}"#, "no function `nobody's`"),
         (r#"{"c":"of another version","k":[{"f":"row","k":"[1,2]"}]}"#, "cannot be read"),
         ("}not JSON{", "its body cannot be read"),
     ];
