@@ -27,7 +27,7 @@ pub enum Duplicate {
     /// The event in the outbox stays as it is, and this one is dropped.
     Skip,
     /// The event in the outbox becomes this one, with its time and payload, if it has not been started; otherwise as
-    /// [`Fail`](Duplicate::Fail).
+    /// [`Fail`](Duplicate::Fail). Whether it keeps its id and its turn in its partition is not promised.
     Update,
 }
 
@@ -85,7 +85,8 @@ pub trait EventQueue: fmt::Debug + Send + Sync + 'static {
     /// Dead events, oldest first.
     fn dead(&self, most: usize) -> BoxFuture<'_, Result<Vec<DeadEvent>, StoreError>>;
 
-    /// Makes a dead event due now, with all its attempts before it; whether there was one.
+    /// Makes a dead event due now, with all its attempts before it; whether there was one. In its partition it is not done beside another;
+    /// whether it comes before or after what waits there is not promised, since what it should have come before may be done already.
     fn requeue(&self, id: EventId) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Removes events that were done longer ago than `keep`; how many. Dead ones stay until they are requeued.

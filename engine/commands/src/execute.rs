@@ -229,6 +229,10 @@ impl<S: Store> Executor<S> {
             return Err(Unread::Fault(CommandFault::IdReused { id: id.to_string(), journaled: command }));
         }
         let value = journaling.handler.result_of(&result).map_err(Unread::Fault)?;
+        if position.log != self.applier.log() {
+            // Of a log that this database was restored from: whatever is cached here was computed later.
+            return Ok(Some(Reply { value, position, commit: self.functions.engine().commit(), repeated: true }));
+        }
         match self.wait_for(position).await {
             Some(commit) => Ok(Some(Reply { value, position, commit, repeated: true })),
             None => Err(Unread::Fault(CommandFault::Closed { command: name.to_owned() })),

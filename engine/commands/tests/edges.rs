@@ -358,3 +358,58 @@ async fn a_server_whose_checks_are_never_due_lives_by_hints() {
     }
     assert!(!one.stats().is_blind);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_of_a_command_from_a_log_that_was_replaced_does_not_wait_for_it() {
+    // As after a dump was restored elsewhere: the journal is there, and the log is another one.
+    #[derive(Debug, Clone)]
+    struct Restored(Memory, LogId);
+    impl Store for Restored {
+        type Tx = <Memory as Store>::Tx;
+        async fn begin(&self) -> Result<Self::Tx, StoreError> {
+            self.0.begin().await
+        }
+        async fn commit(
+            &self,
+            tx: Self::Tx,
+            draft: wellspring_commands::Draft,
+        ) -> Result<wellspring_commands::Committed, wellspring_commands::CommitError> {
+            self.0.commit(tx, draft).await
+        }
+        async fn verify(&self, doubt: &wellspring_commands::Doubt) -> Result<wellspring_commands::Verdict, StoreError> {
+            self.0.verify(doubt).await
+        }
+        async fn journaled(&self, id: &CommandId) -> Result<Option<wellspring_commands::JournalEntry>, StoreError> {
+            let found = self.0.journaled(id).await?;
+            Ok(found.map(|mut entry| {
+                entry.position = LogPosition { log: self.1, place: Place::new(u64::MAX, 0), ..entry.position };
+                entry
+            }))
+        }
+        fn is_transient(&self, _: &(dyn std::error::Error + 'static)) -> bool {
+            false
+        }
+        async fn trim_journal(&self, keep: Duration) -> Result<u64, StoreError> {
+            self.0.trim_journal(keep).await
+        }
+        fn log(&self) -> Arc<dyn OperationLog> {
+            self.0.log()
+        }
+        fn wakeup(&self) -> Arc<dyn Wakeup> {
+            self.0.wakeup()
+        }
+        fn consumers(&self) -> Arc<dyn wellspring_commands::Consumers> {
+            self.0.consumers()
+        }
+        fn events(&self) -> Arc<dyn wellspring_commands::EventQueue> {
+            self.0.events()
+        }
+    }
+    let memory = Memory::new();
+    let id = CommandId::random();
+    server(&memory, |builder| builder).await.call(put("a")).id(id.clone()).await.expect("done");
+    let restored = Server::builder(&Engine::new(), Restored(memory, LogId::random()));
+    let restored = restored.handler(|_: Put, _: Op<Restored>| std::future::ready(Ok(()))).start().await.expect("started");
+    let repeat = tokio::time::timeout(Duration::from_secs(60), async { restored.call(put("a")).id(id).await }).await;
+    assert!(repeat.expect("it does not wait").expect("done before").repeated);
+}
