@@ -202,8 +202,8 @@ pub(super) fn lost(origin: &Origin, seen: &Snapshot, next: Place, view: &View) -
         let (old, new) = (&origin.timeline, &view.origin.timeline);
         return Some(format!("the database was recovered or failed over (timeline {old} became {new}): what was read may not be there"));
     }
-    if seen.xmax > view.snapshot.xmax {
-        let (old, new) = (seen.xmax, view.snapshot.xmax);
+    let (old, new) = (seen.xmax.max(next.major), view.snapshot.xmax);
+    if old > new {
         return Some(format!("the cursor is at transaction {old}, the database only at {new}: it was restored from an older backup"));
     }
     let first_unread = seen.xmin.max(next.major);

@@ -393,6 +393,66 @@ async fn a_cursor_of_another_log_or_another_past_is_lost() {
 }
 
 #[tokio::test]
+async fn an_id_that_is_given_out_again_after_a_crash_is_read_by_readers_that_saw_it_end_without_an_operation() {
+    on_database(async |db| {
+        let mut cursor = db.head().await;
+        let first = db.commit().await.position.operation;
+        assert_eq!(settled_until(db, &mut cursor, 9, 1).await, [first]);
+        let tx = db.store.begin().await.expect("begun");
+        let id: String = tx.query_one("SELECT pg_current_xact_id()::text", &[]).await.expect("an id").get(0);
+        drop(tx);
+        db.until(&format!("SELECT pg_snapshot_xmin(pg_current_snapshot()) > '{id}'::xid8")).await;
+        for _ in 0..3 {
+            assert_eq!(settled(db, &mut cursor, 9).await, []);
+        }
+        // What the database does when the end of that transaction had not reached the disk.
+        let again = uuid::Uuid::now_v7();
+        let insert = format!("INSERT INTO {}.operations (xid, id, origin, body) VALUES ($2::text::xid8, $1, $1, '{{}}')", db.quoted());
+        db.other.execute(&insert, &[&again, &id]).await.expect("inserted");
+        assert_eq!(settled_until(db, &mut cursor, 9, 1).await, [OperationId::from_u128(again.as_u128())]);
+        assert_eq!(settled(db, &mut cursor, 9).await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_settled_cursor_beyond_all_transactions_is_lost() {
+    on_database(async |db| {
+        let mut cursor = db.head().await;
+        db.commit().await;
+        settled_until(db, &mut cursor, 9, 1).await;
+        let (start, _) = cursor.as_str().rsplit_once('/').expect("a minor");
+        let (start, _) = start.rsplit_once('/').expect("a major");
+        let reading = db.store.log().read_settled(&Cursor::new(format!("{start}/9000000000000/0")), 9).await;
+        assert!(matches!(reading, Ok(Reading::Lost { .. })), "{reading:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_foreign_transaction_that_began_meanwhile_holds_back_no_settled_reading_that_gives_something_out() {
+    on_database(async |db| {
+        let mut cursor = db.head().await;
+        let early = db.commit().await.position.operation;
+        let stranger = connect(&db.url).await;
+        stranger.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.expect("an id is held");
+        let late = db.commit().await.position.operation;
+        // The locks of other tests' transactions may not be seen yet, so not every first reading has all; one of these does.
+        for _ in 0..50 {
+            let mut reader = cursor.clone();
+            let got = settled(db, &mut reader, 9).await;
+            if got == [early, late] {
+                stranger.batch_execute("COMMIT").await.expect("committed");
+                return;
+            }
+        }
+        settled_until(db, &mut cursor, 9, 2).await;
+        panic!("never in one reading");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_reading_uses_the_index_and_never_the_whole_table() {
     on_database(async |db| {
         let fill = format!(
