@@ -27,7 +27,10 @@ const STRANGERS: &str = "
 
 impl PostgresLog {
     pub(super) async fn read_on_settled(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
-        let Bookmark { origin, reached } = Bookmark::of(since)?;
+        let Bookmark { origin, reached } = match Bookmark::of(since) {
+            Ok(bookmark) => bookmark,
+            Err(error) => return Ok(Reading::Lost { reason: error.to_string() }),
+        };
         let (base, next) = match reached {
             Reached::All(seen) => (seen, Place::default()),
             Reached::Settled { base, next } => (base, next),
