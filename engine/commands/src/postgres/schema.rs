@@ -29,7 +29,7 @@ const TABLES: &str = "
     CREATE SEQUENCE IF NOT EXISTS {s}.seq;
     CREATE TABLE IF NOT EXISTS {s}.operations (
         xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-        seq bigint NOT NULL DEFAULT nextval('{s}.seq'),
+        seq bigint NOT NULL DEFAULT nextval('{in_text}.seq'),
         id uuid NOT NULL UNIQUE,
         origin uuid NOT NULL,
         at timestamptz NOT NULL DEFAULT clock_timestamp(),
