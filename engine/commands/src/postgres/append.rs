@@ -53,7 +53,7 @@ const ALL: &str = "
 /// event that was committed first could have the larger one. In the order of the numbers, for the reason above.
 const PARTITIONS: &str = "
     SELECT pg_advisory_xact_lock(key) FROM (
-        SELECT DISTINCT hashtextextended(partition, {salt}) AS key FROM unnest($1::text[]) AS partition ORDER BY key
+        SELECT DISTINCT {lanes} | (hashtextextended(partition, {salt}) & 1023) AS key FROM unnest($1::text[]) AS partition ORDER BY key
     ) AS keys";
 
 /// Writes the draft; where it is.
@@ -146,8 +146,9 @@ impl From<tokio_postgres::Error> for Failed {
     }
 }
 
-/// Whether an error says that the command is in the journal of this schema already.
+/// Whether an error says that the command is in the journal of this schema already, or its operation in the log.
 pub(super) fn is_repeat(error: &tokio_postgres::Error, schema: &str) -> bool {
-    let violates = |error: &DbError| error.code().code() == "23505" && error.schema() == Some(schema) && error.table() == Some("journal");
+    let again = |error: &DbError| matches!((error.table(), error.constraint()), (Some("journal"), _) | (_, Some("operations_id_key")));
+    let violates = |error: &DbError| error.code().code() == "23505" && error.schema() == Some(schema) && again(error);
     error.as_db_error().is_some_and(violates)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{Config, IsolationLevel};
 
 use super::connection::Connector;
@@ -84,7 +85,8 @@ impl PostgresBuilder {
     /// Connects, and makes the tables if they are not there.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Unavailable`] if the server cannot be reached, [`StoreErrorKind::Corrupt`] if the tables are another version's.
+    /// [`StoreErrorKind::Unavailable`] if the server cannot be reached, [`StoreErrorKind::Corrupt`] if the tables are another version's,
+    /// [`StoreErrorKind::Other`] if the URL cannot be read or there can be no schema of that name.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -93,6 +95,14 @@ impl PostgresBuilder {
             .url
             .parse()
             .map_err(|error: tokio_postgres::Error| StoreError::with(StoreErrorKind::Other, "reading the PostgreSQL URL", error))?;
+        if !Names::is_possible(&self.schema) {
+            return Err(StoreError::new(StoreErrorKind::Other, "the name of a schema has 1 to 63 bytes, none of them zero"));
+        }
+        // A standby of several hosts can be connected to and knows nothing of the last commits. The driver does not tell its default
+        // from what somebody asked for.
+        if !self.url.contains("target_session_attrs") {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         if config.get_application_name().is_none() {
             config.application_name("wellspring");
         }

@@ -22,6 +22,8 @@ pub(super) struct Origin {
     pub(super) log: LogId,
     /// The write-ahead log's timeline, which a restored backup and a standby that takes over begin anew. A crash does not.
     pub(super) timeline: String,
+    /// The content of an unlogged table, which a crash empties: it may have taken back commits that were seen and not flushed.
+    pub(super) boot: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +56,8 @@ impl Bookmark {
 
 impl fmt::Display for Bookmark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Origin { log, timeline } = &self.origin;
-        write!(f, "{log}/{timeline}/")?;
+        let Origin { log, timeline, boot } = &self.origin;
+        write!(f, "{log}/{timeline}/{boot}/")?;
         match &self.reached {
             Reached::All(seen) => write!(f, "all/{seen}"),
             Reached::Within { seen, target, next } => write!(f, "within/{seen}/{target}/{}/{}", next.major, next.minor),
@@ -69,12 +71,11 @@ impl FromStr for Bookmark {
 
     fn from_str(text: &str) -> Result<Bookmark, NoSnapshot> {
         let parts: Vec<&str> = text.split('/').collect();
-        let (log, timeline, kind, rest) = match parts.as_slice() {
-            [log, timeline, kind, rest @ ..] => (log.parse().map_err(|_| NoSnapshot)?, (*timeline).to_owned(), *kind, rest),
-            _ => return Err(NoSnapshot),
-        };
+        let [log, timeline, boot, kind, rest @ ..] = parts.as_slice() else { return Err(NoSnapshot) };
+        let log = log.parse().map_err(|_| NoSnapshot)?;
+        let origin = Origin { log, timeline: (*timeline).to_owned(), boot: (*boot).to_owned() };
         let number = |text: &str| text.parse::<u64>().map_err(|_| NoSnapshot);
-        let reached = match (kind, rest) {
+        let reached = match (*kind, rest) {
             ("all", [seen]) => Reached::All(seen.parse()?),
             ("within", [seen, target, major, minor]) => {
                 Reached::Within { seen: seen.parse()?, target: target.parse()?, next: Place::new(number(major)?, number(minor)?) }
@@ -82,7 +83,7 @@ impl FromStr for Bookmark {
             ("settled", [base, major, minor]) => Reached::Settled { base: base.parse()?, next: Place::new(number(major)?, number(minor)?) },
             _ => return Err(NoSnapshot),
         };
-        Ok(Bookmark { origin: Origin { log, timeline }, reached })
+        Ok(Bookmark { origin, reached })
     }
 }
 
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_from_its_text() {
-        let origin = Origin { log: LogId::random(), timeline: "0000000A".into() };
+        let origin = Origin { log: LogId::random(), timeline: "0000000A".into(), boot: "b".into() };
         let (old, new): (Snapshot, Snapshot) = ("3:9:3,5".parse().expect("one"), "5:12:5,10".parse().expect("one"));
         let next = Place::new(9, 77);
         for reached in
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_cursor_is_refused() {
-        for text in ["", "17", "x/y/all/1:2:", "all/1:2:"] {
+        for text in ["", "17", "x/y/z/all/1:2:", "all/1:2:", "z/all/1:2:"] {
             assert!(Bookmark::of(&Cursor::new(text)).is_err(), "{text}");
         }
     }

@@ -18,9 +18,19 @@ impl Names {
         &self.schema
     }
 
-    /// A statement with the schema in the place of `{s}`, and the salt of the schema's locks in that of `{salt}`.
+    /// Whether the database can have a schema of this name. A longer one it would cut off, so that two would share their tables.
+    pub(super) fn is_possible(schema: &str) -> bool {
+        (1..=63).contains(&schema.len()) && !schema.contains('\0')
+    }
+
+    /// A statement with the schema in the place of `{s}`, in literals of `{in_text}`. The locks of its partitions are the 1,024 from
+    /// `{lanes}` on: one transaction with events in very many partitions would use up the lock table of the whole cluster.
     pub(super) fn fill(&self, sql: &str) -> String {
-        sql.replace("{s}", &self.quoted).replace("{salt}", &self.lock("partition", "").to_string())
+        let salt = self.lock("partition", "");
+        let sql = sql.replace("{salt}", &salt.to_string()).replace("{lanes}", &(salt & !1023).to_string());
+        // The name may hold anything, also what looks like a place to fill: nothing is filled after it.
+        let texts: Vec<String> = sql.split("{in_text}").map(|part| part.replace("{s}", &self.quoted)).collect();
+        texts.join(&self.quoted.replace('\'', "''"))
     }
 
     /// The key of an advisory lock, which are one space per database, shared with everybody else in it: 64 bits are far enough apart.
@@ -49,6 +59,18 @@ mod tests {
     fn a_schema_with_a_quote_in_its_name_stays_one_identifier() {
         let names = Names::new("a\"b; drop");
         assert_eq!(names.fill("select from {s}.operations"), "select from \"a\"\"b; drop\".operations");
+    }
+
+    #[test]
+    fn a_schema_with_quotes_of_both_kinds_stays_one_name_in_a_literal() {
+        let names = Names::new("it's \"{s}\"");
+        assert_eq!(names.fill("nextval('{in_text}.seq') from {s}.t"), "nextval('\"it''s \"\"{s}\"\"\".seq') from \"it's \"\"{s}\"\"\".t");
+    }
+
+    #[test]
+    fn a_name_that_the_database_cannot_keep_is_not_possible() {
+        let (long, longer) = ("x".repeat(63), "x".repeat(64));
+        assert_eq!(["a", &long, &longer, "", "a\0b"].map(Names::is_possible), [true, true, false, false, false]);
     }
 
     #[test]

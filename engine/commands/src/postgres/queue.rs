@@ -61,11 +61,11 @@ const DEAD: &str = "SELECT id, kind, payload, attempts, error FROM {s}.events WH
 /// same time as one of them that is being claimed just now.
 const REQUEUE: &str = "
     WITH turn AS MATERIALIZED (
-        SELECT id, CASE WHEN partition IS NOT NULL THEN pg_advisory_xact_lock(hashtextextended(partition, {salt})) END
+        SELECT id, CASE WHEN partition IS NOT NULL THEN pg_advisory_xact_lock({lanes} | (hashtextextended(partition, {salt}) & 1023)) END
         FROM {s}.events WHERE id = $1 AND state = 2
     )
     UPDATE {s}.events AS e SET state = 0, due = clock_timestamp(), attempts = 0, error = NULL, ended = NULL,
-        seq = CASE WHEN e.partition IS NULL THEN e.seq ELSE nextval('{s}.seq') END
+        seq = CASE WHEN e.partition IS NULL THEN e.seq ELSE nextval('{in_text}.seq') END
     FROM turn WHERE e.id = turn.id AND e.state = 2";
 
 /// The outbox of one schema.

@@ -28,11 +28,12 @@ pub(super) const READING: &str = "reading the operation log";
 /// Two ranges of the primary key, since the transactions that were running may be hours older than the others.
 pub(super) const READ: &str = "
     WITH now AS MATERIALIZED (
-        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed FROM {s}.meta
+        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed,
+            coalesce((SELECT id::text FROM {s}.boot), '') AS boot FROM {s}.meta
     ), bound AS MATERIALIZED (
         SELECT coalesce($5::text::pg_snapshot, snapshot) AS seen, coalesce($6::text::xid8, pg_snapshot_xmin(snapshot)) AS below FROM now
     )
-    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, trimmed) AS body FROM now
+    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, boot, trimmed) AS body FROM now
     UNION ALL
     SELECT * FROM (
         SELECT xid::text, seq, id, origin, body FROM (
@@ -50,11 +51,15 @@ pub(super) const READ: &str = "
 const HEAD: &str = "
     WITH now AS MATERIALIZED (
         SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed,
+            coalesce((SELECT id::text FROM {s}.boot), '') AS boot,
             greatest(trimmed, (SELECT xid FROM {s}.operations ORDER BY operations.xid DESC LIMIT 1)) AS last FROM {s}.meta
     )
-    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, trimmed, last) AS body FROM now
+    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, boot, trimmed, last) AS body FROM now
     UNION ALL
     SELECT xid::text, seq, id, origin, '' FROM {s}.operations WHERE xid >= (SELECT pg_snapshot_xmin(snapshot) FROM now)";
+
+/// After a crash, and after a failover.
+const BOOT: &str = "INSERT INTO {s}.boot DEFAULT VALUES ON CONFLICT DO NOTHING";
 
 /// The log of one schema.
 #[derive(Clone, Debug)]
@@ -95,7 +100,17 @@ impl PostgresLog {
         tokio::time::timeout(self.timeout, work).await.map_err(late)?
     }
 
+    /// What there is, of a database whose boot has a name: readers from before the crash find out by it.
     pub(super) async fn query(&self, sql: &'static str, ask: Option<(&Ask, i64)>) -> Result<(View, Vec<Row>), StoreError> {
+        let found = self.query_once(sql, ask).await?;
+        if !found.0.origin.boot.is_empty() {
+            return Ok(found);
+        }
+        self.name_boot().await?;
+        self.query_once(sql, ask).await
+    }
+
+    async fn query_once(&self, sql: &'static str, ask: Option<(&Ask, i64)>) -> Result<(View, Vec<Row>), StoreError> {
         let lease = self.pool.get().await?;
         let rows = async {
             let statement = lease.statement(sql).await?;
@@ -106,20 +121,28 @@ impl PostgresLog {
             let below = ask.below.map(|below| below.to_string());
             lease.client().query(&statement, &[&ask.running, &major, &minor, &most, &within, &below, &old_major, &old_minor]).await
         };
-        let mut rows = match rows.await {
+        let rows = match rows.await {
             Ok(rows) => rows,
             Err(error) => return Err(lease.failed(READING, error)),
         };
         lease.give_back();
-        if rows.is_empty() {
-            return Err(corrupt("the operation log has no name: its table `meta` is empty"));
+        parted(rows)
+    }
+
+    async fn name_boot(&self) -> Result<(), StoreError> {
+        let lease = self.pool.get().await?;
+        match async { lease.client().execute(&lease.statement(BOOT).await?, &[]).await }.await {
+            Ok(_) => lease.give_back(),
+            Err(error) => return Err(lease.failed(READING, error)),
         }
-        let entries = rows.split_off(1);
-        Ok((view(&rows[0])?, entries))
+        Ok(())
     }
 
     async fn read_on(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
-        let Bookmark { origin, reached } = Bookmark::of(since)?;
+        let Bookmark { origin, reached } = match Bookmark::of(since) {
+            Ok(bookmark) => bookmark,
+            Err(error) => return Ok(Reading::Lost { reason: error.to_string() }),
+        };
         let (seen, target, next) = match reached {
             Reached::All(seen) => (seen, None, Place::default()),
             Reached::Within { seen, target, next } => (seen, Some(target), next),
@@ -202,13 +225,25 @@ pub(super) fn lost(origin: &Origin, seen: &Snapshot, next: Place, view: &View) -
         let (old, new) = (&origin.timeline, &view.origin.timeline);
         return Some(format!("the database was recovered or failed over (timeline {old} became {new}): what was read may not be there"));
     }
-    if seen.xmax > view.snapshot.xmax {
-        let (old, new) = (seen.xmax, view.snapshot.xmax);
+    if origin.boot != view.origin.boot {
+        return Some("the database has crashed or failed over: operations that were read may not be there".to_owned());
+    }
+    let (old, new) = (seen.xmax.max(next.major), view.snapshot.xmax);
+    if old > new {
         return Some(format!("the cursor is at transaction {old}, the database only at {new}: it was restored from an older backup"));
     }
     let first_unread = seen.xmin.max(next.major);
     (view.trimmed >= first_unread)
         .then(|| format!("operations up to transaction {} were trimmed, the reader was at {first_unread}", view.trimmed))
+}
+
+/// The first row and the others.
+fn parted(mut rows: Vec<Row>) -> Result<(View, Vec<Row>), StoreError> {
+    if rows.is_empty() {
+        return Err(corrupt("the operation log has no name: its table `meta` is empty"));
+    }
+    let entries = rows.split_off(1);
+    Ok((view(&rows[0])?, entries))
 }
 
 pub(super) fn after(place: Place) -> Place {
@@ -220,8 +255,9 @@ fn view(row: &Row) -> Result<View, StoreError> {
     let (log, body) = read().map_err(|error| failure(READING, error))?;
     let mut parts = body.split('/');
     let mut part = || parts.next().unwrap_or_default();
-    let (snapshot, timeline, trimmed, last) = (part().parse(), part().to_owned(), part().parse(), part().parse().unwrap_or_default());
-    let origin = Origin { log: LogId::from_u128(log.as_u128()), timeline };
+    let (snapshot, timeline, boot) = (part().parse(), part().to_owned(), part().to_owned());
+    let (trimmed, last) = (part().parse(), part().parse().unwrap_or_default());
+    let origin = Origin { log: LogId::from_u128(log.as_u128()), timeline, boot };
     match (snapshot, trimmed) {
         (Ok(snapshot), Ok(trimmed)) => Ok(View { origin, snapshot, trimmed, last }),
         _ => Err(corrupt(format!("`{body}` as the state of the operation log"))),

@@ -14,7 +14,6 @@ const VERSION: i32 = 1;
 /// `events` has three ways in: what is due (`events_due`), what is first in a partition (`events_line`), and what has ended
 /// (`events_ended`), each over the rows it is for only.
 const TABLES: &str = "
-    CREATE SCHEMA IF NOT EXISTS {s};
     CREATE TABLE IF NOT EXISTS {s}.meta (
         one bool PRIMARY KEY DEFAULT true CHECK (one),
         log uuid NOT NULL,
@@ -22,10 +21,15 @@ const TABLES: &str = "
         system bigint NOT NULL,
         trimmed xid8 NOT NULL DEFAULT '0'
     );
+    CREATE UNLOGGED TABLE IF NOT EXISTS {s}.boot (
+        one bool PRIMARY KEY DEFAULT true CHECK (one),
+        id uuid NOT NULL DEFAULT gen_random_uuid()
+    );
+    COMMENT ON TABLE {s}.boot IS 'unlogged, so that a crash empties it: whoever has read before finds out by a new id';
     CREATE SEQUENCE IF NOT EXISTS {s}.seq;
     CREATE TABLE IF NOT EXISTS {s}.operations (
         xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-        seq bigint NOT NULL DEFAULT nextval('{s}.seq'),
+        seq bigint NOT NULL DEFAULT nextval('{in_text}.seq'),
         id uuid NOT NULL UNIQUE,
         origin uuid NOT NULL,
         at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -94,6 +98,10 @@ pub(super) async fn prepare(connection: &Connection, names: &Names) -> Result<Lo
     let steps = async {
         client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
         client.execute("SELECT pg_advisory_xact_lock($1)", &[&names.lock("tables", "")]).await?;
+        // Not `IF NOT EXISTS`: that needs the right to create schemas also where there is nothing to create.
+        if !client.query_one("SELECT to_regnamespace($1) IS NOT NULL", &[&names.fill("{s}")]).await?.try_get::<_, bool>(0)? {
+            client.batch_execute(&names.fill("CREATE SCHEMA {s}")).await?;
+        }
         client.batch_execute(&names.fill(TABLES)).await?;
         let log = uuid::Uuid::from_u128(LogId::random().as_u128());
         let insert = names.fill("INSERT INTO {s}.meta (log, version, system) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
@@ -112,14 +120,16 @@ pub(super) async fn prepare(connection: &Connection, names: &Names) -> Result<Lo
     }
 }
 
-/// The log whose tables are there, and whether they are this cluster's own.
+/// The log whose tables are there, and whether they are all there and this cluster's own.
 async fn known(connection: &Connection, names: &Names, system: i64) -> Result<Option<(LogId, bool)>, StoreError> {
     const DOING: &str = "looking at the tables of the operation log";
     let client = connection.client();
-    let there = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&names.fill("{s}.meta")]).await;
-    if !there.and_then(|row| row.try_get::<_, bool>(0)).map_err(|error| failure(DOING, error))? {
-        return Ok(None);
-    }
+    let there = client
+        .query_one("SELECT to_regclass($1) IS NOT NULL, to_regclass($2) IS NOT NULL", &[&names.fill("{s}.meta"), &names.fill("{s}.boot")])
+        .await;
+    let there = there.and_then(|row| Ok((row.try_get::<_, bool>(0)?, row.try_get::<_, bool>(1)?)));
+    // The table `boot` came later: schemas of this version may lack it.
+    let (true, whole) = there.map_err(|error| failure(DOING, error))? else { return Ok(None) };
     let row = client.query_opt(&names.fill(META), &[]).await.map_err(|error| failure(DOING, error))?;
     let Some(row) = row else { return Ok(None) };
     let read = || Ok((row.try_get::<_, uuid::Uuid>(0)?, row.try_get::<_, i32>(1)?, row.try_get::<_, i64>(2)?));
@@ -127,5 +137,5 @@ async fn known(connection: &Connection, names: &Names, system: i64) -> Result<Op
     if version != VERSION {
         return Err(corrupt(format!("the tables in schema `{}` are of version {version}, this program knows {VERSION}", names.schema())));
     }
-    Ok(Some((LogId::from_u128(log.as_u128()), home == system)))
+    Ok(Some((LogId::from_u128(log.as_u128()), whole && home == system)))
 }

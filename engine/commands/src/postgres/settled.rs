@@ -27,7 +27,10 @@ const STRANGERS: &str = "
 
 impl PostgresLog {
     pub(super) async fn read_on_settled(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
-        let Bookmark { origin, reached } = Bookmark::of(since)?;
+        let Bookmark { origin, reached } = match Bookmark::of(since) {
+            Ok(bookmark) => bookmark,
+            Err(error) => return Ok(Reading::Lost { reason: error.to_string() }),
+        };
         let (base, next) = match reached {
             Reached::All(seen) => (seen, Place::default()),
             Reached::Settled { base, next } => (base, next),
@@ -43,21 +46,27 @@ impl PostgresLog {
         let most = most.clamp(1, MOST);
         let (mut view, mut rows) = self.query(READ, Some((&ask, most as i64 + 1))).await?;
         let mut horizon = view.snapshot.xmin;
-        // Asked for only where the plain horizon has not moved since the last reading: it costs a look at all locks of the cluster.
-        if rows.is_empty() && next.major >= horizon && !view.snapshot.running.is_empty() {
-            horizon = self.horizon_of_ours().await?;
-            ask.below = Some(horizon);
-            // Everything of ours below that horizon had ended by now, so it is visible to a statement that begins now.
-            (view, rows) = self.query(READ, Some((&ask, most as i64 + 1))).await?;
+        // Not only at an empty reading: a transaction of somebody else would hold back what comes next until the reading after.
+        if rows.len() <= most && !view.snapshot.running.is_empty() {
+            let ours = self.horizon_of_ours().await?;
+            if ours > horizon {
+                horizon = ours;
+                ask.below = Some(ours);
+                // Everything of ours below that horizon had ended by now, so it is visible to a statement that begins now.
+                (view, rows) = self.query(READ, Some((&ask, most as i64 + 1))).await?;
+            }
         }
         if let Some(reason) = lost(&origin, &base, next, &view) {
             return Ok(Reading::Lost { reason });
         }
         let more = rows.len() > most;
         let entries = rows.iter().take(most).map(entry).collect::<Result<Vec<_>, _>>()?;
+        // Never to the horizon itself: a crash takes ids back that had ended above the last operation, see `Snapshot::known_to`.
         let next = match entries.last() {
             Some(last) if more => after(last.place),
-            _ => next.max(Place::new(horizon, 0)),
+            Some(last) => next.max(Place::new(last.place.major + 1, 0)),
+            // What `base` knows ends at an operation, so none of its ids is taken back. A trimmed one of them is not missed.
+            None => next.max(Place::new(horizon.min(base.xmax), 0)),
         };
         let cursor = Bookmark::new(view.origin, Reached::Settled { base, next }).cursor();
         Ok(Reading::Entries { entries, cursor, horizon: next, more })

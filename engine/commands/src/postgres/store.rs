@@ -28,6 +28,8 @@ const COMMITTING: &str = "committing an operation";
 const VERIFYING: &str = "verifying a commit";
 const REMEMBERING: &str = "looking into the journal";
 
+const STANDBY: &str = "SELECT pg_is_in_recovery()";
+
 const STATUS: &str = "SELECT pg_xact_status($1::text::xid8)";
 
 /// A statement of its own after the status: one snapshot for both could be older than the commit it is to show.
@@ -73,13 +75,18 @@ impl Store for Postgres {
         let xid = doubt.ticket.to_string();
         let look = async {
             let client = connection.client();
+            // It may be behind the commit that is asked about, and would call its id one of the future.
+            if client.query_one(STANDBY, &[]).await?.try_get(0)? {
+                return Ok(None);
+            }
             let status: Option<String> = client.query_one(STATUS, &[&xid]).await?.try_get(0)?;
             let operation = Uuid::from_u128(doubt.position.operation.as_u128());
             let row = client.query_one(&self.0.names.fill(FOUND), &[&operation, &xid]).await?;
-            Ok((status, row.try_get::<_, bool>(0)?, row.try_get::<_, bool>(1)?))
+            Ok(Some((status, row.try_get::<_, bool>(0)?, row.try_get::<_, bool>(1)?)))
         };
         let (status, found, trimmed) = match look.await {
-            Ok(found) => found,
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(Verdict::Running),
             // "Transaction id is in the future": of a database that was restored to before it.
             Err(error) if error_code(&error) == Some("22023") => return Ok(Verdict::RolledBack),
             Err(error) => return Err(failure(VERIFYING, error)),

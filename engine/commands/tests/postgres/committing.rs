@@ -285,3 +285,19 @@ async fn a_commit_is_verified_by_its_transaction() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_operation_that_is_in_the_log_already_is_not_committed_a_second_time() {
+    on_database(async |db| {
+        let first = draft();
+        let operation = first.operation;
+        db.commit_draft(first).await;
+        let mut again = draft();
+        again.operation = operation;
+        let tx = db.store.begin().await.expect("begun");
+        let repeated = db.store.commit(tx, again).await;
+        assert!(matches!(repeated, Err(CommitError::Repeated)), "{repeated:?}");
+        assert_eq!(db.count("operations").await, 1);
+    })
+    .await;
+}

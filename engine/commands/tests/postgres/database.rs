@@ -47,7 +47,7 @@ pub(crate) async fn on_database(test: impl AsyncFnOnce(&Database)) {
 /// The same, connected to in another way.
 pub(crate) async fn on_database_with(how: impl FnOnce(PostgresBuilder) -> PostgresBuilder, test: impl AsyncFnOnce(&Database)) {
     let Some(url) = url() else { return };
-    let schema = format!("test \"{}\"", uuid::Uuid::new_v4());
+    let schema = format!("test's \"{}\"", uuid::Uuid::new_v4());
     let other = connect(&url).await;
     let store = how(Postgres::builder(&url).schema(&schema).pool(8)).connect().await.expect("connected");
     let database = Database { url, schema, store, other };

@@ -38,6 +38,19 @@ async fn tables_of_another_version_are_refused() {
 }
 
 #[tokio::test]
+async fn tables_from_before_the_boots_had_names_are_completed() {
+    on_database(async |db| {
+        db.other.batch_execute(&format!("DROP TABLE {}.boot", db.quoted())).await.expect("dropped");
+        let store = db.server().await;
+        assert_eq!(store.log().id(), db.store.log().id());
+        let mut cursor = store.log().head().await.expect("a head").cursor;
+        let next = db.commit().await.position.operation;
+        assert_eq!(read_ids(&store, &mut cursor).await, [next]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_dump_that_is_restored_in_another_cluster_begins_a_new_log() {
     on_database(async |db| {
         let id = CommandId::random();
