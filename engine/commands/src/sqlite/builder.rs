@@ -117,7 +117,7 @@ impl Builder {
         Ok(Sqlite(Arc::new(Shared {
             log,
             readers: Readers::new(opener.clone()),
-            reads: Semaphore::new(MOST_READS),
+            reads: Arc::new(Semaphore::new(MOST_READS)),
             opener,
             clock: self.clock,
             given_up: Arc::new(Notify::new()),

@@ -110,7 +110,7 @@ pub(crate) fn to_wal(connection: &Connection, timeout: Duration) -> Result<(), S
 /// SQLite's own waiting sleeps up to 100 ms at a time, which is long beside a commit; and it does not wait for everything.
 pub(crate) fn begin(connection: &Connection, timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::ZERO)?;
-    let begun = patiently(timeout, || connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop));
+    let begun = patiently(timeout, || connection.execute_batch("BEGIN IMMEDIATE"));
     connection.busy_timeout(timeout)?;
     begun?;
     // A transaction that wants to write begins on a read-only database too, and fails later, in what it writes.

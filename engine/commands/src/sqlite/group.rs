@@ -68,13 +68,17 @@ impl Group {
             return Pass { broken, ..Pass::default() };
         }
         let mut applied = Vec::with_capacity(jobs.len());
+        // Their reasons may rest on rows of this group, which nobody else sees yet, and which may never be.
+        let mut withheld = Vec::new();
         let most = if self.alone > 0 { 1 } else { jobs.len() };
         for _ in 0..most {
             let Some(mut job) = jobs.pop_front() else { break };
             self.alone = self.alone.saturating_sub(1);
             match self.attempt(job.as_mut()) {
                 Attempt::Applied => applied.push(job),
-                Attempt::Withdrawn => tell(job, End::Withdrawn),
+                // One that has ended the transaction itself says why, or it would do so again and again.
+                Attempt::Withdrawn if applied.is_empty() || self.connection.is_autocommit() => tell(job, End::Withdrawn),
+                Attempt::Withdrawn => withheld.push(job),
                 Attempt::Failed(error) => tell(job, End::Failed(error)),
             }
             if self.connection.is_autocommit() {
@@ -83,22 +87,22 @@ impl Group {
             }
         }
         if self.connection.is_autocommit() {
-            return self.sort_out(applied, "another operation ended the transaction", StoreErrorKind::Conflict, false);
+            return self.sort_out(applied, withheld, "another operation ended the transaction", StoreErrorKind::Conflict, false);
         }
         if applied.is_empty() {
             let broken = self.connection.execute_batch("ROLLBACK").is_err();
             return Pass { broken, ..Pass::default() };
         }
-        let commit = self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-        match commit {
-            Ok(_) => {
+        match self.connection.execute_batch("COMMIT") {
+            Ok(()) => {
                 // Before anybody hears of it, and may look.
                 self.transactions.fetch_add(1, Ordering::Relaxed);
                 let operations = applied.iter().any(|job| job.operation().is_some());
                 applied.into_iter().for_each(|job| tell(job, End::Committed));
+                withheld.into_iter().for_each(|job| tell(job, End::Withdrawn));
                 Pass { operations, broken: false }
             }
-            Err(error) => self.refused(applied, &error),
+            Err(error) => self.refused(applied, withheld, &error),
         }
     }
 
@@ -132,11 +136,12 @@ impl Group {
     }
 
     fn step(&self, sql: &str) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(sql)?.execute([]).map(drop)
+        // Not out of the cache, where a closure would find the statement as it was prepared, past the authorizer.
+        self.connection.execute_batch(sql)
     }
 
     /// The database refused the commit.
-    fn refused(&mut self, applied: Vec<Box<dyn Job>>, error: &rusqlite::Error) -> Pass {
+    fn refused(&mut self, applied: Vec<Box<dyn Job>>, withheld: Vec<Box<dyn Job>>, error: &rusqlite::Error) -> Pass {
         if !self.connection.is_autocommit() {
             let _ = self.connection.execute_batch("ROLLBACK");
         }
@@ -144,7 +149,7 @@ impl Group {
         if kind == StoreErrorKind::Constraint && applied.len() > 1 {
             // A foreign key that is checked only now. It does not say whose it is, so all of them are to try again, one by one.
             self.alone = ALONE;
-            for job in applied {
+            for job in applied.into_iter().chain(withheld) {
                 tell(job, End::Failed(StoreError::with(StoreErrorKind::Conflict, COMMITTING, error.to_string())));
             }
             return Pass::default();
@@ -152,11 +157,18 @@ impl Group {
         // Of an input or output error it is not known how far the commit has come.
         let doubtful =
             !matches!(kind, StoreErrorKind::Conflict | StoreErrorKind::Constraint | StoreErrorKind::Full | StoreErrorKind::ReadOnly);
-        self.sort_out(applied, &error.to_string(), kind, doubtful)
+        self.sort_out(applied, withheld, &error.to_string(), kind, doubtful)
     }
 
     /// Tells jobs whose transaction ended without a successful commit of this thread's what the database says of them.
-    fn sort_out(&mut self, applied: Vec<Box<dyn Job>>, reason: &str, kind: StoreErrorKind, doubtful: bool) -> Pass {
+    fn sort_out(
+        &mut self,
+        applied: Vec<Box<dyn Job>>,
+        withheld: Vec<Box<dyn Job>>,
+        reason: &str,
+        kind: StoreErrorKind,
+        doubtful: bool,
+    ) -> Pass {
         let mut pass = Pass { broken: doubtful, ..Pass::default() };
         // What was written of the commit is in the file. Only a later commit, in its place, makes sure that it cannot come back.
         let certain = !doubtful || fence(&self.connection).is_ok();
@@ -177,6 +189,14 @@ impl Group {
                     pass.broken = true;
                     End::InDoubt(error)
                 }
+            };
+            tell(job, end);
+        }
+        for job in withheld {
+            // One transaction: if one of its operations is there, all of it is.
+            let end = match pass.operations {
+                true => End::Withdrawn,
+                false => End::Failed(StoreError::with(StoreErrorKind::Conflict, COMMITTING, reason)),
             };
             tell(job, end);
         }

@@ -86,7 +86,7 @@ struct Shared {
     opener: Arc<Opener>,
     clock: Clock,
     readers: Readers,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
     /// Rung when a name is given up in this process.
     given_up: Arc<Notify>,
     // The writer hints to the watch, so it ends first.
@@ -134,8 +134,13 @@ impl Sqlite {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         // The semaphore is never closed.
-        let _permit = self.0.reads.acquire().await.ok();
-        self.look("reading", work).await
+        let place = self.0.reads.clone().acquire_owned().await.ok();
+        self.look("reading", move |connection| {
+            // As long as the closure runs, which may be longer than anybody waits for it.
+            let _place = place;
+            work(connection)
+        })
+        .await
     }
 
     /// Reads like [`read`](Sqlite::read), on this thread.
@@ -179,5 +184,32 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(cancelled) => Err(fault::unavailable("reading on a runtime that is shutting down", cancelled)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn dropped_reads_whose_closures_still_run_hold_their_places() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let sqlite = Sqlite::open(folder.path().join("shop.db")).expect("opened");
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let mut read = Box::pin(sqlite.read(move |_| {
+            let _ = started.send(());
+            let _ = wait.recv();
+            Ok(())
+        }));
+        assert!(read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        has_started.await.expect("started");
+        drop(read);
+        assert_eq!(sqlite.0.reads.available_permits(), MOST_READS - 1);
+        drop(go);
+        let all = sqlite.0.reads.acquire_many(MOST_READS as u32).await.expect("open");
+        drop(all);
     }
 }

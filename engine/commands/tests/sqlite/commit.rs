@@ -1,6 +1,8 @@
 //! Commits, alone and in groups.
 
+use std::future::Future;
 use std::sync::mpsc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use wellspring_commands::sqlite::rusqlite::{self, Connection};
@@ -162,6 +164,41 @@ async fn of_two_repeats_in_one_group_the_second_is_refused() {
     first.await.expect("no panic").expect("committed");
     one.await.expect("committed");
     assert!(matches!(other.await, Err(CommitError::Repeated)));
+}
+
+#[tokio::test]
+async fn of_two_repeats_in_one_group_the_second_finds_the_first_in_the_journal_when_it_is_told() {
+    let folder = folder();
+    let sqlite = database(&folder);
+    let (go, first) = occupy(&sqlite).await;
+    let id = CommandId::new("order-1").expect("an id");
+    let with = || {
+        let mut draft = draft();
+        draft.journal = Some(NewJournalEntry { id: id.clone(), command: "order".into(), digest: 1, result: "7".into() });
+        draft
+    };
+    let one = queue(&sqlite, SqliteTx::default(), with());
+    let mut other = Box::pin(queue(&sqlite, SqliteTx::default(), with()));
+    // Holds the group open after both.
+    let (finish, wait) = mpsc::channel::<()>();
+    let (started, has_started) = tokio::sync::oneshot::channel();
+    let tx = SqliteTx::default();
+    tx.write(move |_| {
+        started.send(()).expect("a listener");
+        wait.recv()?;
+        Ok(())
+    });
+    let last = queue(&sqlite, tx, draft());
+    go.send(()).expect("waiting");
+    first.await.expect("no panic").expect("committed");
+    has_started.await.expect("started");
+    let early = other.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(early.is_pending(), "told before the first is there: {early:?}");
+    finish.send(()).expect("waiting");
+    assert!(matches!(other.await, Err(CommitError::Repeated)));
+    assert!(sqlite.journaled(&id).await.expect("read").is_some());
+    one.await.expect("committed");
+    last.await.expect("committed");
 }
 
 #[tokio::test]

@@ -61,11 +61,16 @@ async fn what_a_skipped_closure_holds_may_panic_when_it_is_dropped() {
 async fn a_closure_cannot_end_the_transaction_it_runs_in() {
     let folder = folder();
     let sqlite = database(&folder);
-    for sql in ["COMMIT", "ROLLBACK", "END", "ROLLBACK TO wellspring_operation", "RELEASE wellspring_operation", "BEGIN"] {
+    let statements = ["COMMIT", "ROLLBACK", "END", "ROLLBACK TO wellspring_operation", "RELEASE wellspring_operation", "BEGIN IMMEDIATE"];
+    // Out of the cache too: the module's own were allowed when they were prepared.
+    for (sql, cached) in statements.into_iter().flat_map(|sql| [(sql, false), (sql, true)]) {
         let (go, first) = occupy(&sqlite).await;
         let tx = sqlite.begin().await.expect("begun");
         put(&tx, 1);
-        tx.write(move |write| Ok(write.execute_batch(sql)?));
+        tx.write(move |write| match cached {
+            true => Ok(write.prepare_cached(sql)?.execute([]).map(drop)?),
+            false => Ok(write.execute_batch(sql)?),
+        });
         let bad = queue(&sqlite, tx, draft());
         go.send(()).expect("waiting");
         first.await.expect("no panic").expect("committed");
