@@ -18,7 +18,8 @@ pub struct Message {
     pub entries: Vec<Entry>,
     /// Every operation at a place below this one is in this message or one before it, or was lost and said to be.
     ///
-    /// After a relay has published something again it may be smaller than it was; the largest one is true.
+    /// After a relay has published something again it may be smaller than it was; the largest one since the last loss is true.
+    /// A loss begins it anew: after a failover or a restored backup the places of a log may have gone back.
     #[serde(rename = "h", default)]
     pub horizon: Place,
     /// Operations are missing here, and nobody can say what they have made stale: why.

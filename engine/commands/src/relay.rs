@@ -182,7 +182,7 @@ struct Stream {
     lost: Option<String>,
     /// Somebody who starts to read now would learn no horizon.
     silent: bool,
-    /// The largest horizon that was published.
+    /// The largest horizon that was published since the last loss.
     horizon: Place,
     /// The largest place that was published or is lost: a horizon above it is worth a message of its own, one above that is not.
     last: Option<Place>,
@@ -308,11 +308,13 @@ impl Task {
             stream.at = Some(at);
             return Ok(more);
         }
+        // The log may have gone back with a loss: what was said before it does not count any more.
+        let anew = messages.first().is_some_and(|message| message.lost.is_some());
         let at = self.publish(at, &messages, stream).await?;
         stream.lost = None;
         stream.silent = false;
-        stream.horizon = stream.horizon.max(horizon);
-        stream.last = stream.last.max(last);
+        stream.horizon = if anew { horizon } else { stream.horizon.max(horizon) };
+        stream.last = if anew { last } else { stream.last.max(last) };
         self.counts.oversized.fetch_add(oversized, Ordering::Relaxed);
         hold.sent(&at).await?;
         stream.at = Some(at);

@@ -72,16 +72,68 @@ impl Gathered {
     }
 }
 
-/// What the last messages of a stream say of its end: the horizon, and the operations at or above it.
-pub(crate) fn ending<'a>(payloads: impl Iterator<Item = &'a [u8]>) -> (Place, Vec<(Place, OperationId)>) {
-    let messages: Vec<_> = payloads.filter_map(|payload| Message::from_json(payload).ok()).collect();
-    let horizon = messages.iter().map(|message| message.horizon).max().unwrap_or_default();
-    let entries = messages.iter().flat_map(|message| &message.entries);
-    let recent = entries.filter(|entry| entry.place >= horizon).map(|entry| (entry.place, entry.operation)).collect();
+/// What the last messages of a stream, oldest first, say of its end, for a log: the horizon, and the operations at or above it.
+///
+/// Places of another log say nothing, so only what follows the last message of one counts. A loss begins the horizon anew, as the log
+/// may have gone back with it.
+pub(crate) fn ending<'a>(log: LogId, payloads: impl Iterator<Item = &'a [u8]>) -> (Place, Vec<(Place, OperationId)>) {
+    let (mut horizon, mut entries) = (Place::default(), Vec::new());
+    for message in payloads.filter_map(|payload| Message::from_json(payload).ok()) {
+        if message.log != log {
+            (horizon, entries) = (Place::default(), Vec::new());
+            continue;
+        }
+        horizon = if message.lost.is_some() { message.horizon } else { horizon.max(message.horizon) };
+        entries.extend(message.entries);
+    }
+    let recent = entries.iter().filter(|entry| entry.place >= horizon).map(|entry| (entry.place, entry.operation)).collect();
     (horizon, recent)
 }
 
 /// The parts of a cursor or mark that are divided by colons.
 pub(crate) fn parts<const N: usize>(text: &str) -> Option<[&str; N]> {
     text.split(':').collect::<Vec<_>>().try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ServerId;
+    use crate::message::{loss, moved};
+
+    fn ours() -> LogId {
+        LogId::from_u128(1)
+    }
+
+    fn end_of(messages: &[Message]) -> (Place, Vec<(Place, OperationId)>) {
+        let payloads: Vec<_> = messages.iter().map(Message::to_json).collect();
+        ending(ours(), payloads.iter().map(String::as_bytes))
+    }
+
+    fn with_entry(place: u64, horizon: u64) -> (Message, OperationId) {
+        let operation = OperationId::new();
+        let entry = Entry { place: Place::new(place, 0), operation, origin: ServerId::random(), body: "{}".to_owned() };
+        (Message { entries: vec![entry], ..moved(ours(), Place::new(horizon, 0)) }, operation)
+    }
+
+    #[test]
+    fn a_head_takes_no_horizon_from_another_log() {
+        let foreign = moved(LogId::from_u128(2), Place::new(1_000_000, 0));
+        assert_eq!(end_of(std::slice::from_ref(&foreign)), (Place::default(), Vec::new()));
+        let (entry, operation) = with_entry(1, 1);
+        let messages = [foreign, loss(ours(), "another log was here", Place::new(1, 0)), entry];
+        assert_eq!(end_of(&messages), (Place::new(1, 0), vec![(Place::new(1, 0), operation)]));
+    }
+
+    #[test]
+    fn a_loss_takes_the_horizon_back_and_nothing_else_does() {
+        let (before, _) = with_entry(900, 901);
+        let (after, operation) = with_entry(5, 5);
+        let messages = [before.clone(), loss(ours(), "the log went back", Place::new(3, 0)), after];
+        let (horizon, recent) = end_of(&messages);
+        assert_eq!(horizon, Place::new(5, 0));
+        assert!(recent.contains(&(Place::new(5, 0), operation)));
+        let (again, _) = with_entry(5, 5);
+        assert_eq!(end_of(&[before, again]), (Place::new(901, 0), Vec::new()));
+    }
 }

@@ -196,7 +196,7 @@ impl NatsLog {
         while let Some(message) = asked.next().await {
             messages.extend(message?);
         }
-        let (horizon, recent) = ending(messages.iter().map(|message| message.payload.as_ref()));
+        let (horizon, recent) = ending(self.shared.id, messages.iter().map(|message| message.payload.as_ref()));
         let name = messages.last().filter(|message| message.sequence == last).map_or_else(nameless, link::Link::name_of);
         let cursor = Position { created: created(&info), sequence: last, name, horizon }.cursor();
         Ok(Head { cursor, horizon, recent })

@@ -109,7 +109,8 @@ impl RedisLog {
         script.key(&link.meta).key(&link.log).arg(Uuid::new_v4().simple().to_string()).arg(RECENT_MESSAGES);
         let answer = link.run("finding the head of the stream", &script).await?;
         let Answer { stream, last, name, messages } = Answer::read(answer)?;
-        let (horizon, recent) = ending(messages.iter().map(|message| message.payload.as_slice()));
+        // Redis gives the newest first.
+        let (horizon, recent) = ending(self.id(), messages.iter().rev().map(|message| message.payload.as_slice()));
         let id = messages.first().map_or("0-0", |message| &message.id);
         Ok(Head { cursor: Position { stream, ordinal: last, name, id: id.to_owned(), horizon }.cursor(), horizon, recent })
     }
