@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::catch::caught;
 use crate::message::{Limits, Message, loss, moved, pack};
 use crate::outbox::{Outbox, OutboxHold, Outgoing};
 use crate::position::Place;
@@ -218,13 +220,19 @@ impl Task {
     async fn serve(&mut self, hold: &dyn OutboxHold) -> End {
         let mut stream = Stream::default();
         let mut begun = false;
+        // Hints that bring nothing do not put off the look at the stream.
+        let mut look = Instant::now() + self.period();
         loop {
             let round = async {
                 if !begun {
                     stream.known = hold.mark().await?;
                     begun = true;
                 }
-                self.round(hold, &mut stream).await
+                // A user's outbox or sink that panics ends a round and not the relay.
+                let panicked = |message| {
+                    Err(StoreError::with(StoreErrorKind::Other, "relaying", format!("the outbox or the stream panicked: {message}")))
+                };
+                caught(|| self.round(hold, &mut stream)).await.unwrap_or_else(panicked)
             };
             let round = tokio::select! {
                 biased;
@@ -251,16 +259,23 @@ impl Task {
             if more {
                 continue;
             }
-            let pause = self.how.period.mul_f64(0.9 + 0.2 * fastrand::f64());
             tokio::select! {
                 biased;
                 () = hold.lost() => return End::HoldLost,
                 () = stopped(&mut self.stopped) => return End::Stopped,
                 () = hinted(&mut self.hints) => {}
-                // Unhinted, it is time to see whether the stream is still there.
-                () = tokio::time::sleep(pause) => stream.at = None,
+                // It is time to see whether the stream is still there.
+                () = tokio::time::sleep_until(look) => {
+                    stream.at = None;
+                    look = Instant::now() + self.period();
+                }
             }
         }
+    }
+
+    /// Until the next look, whatever hints come.
+    fn period(&self) -> Duration {
+        self.how.period.mul_f64(0.9 + 0.2 * fastrand::f64())
     }
 
     /// Relays one batch; whether there is more at once.

@@ -39,7 +39,8 @@ impl Gathered {
             }
             Ok(Message { entries, horizon, lost: None, .. }) => {
                 self.taken += 1;
-                self.entries.extend(entries);
+                // Below the horizon that was known before, an operation is one that a relay has published once more.
+                self.entries.extend(entries.into_iter().filter(|entry| entry.place >= self.horizon));
                 self.horizon = self.horizon.max(horizon);
                 self.entries.len() < self.most
             }

@@ -262,6 +262,16 @@ async fn a_server_that_forgets_the_last_messages_is_noticed_although_a_relay_res
 /// The outbox keeps no mark, and the new messages take more numbers than were forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_of_forgotten_messages_is_told_although_no_relay_noticed() {
+    forgotten(15).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_is_told_also_if_the_stream_has_come_to_just_the_message_that_it_had_read() {
+    forgotten(10).await;
+}
+
+/// A reader has read ten messages, the server forgets them, and so many others come.
+async fn forgotten(others: u64) {
     let Some(mut server) = own_nats().await else { return };
     let name = Name::at(format!("nats://127.0.0.1:{}", server.port));
     let (log, outbox) = (name.open().await, MemoryOutbox::new());
@@ -280,7 +290,7 @@ async fn a_reader_of_forgotten_messages_is_told_although_no_relay_noticed() {
     server.start_again().await;
     outbox.rows().mark = None;
     let second = relay(&outbox, &log).per_message(1).spawn();
-    outbox.add_some(15);
+    outbox.add_some(others);
     until("all sent", || outbox.all_sent()).await;
     assert_eq!(second.stats().losses, 0);
     current.follow(PERIOD, |current| current.losses == 1).await;

@@ -262,7 +262,14 @@ impl NatsLog {
         Ok(match () {
             () if created(&info) != at.created => Next::Lost("the stream was made anew".to_owned()),
             () if last < at.sequence => Next::Lost(format!("the stream has gone back from message {} to {last}", at.sequence)),
-            () if last == at.sequence => Next::Nothing,
+            // A stream that has gone back may have come to just this number again, with other messages.
+            () if last == at.sequence => match self.link().get_surely(last).await? {
+                Some(message) if link::Link::name_of(&message) != at.name => {
+                    Next::Lost(format!("message {last} is another one than the one that was read"))
+                }
+                // Trimmed, or there was none yet.
+                Some(_) | None => Next::Nothing,
+            },
             () if first > next => Next::Lost(format!("messages {next} to {} are gone from the stream", first - 1)),
             // It is there, but the replica that was asked did not have it yet.
             () => match self.link().get_surely(next).await? {

@@ -1,8 +1,8 @@
 //! The log on Redis Streams, relayed from an outbox.
 //!
 //! One [`RedisLog`] per server is the log, the hints, the durable consumers and the sink of a [`Relay`](crate::Relay). It needs Redis 6.2
-//! or later (or a server that speaks its language), as one primary: for a cluster, put the prefix into braces (`{shop}`), so that all
-//! keys are in one slot.
+//! or later (or a server that speaks its language), as one primary: a cluster is not supported, its answer to a key of another node is an
+//! error.
 //!
 //! # Keys
 //! | key | what |
