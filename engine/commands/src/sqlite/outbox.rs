@@ -81,12 +81,13 @@ fn replace(connection: &Connection, there: &There, event: &NewEvent, now: i64) -
     insert(connection, event, now)
 }
 
-/// Makes the first unfinished event of a partition the one that is offered, after any change of which that is.
-pub(crate) fn lead(connection: &Connection, partition: &str) -> rusqlite::Result<()> {
+/// Makes the first unfinished event of a partition the one that is offered, after any change of which that is; whether it is another one
+/// than before.
+pub(crate) fn lead(connection: &Connection, partition: &str) -> rusqlite::Result<bool> {
     let first: Option<i64> = connection.prepare_cached(FIRST)?.query_row([partition], |row| row.get(0)).optional()?;
-    let Some(first) = first else { return Ok(()) };
+    let Some(first) = first else { return Ok(false) };
     connection.prepare_cached(STEP_BACK)?.execute((partition, first))?;
-    connection.prepare_cached(STEP_FORWARD)?.execute([first]).map(drop)
+    Ok(connection.prepare_cached(STEP_FORWARD)?.execute([first])? > 0)
 }
 
 #[cfg(test)]

@@ -153,8 +153,11 @@ impl Held {
         let values = params![self.id, self.token, state, due_at, ended_at, error];
         let found: Option<Option<String>> = release.query_row(values, |row| row.get(0)).optional()?;
         let Some(partition) = found else { return Ok(false) };
-        if let Some(partition) = partition {
-            lead(connection, &partition)?;
+        // Others may be waiting for what was behind it.
+        if let Some(partition) = partition
+            && lead(connection, &partition)?
+        {
+            stir(connection)?;
         }
         Ok(true)
     }

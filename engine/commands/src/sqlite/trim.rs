@@ -13,9 +13,9 @@ const STEP: usize = 1024;
 
 impl Sqlite {
     pub(crate) async fn trim_operations(&self, keep: Duration) -> Result<u64, StoreError> {
-        let before = self.0.clock.before(keep);
-        let due = move |connection: &Connection| last_older(connection, before, 1).map(|last| last.is_some());
-        self.in_steps("trimming the operation log", due, move |connection| operations(connection, before)).await
+        let (before, now) = (self.0.clock.before(keep), self.0.clock.now());
+        let due = move |connection: &Connection| last_older(connection, before, now, 1).map(|last| last.is_some());
+        self.in_steps("trimming the operation log", due, move |connection| operations(connection, before, now)).await
     }
 
     pub(crate) async fn trim_journal_entries(&self, keep: Duration) -> Result<u64, StoreError> {
@@ -63,23 +63,28 @@ fn exists(connection: &Connection, sql: &str, before: i64) -> rusqlite::Result<b
     connection.prepare_cached(sql)?.query_row([before], |_| Ok(())).optional().map(|row| row.is_some())
 }
 
-/// The last of the first operations that are all older. Only first ones: the clock may have been set back between two of them, and
-/// what is removed must be what a cursor can stand behind.
-fn last_older(connection: &Connection, before: i64, most: usize) -> rusqlite::Result<Option<(i64, [u8; 16])>> {
-    let mut first = connection.prepare_cached("SELECT seq, id, at FROM wellspring_operations ORDER BY seq LIMIT ?1")?;
-    let mut rows = first.query([most.cast_signed()])?;
-    let mut last = None;
+/// The last of the first operations of which none is young; about so many of them. Only first ones: the clock may have been set back
+/// between two of them, and what is removed must be what a cursor can stand behind. A date in the future says nothing of an operation's
+/// age: one that is followed by an old one is older still.
+fn last_older(connection: &Connection, before: i64, now: i64, most: usize) -> rusqlite::Result<Option<(i64, [u8; 16])>> {
+    let mut first = connection.prepare_cached("SELECT seq, id, at FROM wellspring_operations ORDER BY seq")?;
+    let mut rows = first.query([])?;
+    let (mut last, mut looked) = (None, 0);
     while let Some(row) = rows.next()? {
-        if row.get::<_, i64>(2)? >= before {
+        let at: i64 = row.get(2)?;
+        if (before..=now).contains(&at) || (looked >= most && last.is_some()) {
             break;
         }
-        last = Some((row.get(0)?, row.get(1)?));
+        looked += 1;
+        if at < before {
+            last = Some((row.get(0)?, row.get(1)?));
+        }
     }
     Ok(last)
 }
 
-fn operations(connection: &Connection, before: i64) -> rusqlite::Result<usize> {
-    let Some((seq, id)) = last_older(connection, before, STEP)? else { return Ok(0) };
+fn operations(connection: &Connection, before: i64, now: i64) -> rusqlite::Result<usize> {
+    let Some((seq, id)) = last_older(connection, before, now, STEP)? else { return Ok(0) };
     let removed = connection.prepare_cached("DELETE FROM wellspring_operations WHERE seq <= ?1")?.execute([seq])?;
     let mut set = connection.prepare_cached("UPDATE wellspring_meta SET value = ?2 WHERE name = ?1")?;
     set.execute(params!["trimmed_to", seq])?;

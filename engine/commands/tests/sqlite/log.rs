@@ -126,10 +126,27 @@ async fn a_clock_that_was_set_back_never_leaves_a_hole_in_the_log() {
     commit(&sqlite, &[1]).await.expect("committed");
     clock.back(Duration::from_secs(300));
     commit(&sqlite, &[2]).await.expect("committed");
-    clock.forward(Duration::from_secs(100));
+    clock.forward(Duration::from_secs(320));
     // The second is old enough, but the first, which is before it, is not.
     assert_eq!(OperationLog::trim(&sqlite, Duration::from_secs(60)).await.expect("trimmed"), 0);
     assert_eq!(entries(&sqlite, &cursor).await.0.len(), 2);
+}
+
+#[tokio::test]
+async fn an_operation_that_is_dated_in_the_future_does_not_keep_the_log_from_being_trimmed() {
+    let folder = folder();
+    let (sqlite, clock) = with_clock(&folder);
+    let cursor = start(&sqlite).await;
+    clock.forward(Duration::from_secs(30 * 86_400));
+    commit(&sqlite, &[1]).await.expect("committed");
+    clock.back(Duration::from_secs(30 * 86_400));
+    // It may be as young as what follows it, so alone it stays.
+    assert_eq!(OperationLog::trim(&sqlite, Duration::from_secs(60)).await.expect("trimmed"), 0);
+    commit(&sqlite, &[2]).await.expect("committed");
+    clock.forward(Duration::from_secs(100));
+    commit(&sqlite, &[3]).await.expect("committed");
+    assert_eq!(OperationLog::trim(&sqlite, Duration::from_secs(60)).await.expect("trimmed"), 2);
+    assert!(is_lost(&read(&sqlite, &cursor).await));
 }
 
 /// A copy of the database as it is.
