@@ -23,21 +23,34 @@ use crate::store_error::StoreError;
 const MOST_ERROR: usize = 4096;
 
 /// Of a partition only the first that has not ended: whatever comes later stands behind it, since appending and requeueing take turns.
+///
+/// Of what is due, so many are looked at ($5), and the first of each partition among them is looked up once: ten thousand that stand
+/// behind one cost next to nothing. Asking of each whether something is before it cost 13 us each, for every claim.
 const CLAIM: &str = "
-    WITH picked AS MATERIALIZED (
-        SELECT id, due FROM {s}.events AS e
-        WHERE state = 0 AND due <= statement_timestamp() AND kind = ANY($1)
-        AND (partition IS NULL OR NOT EXISTS (
-            SELECT FROM {s}.events AS before
-            WHERE before.state = 0 AND before.partition = e.partition AND (before.seq, before.ordinal) < (e.seq, e.ordinal)
-        ))
-        ORDER BY due LIMIT $2 FOR UPDATE OF e SKIP LOCKED
+    WITH span AS MATERIALIZED (
+        SELECT id, due, partition FROM {s}.events
+        WHERE state = 0 AND due <= statement_timestamp() AND kind = ANY($1) ORDER BY due LIMIT $5::bigint
+    ), heads AS MATERIALIZED (
+        SELECT head.id FROM (SELECT DISTINCT partition FROM span WHERE partition IS NOT NULL) AS line
+        CROSS JOIN LATERAL (
+            SELECT id FROM {s}.events WHERE state = 0 AND partition = line.partition ORDER BY seq, ordinal LIMIT 1
+        ) AS head
+    ), open AS MATERIALIZED (
+        SELECT id, due FROM span WHERE partition IS NULL OR id IN (SELECT id FROM heads) ORDER BY due LIMIT 4 * $2::bigint + 32
+    ), picked AS MATERIALIZED (
+        SELECT e.id, e.due FROM open JOIN {s}.events AS e ON e.id = open.id
+        WHERE e.state = 0 AND e.due <= statement_timestamp() ORDER BY open.due LIMIT $2 FOR UPDATE OF e SKIP LOCKED
     ), taken AS (
         UPDATE {s}.events AS e SET due = statement_timestamp() + make_interval(secs => $3), attempts = attempts + 1, token = $4
         FROM picked WHERE e.id = picked.id
         RETURNING e.id, e.kind, e.payload, e.partition, e.attempts, picked.due AS since, e.seq, e.ordinal
     )
-    SELECT id, kind, payload, partition, attempts FROM taken ORDER BY since, seq, ordinal";
+    SELECT id, kind, payload, partition, attempts, (SELECT count(*) FROM span) AS looked
+    FROM (SELECT) AS always LEFT JOIN taken ON true ORDER BY since, seq, ordinal";
+
+/// How many that are due a claim looks at first, for each that it wants, and how many more each time that was too few.
+const FIRST_LOOK: i64 = 8;
+const NEXT_LOOK: i64 = 16;
 
 const NEXT: &str = "
     SELECT extract(epoch FROM min(due) - statement_timestamp())::float8 FROM {s}.events
@@ -93,13 +106,24 @@ impl PostgresEvents {
         let lease = self.0.get().await?;
         let taken = async {
             let (claim, next) = (lease.statement(CLAIM).await?, lease.statement(NEXT).await?);
-            let (claim_values, next_values): ([&(dyn ToSql + Sync); 4], [&(dyn ToSql + Sync); 1]) =
-                ([&kinds, &limit, &time, &token], [&kinds]);
-            // Sent together: the second looks at what the first has left.
-            let claim = lease.client().query(&claim, &claim_values);
-            let next = lease.client().query_one(&next, &next_values);
-            let (claimed, next) = future::join(claim, next).await;
-            Ok((claimed?, next?.try_get::<_, Option<f64>>(0)?))
+            let mut look = limit.saturating_mul(FIRST_LOOK).max(FIRST_LOOK);
+            loop {
+                let (claim_values, next_values): ([&(dyn ToSql + Sync); 5], [&(dyn ToSql + Sync); 1]) =
+                    ([&kinds, &limit, &time, &token, &look], [&kinds]);
+                // Sent together: the second looks at what the first has left.
+                let claim = lease.client().query(&claim, &claim_values);
+                let next = lease.client().query_one(&next, &next_values);
+                let (claimed, next) = future::join(claim, next).await;
+                let (mut rows, next) = (claimed?, next?.try_get::<_, Option<f64>>(0)?);
+                let looked: i64 = rows.first().map_or(Ok(0), |row| row.try_get("looked"))?;
+                // One row comes also when there is nothing.
+                rows.retain(|row| !matches!(row.try_get::<_, Option<Uuid>>("id"), Ok(None)));
+                if rows.is_empty() && limit > 0 && looked == look {
+                    look = look.saturating_mul(NEXT_LOOK);
+                    continue;
+                }
+                return Ok((rows, next));
+            }
         };
         let (rows, next) = match taken.await {
             Ok(taken) => taken,

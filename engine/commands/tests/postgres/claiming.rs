@@ -158,6 +158,22 @@ async fn events_of_a_partition_are_claimed_one_after_the_other_in_their_order() 
 }
 
 #[tokio::test]
+async fn many_that_wait_behind_one_of_their_partition_hide_nothing_that_is_due_after_them() {
+    on_database(async |db| {
+        let crowd: Vec<_> = (0..300).map(|number| in_partition(&number.to_string())).collect();
+        emit(db, crowd).await;
+        emit(db, [event("free")]).await;
+        let queue = db.store.events();
+        for expected in ["0", "free"] {
+            let one = queue.claim(&kinds(), 1, LONG).await.expect("claimed");
+            assert_eq!(payloads(&one), [expected]);
+        }
+        assert!(queue.claim(&kinds(), 1, LONG).await.expect("claimed").events.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_event_of_a_partition_that_is_not_due_holds_back_those_behind_it() {
     on_database(async |db| {
         emit(db, [NewEvent { delay: LONG, ..in_partition("1") }, in_partition("2")]).await;
