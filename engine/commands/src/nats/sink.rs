@@ -114,5 +114,5 @@ impl Sink for NatsLog {
 
 #[cfg(fuzzing)]
 pub(crate) fn reread(text: &Mark) -> Option<Mark> {
-    position(text).map(|(created, sequence)| mark(created, sequence))
+    End::read(text).map(|end| end.mark())
 }

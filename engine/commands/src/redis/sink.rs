@@ -66,5 +66,5 @@ impl Sink for RedisLog {
 
 #[cfg(fuzzing)]
 pub(crate) fn reread(text: &Mark) -> Option<Mark> {
-    position(text).map(|(stream, ordinal)| mark(stream, ordinal))
+    position(text).map(|(stream, ordinal, name)| mark(stream, ordinal, name))
 }
