@@ -137,12 +137,10 @@ impl<'e> Batch<'e> {
     /// a file.
     #[track_caller]
     pub fn invalidate_function(&mut self, name: &str) -> bool {
-        let functions = self.graph.all_functions();
-        let find = |name: &str| functions.iter().position(|function| function.name() == name);
         // A consolidated function's changes go to its hidden half.
-        let Some(id) = find(&crate::consolidate::hidden_name(name)).or_else(|| find(name)) else { return false };
-        // Registration counts in 32 bits.
-        self.push(Root::Function { id: id as u32 }, Location::caller());
+        let named = self.graph.function_named(&crate::consolidate::hidden_name(name)).or_else(|| self.graph.function_named(name));
+        let Some(id) = named else { return false };
+        self.push(Root::Function { id }, Location::caller());
         true
     }
 }

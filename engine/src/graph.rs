@@ -163,6 +163,13 @@ impl Graph {
         self.function(slot).name().to_owned()
     }
 
+    /// The number of the function of this name.
+    pub(crate) fn function_named(&self, name: &str) -> Option<u32> {
+        let functions = self.functions.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Registration counts in 32 bits.
+        functions.iter().position(|function| function.name() == name).map(|id| id as u32)
+    }
+
     pub(crate) fn all_functions(&self) -> Vec<Arc<dyn AnyFunction>> {
         self.functions.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }

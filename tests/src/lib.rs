@@ -13,6 +13,7 @@ pub mod op;
 pub mod oracle;
 pub mod program;
 pub mod sequential;
+pub mod service;
 pub mod stepping;
 pub mod tracked;
 pub mod waking;

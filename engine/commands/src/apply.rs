@@ -3,7 +3,7 @@
 //! An operation comes here twice on the server that has committed it: by the commit itself, before its caller gets the result, and by
 //! the log. Whoever comes first applies it; nobody is told that it is applied before its sweep is over.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -69,7 +69,7 @@ pub(crate) enum Heard {
 #[derive(Default)]
 struct State {
     horizon: Place,
-    places: BTreeMap<(Place, OperationId), ()>,
+    places: BTreeSet<(Place, OperationId)>,
     commits: HashMap<OperationId, CommitId>,
     unknown: HashSet<String>,
 }
@@ -104,11 +104,11 @@ impl State {
     }
 
     fn add(&mut self, place: Place, operation: OperationId, commit: CommitId) {
-        self.places.insert((place, operation), ());
+        self.places.insert((place, operation));
         self.commits.insert(operation, commit);
         // The log does not say anything, while operations of this server go on: a relay that is down.
         if self.places.len() > MOST_KNOWN
-            && let Some(((_, operation), ())) = self.places.pop_first()
+            && let Some((_, operation)) = self.places.pop_first()
         {
             self.commits.remove(&operation);
         }
@@ -117,11 +117,11 @@ impl State {
     /// Below the horizon nobody asks for an id.
     fn raise(&mut self, horizon: Place) {
         self.horizon = self.horizon.max(horizon);
-        while let Some(first) = self.places.first_entry() {
-            if first.key().0 >= self.horizon {
+        while let Some(&(place, operation)) = self.places.first() {
+            if place >= self.horizon {
                 break;
             }
-            let ((_, operation), ()) = first.remove_entry();
+            self.places.pop_first();
             self.commits.remove(&operation);
         }
     }
@@ -158,7 +158,7 @@ impl Applier {
         let before = std::mem::take(&mut state.places);
         let unknown = std::mem::take(&mut state.unknown);
         *state = State { horizon: head.horizon, unknown, ..State::default() };
-        let known = before.into_keys().filter(|(place, _)| *place >= head.horizon);
+        let known = before.into_iter().filter(|(place, _)| *place >= head.horizon);
         for (place, operation) in known.chain(head.recent.iter().copied()) {
             state.add(place, operation, commit);
         }
@@ -202,9 +202,9 @@ impl Applier {
         let mut poison = Vec::new();
         let mut state = self.state();
         let mut ready = Vec::with_capacity(entries.len());
-        let mut given: HashMap<OperationId, ()> = HashMap::new();
+        let mut given = HashSet::new();
         for Entry { place, operation, origin, body } in entries {
-            if state.has(place, operation) || given.insert(operation, ()).is_some() {
+            if state.has(place, operation) || !given.insert(operation) {
                 self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
                 continue;
             }

@@ -249,14 +249,14 @@ impl<S: Store> Builder<S> {
         if !functions.is_of(&engine) {
             return Err(StartError::ForeignFunctions);
         }
-        let own = store.wakeup();
+        let (own_log, own) = (store.log(), store.wakeup());
         // A relay hints by itself, once what it has published can be read.
         let also = wakeup.iter().filter(|_| log.is_none()).cloned();
         let wakeups: Vec<_> = std::iter::once(own.clone()).chain(also).collect();
-        let logs: Vec<_> = log.iter().cloned().chain([store.log()]).collect();
-        let (log, wakeup) = (log.unwrap_or_else(|| store.log()), wakeup.unwrap_or_else(|| own.clone()));
-        if log.id() != store.log().id() {
-            return Err(StartError::ForeignLog { followed: log.id(), store: store.log().id() });
+        let logs: Vec<_> = log.iter().cloned().chain([own_log.clone()]).collect();
+        let (log, wakeup) = (log.unwrap_or_else(|| own_log.clone()), wakeup.unwrap_or_else(|| own.clone()));
+        if log.id() != own_log.id() {
+            return Err(StartError::ForeignLog { followed: log.id(), store: own_log.id() });
         }
         let applier = Arc::new(Applier::new(log.id(), functions.clone(), notices.clone()));
         // Before the head is read: an operation that comes between the two is heard of.

@@ -10,19 +10,26 @@ use std::task::Poll;
 ///
 /// Nothing of either is used again after a panic, so that nothing half-done can be seen.
 pub(crate) async fn caught<F: Future>(make: impl FnOnce() -> F) -> Result<F::Output, String> {
-    let mut future = pin!(catch_unwind(AssertUnwindSafe(make)).map_err(|panic| said(&*panic))?);
+    let mut future = pin!(catch_unwind(AssertUnwindSafe(make)).map_err(said)?);
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-        Err(panic) => Poll::Ready(Err(said(&*panic))),
+        Err(panic) => Poll::Ready(Err(said(panic))),
     })
     .await
 }
 
-/// What a panic said.
-pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "something that is not text".to_owned())
+/// What a panic said. Its payload is the user's, and so is its destructor.
+pub(crate) fn said(panic: Box<dyn Any + Send>) -> String {
+    let words = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "not in words".to_owned(),
+    };
+    if catch_unwind(AssertUnwindSafe(move || drop(panic))).is_err() {
+        tracing::error!(target: "wellspring", "the payload of a panic panicked when it was dropped");
+    }
+    words
 }
 
 #[cfg(test)]

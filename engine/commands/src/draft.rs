@@ -1,6 +1,6 @@
 //! An operation before it is committed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::event::NewEvent;
 use crate::id::{CommandId, OperationId, ServerId};
@@ -28,8 +28,8 @@ pub struct Draft {
     /// What a repeat of the command will get, if its caller named it.
     pub journal: Option<NewJournalEntry>,
     keys: Vec<LoggedKey>,
-    /// Function to the places of its keys; `None` once it is stale as a whole.
-    known: HashMap<String, Option<HashMap<String, ()>>>,
+    /// Function to its keys; `None` once it is stale as a whole.
+    known: HashMap<String, Option<HashSet<String>>>,
 }
 
 impl Draft {
@@ -50,12 +50,12 @@ impl Draft {
     /// Adds a key, once; the function as a whole if there are too many.
     pub fn add_key(&mut self, key: LoggedKey) {
         let LoggedKey { function, key } = key;
-        let known = self.known.entry(function.clone()).or_insert_with(|| Some(HashMap::new()));
+        let known = self.known.entry(function.clone()).or_insert_with(|| Some(HashSet::new()));
         let Some(keys) = known else { return };
         match key {
-            Some(key) if keys.contains_key(&key) => {}
+            Some(key) if keys.contains(&key) => {}
             Some(key) if keys.len() < MOST_KEYS => {
-                keys.insert(key.clone(), ());
+                keys.insert(key.clone());
                 self.keys.push(LoggedKey { function, key: Some(key) });
             }
             _ => {

@@ -150,10 +150,10 @@ enum Tried {
     Repeated,
 }
 
-/// What is journaled of a command.
-struct Journaling<'h, S: Store> {
-    call: Call,
-    handler: &'h Arc<dyn AnyHandler<S>>,
+/// What is journaled of a call that has a name.
+struct Journaling<'c, S: Store> {
+    id: &'c CommandId,
+    handler: &'c Arc<dyn AnyHandler<S>>,
     digest: u128,
 }
 
@@ -164,9 +164,9 @@ impl<S: Store> Executor<S> {
         let handler = self.handlers.of(call.kind).cloned().ok_or_else(|| CommandFault::NoHandler { command: name.to_owned() })?;
         let journaling = match &call.id {
             None => None,
-            Some(_) => {
+            Some(id) => {
                 let json = handler.command_json(&*call.command)?;
-                Some(Journaling { call: call.clone(), handler: &handler, digest: xxhash_rust::xxh3::xxh3_128(json.as_bytes()) })
+                Some(Journaling { id, handler: &handler, digest: xxhash_rust::xxh3::xxh3_128(json.as_bytes()) })
             }
         };
         if let Some(journaling) = &journaling
@@ -220,8 +220,7 @@ impl<S: Store> Executor<S> {
 
     /// The result of an earlier call with the same id, stale here by the time it is returned.
     async fn journaled(&self, journaling: &Journaling<'_, S>) -> Result<Option<Reply>, Unread> {
-        let name = journaling.call.name;
-        let Some(id) = &journaling.call.id else { return Ok(None) };
+        let (name, id) = (journaling.handler.name(), journaling.id);
         let Some(JournalEntry { command, digest, result, position }) = self.look_up(id).await.map_err(Unread::Store)? else {
             return Ok(None);
         };
@@ -296,11 +295,9 @@ impl<S: Store> Inside<S> {
             return Err(CommandFault::Escaped { command: name.to_owned() }.into());
         };
         let mut draft = shared.draft.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(Journaling { call, digest, .. }) = journaling
-            && let Some(id) = &call.id
-        {
+        if let Some(&Journaling { id, digest, .. }) = journaling {
             let result = handler.result_json(&*value)?;
-            draft.journal = Some(NewJournalEntry { id: id.clone(), command: name.to_owned(), digest: *digest, result });
+            draft.journal = Some(NewJournalEntry { id: id.clone(), command: name.to_owned(), digest, result });
         }
         self.commit(shared.tx, draft, value).await
     }

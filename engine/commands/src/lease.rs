@@ -8,8 +8,24 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::backoff::spread;
+use crate::consumer::{Consumers, Hold};
 use crate::log::BoxFuture;
 use crate::store_error::StoreError;
+
+/// How often somebody who waits for a name asks for it, at most.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Takes a name by asking for it until it is free: nothing tells when a lease runs out.
+pub(crate) async fn hold_by_trying(consumers: &impl Consumers, name: &str, lease: Duration) -> Result<Box<dyn Hold>, StoreError> {
+    let pause = (lease / 8).min(ASK_AGAIN);
+    loop {
+        if let Some(hold) = consumers.try_hold(name).await? {
+            return Ok(hold);
+        }
+        tokio::time::sleep(spread(pause)).await;
+    }
+}
 
 /// A name that is held for a while in a server, as its holder sees it.
 pub(crate) trait Lease: fmt::Debug + Send + Sync + 'static {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::backoff::spread;
 use crate::catch::caught;
 use crate::message::{Limits, Message, loss, moved, pack};
 use crate::outbox::{Outbox, OutboxHold, Outgoing};
@@ -221,7 +222,7 @@ impl Task {
         let mut stream = Stream::default();
         let mut begun = false;
         // Hints that bring nothing do not put off the look at the stream.
-        let mut look = Instant::now() + self.period();
+        let mut look = Instant::now() + spread(self.how.period);
         loop {
             let round = async {
                 if !begun {
@@ -267,15 +268,10 @@ impl Task {
                 // It is time to see whether the stream is still there.
                 () = tokio::time::sleep_until(look) => {
                     stream.at = None;
-                    look = Instant::now() + self.period();
+                    look = Instant::now() + spread(self.how.period);
                 }
             }
         }
-    }
-
-    /// Until the next look, whatever hints come.
-    fn period(&self) -> Duration {
-        self.how.period.mul_f64(0.9 + 0.2 * fastrand::f64())
     }
 
     /// Relays one batch; whether there is more at once.

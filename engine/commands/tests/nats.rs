@@ -103,30 +103,18 @@ enum Harm {
 /// Somebody does something to the stream while one reader has read everything and another nothing; how often each found a loss.
 async fn losses_after(harm: Harm) -> Option<(usize, usize)> {
     let name = Name::here()?;
-    let log = name.open().await;
-    let outbox = MemoryOutbox::new();
-    let mut behind = Follower::at_head(log.clone()).await;
-    let mut current = Follower::at_head(log.clone()).await;
-    let first = relay(&outbox, &log).per_message(1).spawn();
-    outbox.add_some(10);
-    current.follow(PERIOD, |current| current.order.len() == 10).await;
-    first.stop().await;
-    let context = name.context().await;
-    let stream = context.get_stream(&name.name).await.expect("a stream");
-    match harm {
-        Harm::Purge => drop(stream.purge().keep(3).await.expect("purged")),
-        Harm::DeleteMessage => drop(stream.delete_message(5).await.expect("deleted")),
-        Harm::MakeAnew => drop(context.delete_stream(&name.name).await.expect("deleted")),
-    }
-    let second = relay(&outbox, &log).per_message(1).spawn();
-    // More than there were: the new stream's numbers reach those of the old one.
-    let added = outbox.add_some(20);
-    for follower in [&mut behind, &mut current] {
-        follower.follow(PERIOD, |follower| follower.covers(&added[19])).await;
-    }
-    second.stop().await;
+    let harm = async || {
+        let context = name.context().await;
+        let stream = context.get_stream(&name.name).await.expect("a stream");
+        match harm {
+            Harm::Purge => drop(stream.purge().keep(3).await.expect("purged")),
+            Harm::DeleteMessage => drop(stream.delete_message(5).await.expect("deleted")),
+            Harm::MakeAnew => drop(context.delete_stream(&name.name).await.expect("deleted")),
+        }
+    };
+    let losses = suite::losses_after(name.open().await, harm).await;
     name.remove().await;
-    Some((behind.losses, current.losses))
+    Some(losses)
 }
 
 #[tokio::test]

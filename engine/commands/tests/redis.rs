@@ -107,29 +107,15 @@ fn a_holder_that_stood_still_is_fenced() {
 /// Somebody does something to the keys while one reader has read everything and another nothing; how often each found a loss.
 async fn losses_after(parts: &[&str]) -> Option<(usize, usize)> {
     let keys = Keys::here()?;
-    let log = keys.open().await;
-    let outbox = MemoryOutbox::new();
-    let mut behind = Follower::at_head(log.clone()).await;
-    let mut current = Follower::at_head(log.clone()).await;
-    let relay = relay(&outbox, &log).per_message(1).spawn();
-    outbox.add_some(10);
-    current.follow(PERIOD, |current| current.order.len() == 10).await;
-    relay.stop().await;
-    // What only moves the horizon may have come after the last operation: "everything" is that too.
-    while current.read().await.expect("read") {}
     let mut parts: Vec<_> = parts.iter().map(|part| (*part).to_owned()).collect();
-    if parts[0] == "XDEL" {
-        let found: Vec<(String, Vec<String>)> = keys.command(&["XRANGE", "LOG", "-", "+"]).await;
-        parts.push(found[4].0.clone());
-    }
-    let _: u64 = keys.command(&parts.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    let relay = suite::relay(&outbox, &log).spawn();
-    let added = outbox.add_some(5);
-    for follower in [&mut behind, &mut current] {
-        follower.follow(PERIOD, |follower| follower.covers(&added[added.len() - 1])).await;
-    }
-    relay.stop().await;
-    Some((behind.losses, current.losses))
+    let harm = async || {
+        if parts[0] == "XDEL" {
+            let found: Vec<(String, Vec<String>)> = keys.command(&["XRANGE", "LOG", "-", "+"]).await;
+            parts.push(found[4].0.clone());
+        }
+        let _: u64 = keys.command(&parts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    };
+    Some(suite::losses_after(keys.open().await, harm).await)
 }
 
 #[tokio::test]

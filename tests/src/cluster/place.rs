@@ -1,10 +1,9 @@
 //! Databases to try things on, and their removal.
 
-use std::time::Duration;
-
 use super::BoxError;
 use super::backend::{Backend, Stream};
 use super::database::Database;
+use crate::service::service;
 
 /// A new database of a kind, removed when this is dropped or, on a server, with [`remove`](Place::remove).
 #[derive(Debug)]
@@ -12,25 +11,6 @@ pub struct Place {
     /// Where it is.
     pub backend: Backend,
     _folder: Option<tempfile::TempDir>,
-}
-
-/// The address of a server that these tests need: from the environment, else the usual one if it answers.
-///
-/// # Panics
-/// If `CI` is set and there is none.
-async fn address(variable: &str, usual: &str, port: u16) -> Option<String> {
-    if let Ok(url) = std::env::var(variable) {
-        return Some(url);
-    }
-    let answer = tokio::time::timeout(Duration::from_secs(2), tokio::net::TcpStream::connect(("127.0.0.1", port))).await;
-    match answer {
-        Ok(Ok(_)) => Some(usual.to_owned()),
-        _ => {
-            assert!(std::env::var_os("CI").is_none(), "{variable} is not set and nothing listens on port {port}");
-            println!("skipped: {variable} is not set and nothing listens on port {port}");
-            None
-        }
-    }
 }
 
 fn unique() -> String {
@@ -54,7 +34,7 @@ impl Place {
     /// # Errors
     /// If it cannot be made.
     pub async fn postgres() -> Result<Option<Place>, BoxError> {
-        let url = address("WELLSPRING_POSTGRES_URL", "postgres://postgres@127.0.0.1/postgres", 5432).await;
+        let url = service("WELLSPRING_POSTGRES_URL", "postgres://postgres@127.0.0.1/postgres", 5432);
         match url {
             Some(url) => Ok(Some(Place::postgres_at(url).await?)),
             None => Ok(None),
@@ -73,14 +53,14 @@ impl Place {
 
     /// With a NATS stream that is followed; none if there is no server.
     pub async fn with_nats(mut self) -> Option<Place> {
-        let url = address("WELLSPRING_NATS_URL", "nats://127.0.0.1", 4222).await?;
+        let url = service("WELLSPRING_NATS_URL", "nats://127.0.0.1", 4222)?;
         self.backend.stream = Some(Stream::Nats { url, name: unique() });
         Some(self)
     }
 
     /// With a Redis stream that is followed; none if there is no server.
     pub async fn with_redis(mut self) -> Option<Place> {
-        let url = address("WELLSPRING_REDIS_URL", "redis://127.0.0.1", 6379).await?;
+        let url = service("WELLSPRING_REDIS_URL", "redis://127.0.0.1", 6379)?;
         self.backend.stream = Some(Stream::Redis { url, prefix: unique() });
         Some(self)
     }

@@ -41,17 +41,3 @@ pub(crate) trait Backend: Send + Sync + Sized + 'static {
         std::future::ready(())
     }
 }
-
-/// The address of a service: from the environment, or the standard port where something listens. `None` outside CI: it is not there.
-pub(crate) fn service(variable: &str, scheme: &str, port: u16) -> Option<String> {
-    if let Ok(url) = std::env::var(variable) {
-        return Some(url);
-    }
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let there = std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(2)).is_ok();
-    assert!(there || std::env::var_os("CI").is_none(), "{variable} is not set, and nothing listens on {address}: CI must not skip");
-    if !there {
-        eprintln!("skipped: {variable} is not set, and nothing listens on {address}");
-    }
-    there.then(|| format!("{scheme}127.0.0.1:{port}"))
-}

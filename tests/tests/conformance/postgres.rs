@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use wellspring_commands::postgres::Postgres;
 use wellspring_commands::{Op, OperationId, OperationLog, ServerId, Store};
+use wellspring_tests::service::service;
 
-use crate::backend::{Backend, service};
+use crate::backend::Backend;
 use crate::cluster::Refused;
 
 pub(crate) struct OnPostgres {
@@ -31,7 +32,7 @@ impl Backend for OnPostgres {
     type Store = Postgres;
 
     async fn create() -> Option<OnPostgres> {
-        let url = service("WELLSPRING_POSTGRES_URL", "postgres://postgres@", 5432)?;
+        let url = service("WELLSPRING_POSTGRES_URL", "postgres://postgres@127.0.0.1/postgres", 5432)?;
         let schema = format!("conform_{}", uuid::Uuid::new_v4().simple());
         let client = OnPostgres::client(&url).await;
         let rows = format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.rows (key text PRIMARY KEY, value text NOT NULL)");

@@ -8,8 +8,9 @@ use wellspring_commands::nats::{NatsLog, NatsOptions};
 use wellspring_commands::redis::{RedisLog, RedisOptions};
 use wellspring_commands::sqlite::Sqlite;
 use wellspring_commands::{Builder, Consumers, LogId, LogOutbox, Op, OperationLog, Relay, Sink, Store, Wakeup};
+use wellspring_tests::service::service;
 
-use crate::backend::{Backend, service};
+use crate::backend::Backend;
 use crate::cluster::Refused;
 use crate::sqlite::{OnSqlite, get, put};
 
@@ -37,7 +38,7 @@ impl Stream for Nats {
     type Log = NatsLog;
 
     fn find() -> Option<Nats> {
-        service("WELLSPRING_NATS_URL", "nats://", 4222).map(|url| Nats(NatsOptions::new(url, unique())))
+        service("WELLSPRING_NATS_URL", "nats://127.0.0.1", 4222).map(|url| Nats(NatsOptions::new(url, unique())))
     }
 
     async fn open(&self, id: LogId) -> NatsLog {
@@ -59,7 +60,7 @@ impl Stream for Redis {
     type Log = RedisLog;
 
     fn find() -> Option<Redis> {
-        service("WELLSPRING_REDIS_URL", "redis://", 6379).map(|url| Redis(RedisOptions::new(url, unique())))
+        service("WELLSPRING_REDIS_URL", "redis://127.0.0.1", 6379).map(|url| Redis(RedisOptions::new(url, unique())))
     }
 
     async fn open(&self, id: LogId) -> RedisLog {

@@ -81,7 +81,7 @@ impl MemoryTx {
         closures.into_iter().try_for_each(|closure| {
             // The rows are a copy: whatever a panic leaves behind in them is thrown away.
             catch_unwind(AssertUnwindSafe(|| closure(&mut Write { rows, draft })))
-                .unwrap_or_else(|panic| Err(format!("a closure that was to write panicked: {}", said(&*panic)).into()))
+                .unwrap_or_else(|panic| Err(format!("a closure that was to write panicked: {}", said(panic)).into()))
         })
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fmt::Write as _;
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use async_nats::jetstream::context::KeyValueErrorKind;
 use async_nats::jetstream::kv::{CreateErrorKind, Operation, Store, UpdateErrorKind};
@@ -14,15 +13,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::consumer::{Consumers, Hold};
-use crate::lease::{Kept, Lease};
+use crate::lease::{Kept, Lease, hold_by_trying};
 use crate::log::BoxFuture;
 use crate::nats::failure::failure;
 use crate::nats::log::NatsLog;
 use crate::position::Cursor;
 use crate::store_error::{StoreError, StoreErrorKind};
-
-/// How often somebody who waits for a name looks at it, at most.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What is kept of a consumer. Every write makes a new revision, and a holder that lives writes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -143,15 +139,7 @@ impl Consumers for NatsLog {
     }
 
     fn hold<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Box<dyn Hold>, StoreError>> {
-        Box::pin(async move {
-            let pause = (self.link().options.lease / 8).min(LOOK_AGAIN);
-            loop {
-                if let Some(hold) = self.try_hold(name).await? {
-                    return Ok(hold);
-                }
-                tokio::time::sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
-            }
-        })
+        Box::pin(hold_by_trying(self, name, self.link().options.lease))
     }
 }
 

@@ -1,21 +1,17 @@
 //! Durable cursors in Redis, and who may move them.
 
 use std::fmt;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::consumer::{Consumers, Hold};
-use crate::lease::{Kept, Lease};
+use crate::lease::{Kept, Lease, hold_by_trying};
 use crate::log::BoxFuture;
 use crate::position::Cursor;
 use crate::redis::log::{Connection, RedisLog};
 use crate::redis::scripts;
 use crate::store_error::{StoreError, StoreErrorKind};
-
-/// How often somebody who waits for a name asks for it, at most.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Consumers for RedisLog {
     fn try_hold<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Box<dyn Hold>>, StoreError>> {
@@ -36,15 +32,7 @@ impl Consumers for RedisLog {
     }
 
     fn hold<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Box<dyn Hold>, StoreError>> {
-        Box::pin(async move {
-            let pause = (self.link().options.lease / 8).min(ASK_AGAIN);
-            loop {
-                if let Some(hold) = self.try_hold(name).await? {
-                    return Ok(hold);
-                }
-                tokio::time::sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
-            }
-        })
+        Box::pin(hold_by_trying(self, name, self.link().options.lease))
     }
 }
 

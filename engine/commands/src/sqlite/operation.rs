@@ -1,8 +1,5 @@
 //! A commit: the user's rows, the operation, its events and its journal entry.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::oneshot;
 
@@ -11,6 +8,7 @@ use super::group::{self, Turn};
 use super::job::{End, Job};
 use super::write::{Closure, SqliteTx, Write};
 use super::{fault, outbox};
+use crate::catch::said;
 use crate::draft::Draft;
 use crate::id::{LogId, OperationId};
 use crate::position::{LogPosition, Place};
@@ -54,7 +52,7 @@ impl Operation {
         let written = self.write(turn, &mut closures, &mut draft);
         // Those that did not get their turn: what they hold is the user's, and so are its destructors.
         if let Err(panic) = turn.guarded(move || drop(closures)) {
-            tracing::error!(message = words_of(panic), "what a closure held panicked when it was dropped");
+            tracing::error!(message = said(panic), "what a closure held panicked when it was dropped");
         }
         written?;
         let now = self.clock.now();
@@ -76,7 +74,7 @@ impl Operation {
                 }
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(CommitError::Refused(error)),
-                Err(panic) => return Err(CommitError::Refused(Box::new(ClosurePanicked { message: words_of(panic) }))),
+                Err(panic) => return Err(CommitError::Refused(Box::new(ClosurePanicked { message: said(panic) }))),
             }
         }
         Ok(())
@@ -138,17 +136,4 @@ fn append(connection: &Connection, draft: &Draft, now: i64) -> rusqlite::Result<
         insert.execute((entry.id.as_str(), &entry.command, entry.digest.to_be_bytes(), &entry.result, seq, id, now))?;
     }
     Ok(seq)
-}
-
-/// What a panic says. Its payload is the user's, and so is its destructor.
-fn words_of(panic: Box<dyn Any + Send>) -> String {
-    let words = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "not in words".to_owned(),
-    };
-    if catch_unwind(AssertUnwindSafe(move || drop(panic))).is_err() {
-        tracing::error!("the payload of a panic panicked when it was dropped");
-    }
-    words
 }

@@ -286,3 +286,25 @@ pub fn a_holder_that_stood_still_is_fenced<L: StreamLog>(open: impl AsyncFn() ->
         drop(next);
     });
 }
+
+/// Does harm to a stream of which one reader has read everything and another nothing; how often each found a loss.
+pub async fn losses_after<L: StreamLog>(log: Arc<L>, harm: impl AsyncFnOnce()) -> (usize, usize) {
+    let outbox = MemoryOutbox::new();
+    let mut behind = Follower::at_head(log.clone()).await;
+    let mut current = Follower::at_head(log.clone()).await;
+    let first = relay(&outbox, &log).per_message(1).spawn();
+    outbox.add_some(10);
+    current.follow(PERIOD, |current| current.order.len() == 10).await;
+    first.stop().await;
+    // What only moves the horizon may have come after the last operation: "everything" is that too.
+    while current.read().await.expect("read") {}
+    harm().await;
+    let second = relay(&outbox, &log).per_message(1).spawn();
+    // More than there were: the numbers of a stream made anew reach those of the old one.
+    let added = outbox.add_some(20);
+    for follower in [&mut behind, &mut current] {
+        follower.follow(PERIOD, |follower| follower.covers(&added[19])).await;
+    }
+    second.stop().await;
+    (behind.losses, current.losses)
+}
