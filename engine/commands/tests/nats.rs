@@ -94,6 +94,15 @@ fn a_holder_that_stood_still_is_fenced() {
     runtime.block_on(name.remove());
 }
 
+#[tokio::test]
+async fn a_stream_that_never_had_a_message_is_read_as_nothing_and_without_an_error() {
+    let Some(name) = Name::here() else { return };
+    let log = name.open().await;
+    let mut follower = Follower::at_head(log).await;
+    assert!(!follower.read().await.expect("read"), "there is more of nothing");
+    name.remove().await;
+}
+
 enum Harm {
     Purge,
     DeleteMessage,

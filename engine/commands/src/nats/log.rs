@@ -262,6 +262,8 @@ impl NatsLog {
         Ok(match () {
             () if created(&info) != at.created => Next::Lost("the stream was made anew".to_owned()),
             () if last < at.sequence => Next::Lost(format!("the stream has gone back from message {} to {last}", at.sequence)),
+            // There never was a message: asking for number 0 is a mistake that the server answers with an error.
+            () if last == at.sequence && last == 0 => Next::Nothing,
             // A stream that has gone back may have come to just this number again, with other messages.
             () if last == at.sequence => match self.link().get_surely(last).await? {
                 Some(message) if link::Link::name_of(&message) != at.name => {
