@@ -107,7 +107,7 @@ impl LateLog {
     async fn all(&self, below: u64) -> Result<Result<Vec<Entry>, String>, StoreError> {
         match self.memory.log().read(&Cursor::new(below.to_string()), usize::MAX).await? {
             Reading::Entries { entries, .. } => Ok(Ok(entries)),
-            Reading::Lost { reason } => Ok(Err(reason)),
+            Reading::Lost { reason, .. } => Ok(Err(reason)),
         }
     }
 
@@ -165,7 +165,7 @@ impl OperationLog for LateLog {
             let mut seen: Seen = serde_json::from_str(since.as_str()).expect("a cursor of this log");
             let mut entries = match self.all(seen.below).await? {
                 Ok(entries) => entries,
-                Err(reason) => return Ok(Reading::Lost { reason }),
+                Err(reason) => return Ok(Reading::lost(reason)),
             };
             entries.retain(|entry| !seen.above.contains(&entry.place.major) && self.world.shows(entry.place));
             let more = entries.len() > most;

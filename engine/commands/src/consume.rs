@@ -35,7 +35,8 @@ const IDLE_CHECKS: u32 = 60;
 pub enum Consumed {
     /// An operation.
     Operation(Operation),
-    /// Operations were trimmed before this consumer had got them. It goes on from the log's present end.
+    /// Operations are missing, which this consumer will never get: trimmed before it had read them, or lost by a stream. It goes on with
+    /// what the log can still give after them, or from the log's present end if it cannot say what that is.
     Gap {
         /// What the log knows of it.
         reason: String,
@@ -177,12 +178,19 @@ where
                         continue;
                     }
                 }
-                Reading::Lost { reason } => {
+                Reading::Lost { reason, next } => {
                     // The end of the log before the handler hears of the gap: what is committed while it makes up for it comes later.
-                    let head = self.log.head().await?.cursor;
+                    let more = next.is_some();
+                    let next = match next {
+                        Some(next) => next,
+                        None => self.log.head().await?.cursor,
+                    };
                     self.give(Consumed::Gap { reason }).await;
-                    hold.save(&head).await?;
-                    cursor = head;
+                    hold.save(&next).await?;
+                    cursor = next;
+                    if more {
+                        continue;
+                    }
                 }
             }
             tokio::select! {

@@ -94,7 +94,7 @@ impl Follower {
                         return Ok(());
                     }
                 }
-                Reading::Lost { reason } => {
+                Reading::Lost { reason, .. } => {
                     // The head first, then everything stale: what is computed later is made from what the head has seen.
                     let head = self.log.head().await?;
                     self.applier.start_over(&head, reason);

@@ -131,7 +131,7 @@ pub use crate::logged::{InvalidateError, LogFunctionError, Logged, LoggedFunctio
 pub use crate::message::Message;
 pub use crate::notice::Notice;
 pub use crate::op::{Emit, EmitError, Op};
-pub use crate::outbox::{Outbox, OutboxHold, Outgoing};
+pub use crate::outbox::{Outbox, OutboxHold, Outgoing, Sent};
 pub use crate::position::{Cursor, LogPosition, Place};
 pub use crate::record::{Body, Entry, LoggedKey};
 pub use crate::relay::{Relay, RelayBuilder, RelayStats};

@@ -70,7 +70,16 @@ pub enum Reading {
     Lost {
         /// What is known of it, for people.
         reason: String,
+        /// From where what comes after them can be read, if the log can say so. Otherwise a reader goes on from the [head](OperationLog::head).
+        next: Option<Cursor>,
     },
+}
+
+impl Reading {
+    /// Operations after the cursor are gone, and nothing else can be read from there.
+    pub fn lost(reason: impl Into<String>) -> Reading {
+        Reading::Lost { reason: reason.into(), next: None }
+    }
 }
 
 impl<L: OperationLog + ?Sized> OperationLog for std::sync::Arc<L> {

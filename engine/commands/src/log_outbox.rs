@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::consumer::{Consumers, Hold};
 use crate::id::LogId;
 use crate::log::{BoxFuture, OperationLog, Reading};
-use crate::outbox::{Outbox, OutboxHold, Outgoing};
+use crate::outbox::{Outbox, OutboxHold, Outgoing, Sent};
 use crate::position::Cursor;
-use crate::sink::Mark;
 use crate::store_error::{StoreError, StoreErrorKind};
 
 /// The log of a store as an outbox: nothing is deleted by it, it only reads on from a durable cursor.
@@ -71,13 +70,13 @@ struct Reach {
     next: Option<Cursor>,
 }
 
-/// What the relay's cursor in the store is: the log's own cursor, and where the stream ended then.
+/// What the relay's cursor in the store is: the log's own cursor, and what the next relay has to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Saved {
     #[serde(rename = "c")]
     cursor: Cursor,
-    #[serde(rename = "m")]
-    mark: Mark,
+    #[serde(rename = "s")]
+    sent: Sent,
 }
 
 impl fmt::Debug for LogHold {
@@ -103,8 +102,8 @@ impl LogHold {
 }
 
 impl OutboxHold for LogHold {
-    fn mark(&self) -> BoxFuture<'_, Result<Option<Mark>, StoreError>> {
-        Box::pin(async move { Ok(self.saved().map(|saved| saved.mark)) })
+    fn last_sent(&self) -> BoxFuture<'_, Result<Option<Sent>, StoreError>> {
+        Box::pin(async move { Ok(self.saved().map(|saved| saved.sent)) })
     }
 
     fn unsent(&self, most: usize) -> BoxFuture<'_, Result<Outgoing, StoreError>> {
@@ -117,16 +116,16 @@ impl OutboxHold for LogHold {
                     self.given(cursor);
                     Ok(Outgoing::Entries { entries, horizon, more })
                 }
-                Reading::Lost { reason } => self.start_over(format!("the relay came too late: {reason}")).await,
+                Reading::Lost { reason, .. } => self.start_over(format!("the relay came too late: {reason}")).await,
             }
         })
     }
 
-    fn sent<'a>(&'a self, mark: &'a Mark) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn sent<'a>(&'a self, sent: &'a Sent) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let next = self.place.lock().unwrap_or_else(PoisonError::into_inner).next.clone();
             let Some(cursor) = next.or_else(|| self.saved().map(|saved| saved.cursor)) else { return Ok(()) };
-            let saved = Saved { cursor, mark: mark.clone() };
+            let saved = Saved { cursor, sent: sent.clone() };
             let text = serde_json::to_string(&saved)
                 .map_err(|error| StoreError::with(StoreErrorKind::Other, "writing where the relay is", error))?;
             self.hold.save(&Cursor::new(text)).await?;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{LogId, OperationId};
 use crate::log::BoxFuture;
 use crate::position::Place;
@@ -27,11 +29,12 @@ pub trait Outbox: fmt::Debug + Send + Sync + 'static {
 
 /// The right to relay. Dropping it gives it up.
 pub trait OutboxHold: fmt::Debug + Send + Sync + 'static {
-    /// Where the stream ended when [`sent`](OutboxHold::sent) was last called, by this holder or one before it.
+    /// What [`sent`](OutboxHold::sent) was last told, by this holder or one before it.
     ///
-    /// An outbox that does not keep it answers `None`: then a stream that loses acknowledged messages while no relay runs is not
-    /// found out.
-    fn mark(&self) -> BoxFuture<'_, Result<Option<Mark>, StoreError>>;
+    /// An outbox that does not keep it answers `None`: then nobody finds out that the stream has lost acknowledged messages while no relay
+    /// ran, nor that the outbox has gone back because an old backup of it was restored. One that keeps it does so in the transaction
+    /// in which it forgets what was sent: what the stream has since the mark is expected to be [`unsent`](OutboxHold::unsent) still.
+    fn last_sent(&self) -> BoxFuture<'_, Result<Option<Sent>, StoreError>>;
 
     /// The first operations that are not sent yet, in order, at most `most`. Called again without [`sent`](OutboxHold::sent) between,
     /// it begins at the same one.
@@ -40,16 +43,30 @@ pub trait OutboxHold: fmt::Debug + Send + Sync + 'static {
     /// When the database cannot be asked: the relay asks again.
     fn unsent(&self, most: usize) -> BoxFuture<'_, Result<Outgoing, StoreError>>;
 
-    /// All that the last [`unsent`](OutboxHold::unsent) returned is in the stream, which ends at the mark now: none of it has to be
-    /// given out again.
+    /// All that the last [`unsent`](OutboxHold::unsent) returned is in the stream: none of it has to be given out again.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Fenced`](crate::StoreErrorKind::Fenced) if somebody else may relay by now. Whatever the error, the same
-    /// operations are published once more.
-    fn sent<'a>(&'a self, mark: &'a Mark) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// [`StoreErrorKind::Fenced`](crate::StoreErrorKind::Fenced) if somebody else may relay by now: the next holder publishes the same
+    /// operations once more. After any other error the relay says the same again before it asks for more.
+    fn sent<'a>(&'a self, sent: &'a Sent) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Ready when the right was lost without being given up. Pending for ever otherwise.
     fn lost(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What a relay has to know when it goes on where another stopped. The outbox keeps it as it is: it is serde data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Sent {
+    /// Where the stream ended.
+    #[serde(rename = "m")]
+    pub mark: Mark,
+    /// The largest horizon that was published since the last loss.
+    #[serde(rename = "h")]
+    pub horizon: Place,
+    /// The largest place that was published or lost since then: a horizon above it is still to be said.
+    #[serde(rename = "l")]
+    pub last: Option<Place>,
 }
 
 /// What waits to be sent.

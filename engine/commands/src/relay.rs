@@ -7,7 +7,13 @@
 //! A stream that acknowledges before its data is on disk may forget what it acknowledged. The relay remembers where the stream ended,
 //! durably if the outbox can, and looks at it every period: when the stream has gone back, or is another one, it publishes a loss, upon
 //! which every follower drops what it holds. Publishing the last seconds again was rejected: how many seconds is a guess.
+//!
+//! An outbox may go back as well, when its database is restored from a backup. Then its next operations have places at which followers
+//! believe to have seen everything. A relay that takes over therefore asks the stream what it has since the outbox was last told:
+//! what a relay died over is [unsent](crate::OutboxHold::unsent) still, and what is not there any more shows that the outbox has gone
+//! back, which is a loss like the others.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,8 +24,9 @@ use tokio::time::Instant;
 
 use crate::backoff::spread;
 use crate::catch::caught;
+use crate::id::OperationId;
 use crate::message::{Limits, Message, loss, moved, pack};
-use crate::outbox::{Outbox, OutboxHold, Outgoing};
+use crate::outbox::{Outbox, OutboxHold, Outgoing, Sent};
 use crate::position::Place;
 use crate::sink::{Mark, Sink};
 use crate::store_error::{StoreError, StoreErrorKind};
@@ -29,6 +36,9 @@ use crate::wakeup::{Hints, Wakeup};
 const IN_FLIGHT: usize = 32;
 /// At which size a message is not added to, if the stream takes that much: what a reader gets in one piece.
 const WANTED_BYTES: usize = 128 << 10;
+/// Messages that relays may have left in the stream without telling the outbox: a batch each, and more if publishing failed again and
+/// again. Above that, and above some batches, it counts as a loss.
+const MOST_UNTOLD: usize = 1 << 14;
 
 /// A task that relays. Dropping it ends the task wherever it is: what was under way is published again by the next.
 #[derive(Debug)]
@@ -189,6 +199,10 @@ struct Stream {
     horizon: Place,
     /// The largest place that was published or is lost: a horizon above it is worth a message of its own, one above that is not.
     last: Option<Place>,
+    /// What the stream has and the outbox had not been told of when this relay took over. The outbox still has it, or has gone back.
+    unconfirmed: HashSet<OperationId>,
+    /// What the outbox has to be told before anything else.
+    untold: Option<Sent>,
 }
 
 impl Task {
@@ -219,21 +233,23 @@ impl Task {
     }
 
     async fn serve(&mut self, hold: &dyn OutboxHold) -> End {
-        let mut stream = Stream::default();
-        let mut begun = false;
+        let mut stream: Option<Stream> = None;
         // Hints that bring nothing do not put off the look at the stream.
         let mut look = Instant::now() + spread(self.how.period);
         loop {
             let round = async {
-                if !begun {
-                    stream.known = hold.mark().await?;
-                    begun = true;
-                }
                 // A user's outbox or sink that panics ends a round and not the relay.
                 let panicked = |message| {
                     Err(StoreError::with(StoreErrorKind::Other, "relaying", format!("the outbox or the stream panicked: {message}")))
                 };
-                caught(|| self.round(hold, &mut stream)).await.unwrap_or_else(panicked)
+                let round = caught(|| async {
+                    let stream = match &mut stream {
+                        Some(stream) => stream,
+                        None => stream.insert(self.take_over(hold).await?),
+                    };
+                    self.round(hold, stream).await
+                });
+                round.await.unwrap_or_else(panicked)
             };
             let round = tokio::select! {
                 biased;
@@ -246,7 +262,7 @@ impl Task {
                 Err(error) => {
                     self.counts.retries.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(%error, "nothing could be relayed: trying again");
-                    stream.at = None;
+                    look_again(&mut stream);
                     match self.back_off(Some(hold)).await {
                         Some(end) => return end,
                         None => continue,
@@ -267,26 +283,44 @@ impl Task {
                 () = hinted(&mut self.hints) => {}
                 // It is time to see whether the stream is still there.
                 () = tokio::time::sleep_until(look) => {
-                    stream.at = None;
+                    look_again(&mut stream);
                     look = Instant::now() + spread(self.how.period);
                 }
             }
         }
     }
 
+    /// Goes on where the last relay has stopped.
+    async fn take_over(&self, hold: &dyn OutboxHold) -> Result<Stream, StoreError> {
+        let Some(Sent { mark, horizon, last }) = hold.last_sent().await? else { return Ok(Stream::default()) };
+        let mut stream = Stream { known: Some(mark.clone()), horizon, last, ..Stream::default() };
+        let end = self.look(&mut stream).await?;
+        if stream.lost.is_none() && end != mark {
+            match self.how.sink.published_since(&mark, MOST_UNTOLD.max(16 * self.how.batch)).await? {
+                Some(operations) => stream.unconfirmed = operations.into_iter().collect(),
+                None => lose(&mut stream, "nobody can say what was published since the outbox was last told".to_owned()),
+            }
+        }
+        stream.at = Some(end);
+        Ok(stream)
+    }
+
+    /// Where the stream ends, and whether what was there still is.
+    async fn look(&self, stream: &mut Stream) -> Result<Mark, StoreError> {
+        let end = self.how.sink.end(stream.known.as_ref()).await?;
+        if let Some(reason) = end.lost {
+            lose(stream, reason);
+        }
+        stream.silent |= end.empty;
+        Ok(end.mark)
+    }
+
     /// Relays one batch; whether there is more at once.
     async fn round(&self, hold: &dyn OutboxHold, stream: &mut Stream) -> Result<bool, StoreError> {
+        self.tell(hold, stream).await?;
         let at = match stream.at.take() {
             Some(at) => at,
-            None => {
-                let end = self.how.sink.end(stream.known.as_ref()).await?;
-                if let Some(reason) = end.lost {
-                    tracing::error!(reason, "the stream has lost operations that it had acknowledged: every follower drops all it holds");
-                    stream.lost = Some(reason);
-                }
-                stream.silent |= end.empty;
-                end.mark
-            }
+            None => self.look(stream).await?,
         };
         let log = self.how.outbox.id();
         let limits = Limits {
@@ -296,6 +330,13 @@ impl Task {
         };
         let (mut messages, horizon, last, oversized, more) = match hold.unsent(self.how.batch).await? {
             Outgoing::Entries { entries, horizon, more } => {
+                for entry in &entries {
+                    stream.unconfirmed.remove(&entry.operation);
+                }
+                if !more && !stream.unconfirmed.is_empty() {
+                    let count = std::mem::take(&mut stream.unconfirmed).len();
+                    lose(stream, format!("the outbox has gone back: it lacks {count} operations that the stream has"));
+                }
                 let last = entries.iter().map(|entry| entry.place).max();
                 let first = entries.iter().map(|entry| entry.place).min();
                 let (mut messages, oversized) = pack(log, entries, horizon, limits);
@@ -306,6 +347,7 @@ impl Task {
             }
             Outgoing::Lost { reason, horizon, recent } => {
                 tracing::warn!(reason, "operations will never be in the stream: every follower drops all it holds");
+                stream.unconfirmed.clear();
                 let last = recent.iter().map(|(place, _)| *place).max();
                 // A loss covers any other that is to be said.
                 (vec![loss(log, &reason, horizon)], horizon, last, 0, true)
@@ -327,9 +369,20 @@ impl Task {
         stream.horizon = if anew { horizon } else { stream.horizon.max(horizon) };
         stream.last = if anew { last } else { stream.last.max(last) };
         self.counts.oversized.fetch_add(oversized, Ordering::Relaxed);
-        hold.sent(&at).await?;
+        stream.untold = Some(Sent { mark: at.clone(), horizon: stream.horizon, last: stream.last });
         stream.at = Some(at);
+        self.tell(hold, stream).await?;
         Ok(more)
+    }
+
+    /// Tells the outbox what it has not been told yet. Publishing the same once more, because it could not be told, was rejected: a disk
+    /// that is full for hours would fill the stream as well.
+    async fn tell(&self, hold: &dyn OutboxHold, stream: &mut Stream) -> Result<(), StoreError> {
+        if let Some(sent) = &stream.untold {
+            hold.sent(sent).await?;
+            stream.untold = None;
+        }
+        Ok(())
     }
 
     async fn publish(&self, mut at: Mark, messages: &[Message], stream: &mut Stream) -> Result<Mark, StoreError> {
@@ -363,6 +416,19 @@ impl Task {
             () = stopped(&mut self.stopped) => Some(End::Stopped),
             () = tokio::time::sleep(pause) => None,
         }
+    }
+}
+
+/// It is said before anything else, upon which everybody drops what it holds.
+fn lose(stream: &mut Stream, reason: String) {
+    tracing::error!(reason, "operations that were acknowledged are gone: every follower drops all it holds");
+    stream.lost = Some(reason);
+}
+
+/// The end of the stream is not known any more.
+fn look_again(stream: &mut Option<Stream>) {
+    if let Some(stream) = stream {
+        stream.at = None;
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::OperationId;
 use crate::log::BoxFuture;
 use crate::message::Message;
 use crate::store_error::StoreError;
@@ -23,6 +24,13 @@ pub trait Sink: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the stream cannot be asked.
     fn end<'a>(&'a self, known: Option<&'a Mark>) -> BoxFuture<'a, Result<StreamEnd, StoreError>>;
+
+    /// The operations in the messages between a mark and the stream's end, if all of those messages are there and they are at most
+    /// `most`. A relay asks once, when it takes over from another.
+    ///
+    /// # Errors
+    /// When the stream cannot be asked.
+    fn published_since<'a>(&'a self, mark: &'a Mark, most: usize) -> BoxFuture<'a, Result<Option<Vec<OperationId>>, StoreError>>;
 
     /// Appends messages in this order, directly after the mark, and hints; where the stream ends then.
     ///

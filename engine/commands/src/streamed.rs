@@ -18,8 +18,8 @@ pub(crate) struct Gathered {
     pub(crate) taken: usize,
     pub(crate) entries: Vec<Entry>,
     pub(crate) horizon: Place,
-    /// If the first message says, or leaves open, that something is missing.
-    lost: Option<String>,
+    /// If the first message says, or leaves open, that something is missing; with the horizon after it, if it says so itself.
+    lost: Option<(String, Option<Place>)>,
     /// If the first message is of another log.
     foreign: Option<LogId>,
 }
@@ -44,7 +44,7 @@ impl Gathered {
                 self.horizon = self.horizon.max(horizon);
                 self.entries.len() < self.most
             }
-            Ok(Message { lost: Some(reason), .. }) => self.missing(reason),
+            Ok(Message { lost: Some(reason), horizon, .. }) => self.gap(reason, Some(horizon)),
             // It cannot be skipped, as nobody knows what it makes stale, and waiting does not make it better.
             Err(error) => self.missing(format!("a message of the stream cannot be understood: {error}")),
         }
@@ -52,17 +52,21 @@ impl Gathered {
 
     /// The next message is not there, or worth nothing. What came before it is given out first.
     pub(crate) fn missing(&mut self, reason: String) -> bool {
+        self.gap(reason, None)
+    }
+
+    fn gap(&mut self, reason: String, after: Option<Place>) -> bool {
         if self.taken == 0 {
-            self.lost = Some(reason);
+            self.lost = Some((reason, after));
         }
         false
     }
 
-    /// Why nothing can be given out, if so.
+    /// Why nothing can be given out, if so; and the horizon after the message that says so, if one does, behind which reading goes on.
     ///
     /// # Errors
     /// When the stream is of another log than it was opened for.
-    pub(crate) fn loss(&mut self) -> Result<Option<String>, StoreError> {
+    pub(crate) fn loss(&mut self) -> Result<Option<(String, Option<Place>)>, StoreError> {
         match self.foreign {
             Some(log) => {
                 let doing = format!("reading a stream of log {log} as log {}", self.log);
@@ -89,6 +93,12 @@ pub(crate) fn ending<'a>(log: LogId, payloads: impl Iterator<Item = &'a [u8]>) -
     }
     let recent = entries.iter().filter(|entry| entry.place >= horizon).map(|entry| (entry.place, entry.operation)).collect();
     (horizon, recent)
+}
+
+/// The operations in messages.
+pub(crate) fn operations_of<'a>(payloads: impl Iterator<Item = &'a [u8]>) -> Vec<OperationId> {
+    let messages = payloads.filter_map(|payload| Message::from_json(payload).ok());
+    messages.flat_map(|message| message.entries.into_iter().map(|entry| entry.operation)).collect()
 }
 
 /// The parts of a cursor or mark that are divided by colons.

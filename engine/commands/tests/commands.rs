@@ -513,7 +513,7 @@ impl wellspring_commands::OperationLog for Behind {
     ) -> wellspring_commands::BoxFuture<'a, Result<wellspring_commands::Reading, StoreError>> {
         use wellspring_commands::{Place, Reading};
         let reading = match self.lost.swap(false, Ordering::SeqCst) {
-            true => Reading::Lost { reason: "as asked".into() },
+            true => Reading::lost("as asked"),
             false => Reading::Entries { entries: Vec::new(), cursor: since.clone(), horizon: Place::new(1, 0), more: false },
         };
         Box::pin(std::future::ready(Ok(reading)))

@@ -75,19 +75,22 @@ struct Watched {
     reads: Arc<AtomicU32>,
     /// Readings of followers that are to lose operations, and of consumers.
     lose: Arc<[AtomicU32; 2]>,
+    /// Whether a loss says where to go on: at the next operation.
+    goes_on: bool,
 }
 
 impl Watched {
     fn new(memory: &Memory) -> Watched {
         let log = memory.log();
-        Watched { id: log.id(), log, reads: Arc::default(), lose: Arc::default() }
+        Watched { id: log.id(), log, reads: Arc::default(), lose: Arc::default(), goes_on: false }
     }
 }
 
 impl Watched {
     async fn next(&self, kind: usize, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
         if self.lose[kind].fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
-            return Ok(Reading::Lost { reason: "as asked".into() });
+            let next = self.goes_on.then(|| since.clone());
+            return Ok(Reading::Lost { reason: "as asked".to_owned(), next });
         }
         self.log.read(since, most).await
     }
@@ -272,6 +275,39 @@ async fn listeners_are_told_where_operations_are_missing() {
     watched.lose[0].store(1, Ordering::SeqCst);
     memory.append_raw(entry("{}"));
     assert_eq!(applied.next().await, Err(Missed::CoverageLost));
+}
+
+#[tokio::test]
+async fn a_consumer_gets_what_the_log_still_has_after_a_gap() {
+    let memory = Memory::new();
+    let mut watched = Watched::new(&memory);
+    watched.goes_on = true;
+    let log = watched.clone();
+    let server = server(&memory, |builder| builder.log(log)).await;
+    let (heard, mut hears) = mpsc::unbounded_channel();
+    let handler = move |consumed| {
+        let heard = heard.clone();
+        async move { Ok(heard.send(consumed)?) }
+    };
+    let consumer = server.consume("projection", handler.clone());
+    while hears.try_recv().is_err() {
+        server.call(put("start")).await.expect("done");
+        tokio::task::yield_now().await;
+    }
+    consumer.stop().await;
+    let missed = server.call(put("missed")).await.expect("done");
+    watched.lose[1].store(1, Ordering::SeqCst);
+    let consumer = server.consume("projection", handler);
+    let mut gaps = 0;
+    loop {
+        match hears.recv().await.expect("it goes on") {
+            Consumed::Gap { .. } => gaps += 1,
+            Consumed::Operation(operation) if operation.position == missed.position => break,
+            _ => {}
+        }
+    }
+    assert_eq!(gaps, 1);
+    consumer.stop().await;
 }
 
 #[tokio::test]

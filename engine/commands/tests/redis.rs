@@ -89,6 +89,9 @@ suite! {
     what_is_published_after_the_wrong_message_is_refused(log);
     a_cursor_of_another_log_is_a_loss(log);
     a_stream_of_another_log_is_refused(log);
+    what_follows_a_loss_is_read_from_where_it_says(log);
+    an_outbox_that_has_gone_back_is_a_loss_for_all(first, second);
+    what_the_outbox_was_not_told_of_is_published_again(first, second);
     a_name_is_held_by_one_and_then_by_the_next(first, second);
 }
 

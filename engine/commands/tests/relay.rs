@@ -32,12 +32,12 @@ async fn whatever_fails_every_entry_is_in_the_stream_in_order() {
                 tokio::task::yield_now().await;
             }
             if random.bool() {
-                outbox.rows().fenced = true;
+                outbox.rows().fault = Some(StoreErrorKind::Fenced);
             }
             drop(relay);
         }
         sink.stream().faults.clear();
-        outbox.rows().fenced = false;
+        outbox.rows().fault = None;
         let relay = relay(&outbox, &sink).spawn();
         until("all sent", || outbox.all_sent()).await;
         relay.stop().await;
@@ -62,6 +62,61 @@ async fn what_a_relay_died_over_is_published_again() {
     assert_eq!(sink.stream().messages.len(), 2);
     assert_eq!(sink.numbers(), [1, 2, 3]);
     assert_eq!(second.stats().entries, 3);
+    assert_eq!(sink.losses(), Vec::<String>::new(), "the outbox still has it");
+}
+
+#[tokio::test]
+async fn an_outbox_that_has_gone_back_is_a_loss_before_what_it_has_now() {
+    let (outbox, sink) = (MemoryOutbox::new(), Arc::new(MemorySink::new()));
+    let first = relay(&outbox, &sink).spawn();
+    outbox.add_some(3);
+    until("all sent", || outbox.all_sent()).await;
+    first.stop().await;
+    let backup = outbox.rows().clone();
+    let second = relay(&outbox, &sink).spawn();
+    outbox.add_some(2);
+    until("all sent", || outbox.all_sent()).await;
+    second.stop().await;
+    *outbox.rows() = backup;
+    let added = outbox.add_some(1);
+    let _third = relay(&outbox, &sink).spawn();
+    until("all sent", || outbox.all_sent()).await;
+    assert_eq!(sink.losses(), ["the outbox has gone back: it lacks 2 operations that the stream has"]);
+    let stream = sink.stream();
+    let [.., loss, last] = &stream.messages[..] else { panic!("two messages at least") };
+    assert_eq!((loss.lost.is_some(), loss.horizon), (true, Place::new(4, 0)), "no place of the earlier history counts");
+    assert_eq!(last.entries, added);
+}
+
+#[tokio::test]
+async fn an_outbox_that_cannot_be_told_is_told_again_and_nothing_is_published_twice() {
+    let (outbox, sink) = (MemoryOutbox::new(), Arc::new(MemorySink::new()));
+    outbox.rows().fault = Some(StoreErrorKind::Full);
+    outbox.add_some(3);
+    let relay = relay(&outbox, &sink).spawn();
+    until("all sent", || outbox.all_sent()).await;
+    outbox.add_some(1);
+    until("all sent", || outbox.all_sent()).await;
+    assert_eq!((sink.stream().messages.len(), relay.stats().retries), (2, 1));
+}
+
+#[tokio::test]
+async fn a_relay_says_a_horizon_that_was_held_back_when_it_took_over() {
+    let (outbox, sink) = (MemoryOutbox::new(), Arc::new(MemorySink::new()));
+    outbox.rows().horizon = Some(Place::new(2, 0));
+    outbox.add_some(3);
+    let first = relay(&outbox, &sink).spawn();
+    until("all sent", || outbox.all_sent()).await;
+    first.stop().await;
+    let _second = relay(&outbox, &sink).check_period(Duration::from_millis(2)).spawn();
+    let asked = sink.stream().asked;
+    until("more looks", || sink.stream().asked > asked + 5).await;
+    outbox.rows().horizon = None;
+    until("the horizon", || sink.stream().messages.len() == 2).await;
+    let asked = sink.stream().asked;
+    until("more looks", || sink.stream().asked > asked + 5).await;
+    let horizons: Vec<_> = sink.stream().messages.iter().map(|message| message.horizon.major).collect();
+    assert_eq!(horizons, [2, 4]);
 }
 
 #[tokio::test]
@@ -102,7 +157,7 @@ async fn a_relay_whose_stream_is_away_can_be_stopped() {
 #[tokio::test]
 async fn a_relay_that_is_fenced_holds_the_outbox_again() {
     let (outbox, sink) = (MemoryOutbox::new(), Arc::new(MemorySink::new()));
-    outbox.rows().fenced = true;
+    outbox.rows().fault = Some(StoreErrorKind::Fenced);
     outbox.add_some(3);
     let _relay = relay(&outbox, &sink).spawn();
     until("all sent", || outbox.all_sent()).await;

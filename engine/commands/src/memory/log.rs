@@ -16,7 +16,7 @@ impl State {
     fn after(&self, sequence: u64, most: usize) -> Reading {
         let (first, last) = (self.trimmed, self.last());
         if sequence < first || sequence > last {
-            return Reading::Lost { reason: format!("read to {sequence}, and the log has {} to {last}", first + 1) };
+            return Reading::lost(format!("read to {sequence}, and the log has {} to {last}", first + 1));
         }
         let start = (sequence - first) as usize;
         let entries: Vec<_> = self.entries.iter().skip(start).take(most).map(|(entry, _)| entry.clone()).collect();

@@ -16,7 +16,9 @@ pub(crate) fn failure(doing: &str, error: impl Error + Send + Sync + 'static) ->
 /// Of an attempt to append.
 pub(crate) fn publishing(doing: &str, error: PublishError) -> StoreError {
     match error.kind() {
-        PublishErrorKind::WrongLastSequence => StoreError::with(StoreErrorKind::Conflict, doing, error),
+        PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => {
+            StoreError::with(StoreErrorKind::Conflict, doing, error)
+        }
         PublishErrorKind::MaxPayloadExceeded => StoreError::with(StoreErrorKind::Other, doing, error),
         _ => failure(doing, error),
     }

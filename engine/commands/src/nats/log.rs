@@ -27,7 +27,7 @@ use crate::streamed::{Gathered, RECENT_MESSAGES, ending, parts};
 use crate::wakeup::{Hinter, Hints, Wakeup};
 
 /// Messages that are asked for at once.
-const WINDOW: usize = 32;
+pub(crate) const WINDOW: usize = 32;
 
 /// A log on a JetStream stream: what every server opens once. See the [module](crate::nats) for what it promises.
 ///
@@ -78,6 +78,8 @@ impl Connection {
             subjects: vec![self.subject.clone()],
             num_replicas: *replicas,
             allow_direct: true,
+            // Nothing is published twice under one id, and the server keeps in memory each that is in the window.
+            duplicate_window: Duration::from_secs(2),
             ..Config::default()
         };
         let stream = self.context.get_or_create_stream(config).await.map_err(|error| failure(doing, error))?;
@@ -204,7 +206,7 @@ impl NatsLog {
 
     async fn read_after(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
         let Some(at) = Position::read(since) else {
-            return Ok(Reading::Lost { reason: format!("`{}` is no cursor of a JetStream stream", since.as_str()) });
+            return Ok(Reading::lost(format!("`{}` is no cursor of a JetStream stream", since.as_str())));
         };
         let link = self.link();
         let mut name = at.name.clone();
@@ -228,14 +230,15 @@ impl NatsLog {
                             more = false;
                             break 'reading;
                         }
-                        Next::Lost(reason) => return Ok(Reading::Lost { reason }),
+                        Next::Lost(reason) => return Ok(Reading::lost(reason)),
                     },
                 };
                 let goes_on = match link::Link::of(&message) {
                     Some(link) if link.created == at.created && link.before == name => {
                         let taken = gathered.taken;
                         let goes_on = gathered.take(&message.payload);
-                        if gathered.taken > taken {
+                        // With the first message, behind a loss that it says.
+                        if gathered.taken > taken || taken == 0 {
                             name = link.name;
                         }
                         goes_on
@@ -248,8 +251,9 @@ impl NatsLog {
             }
             window = (window * 4).min(WINDOW);
         }
-        if let Some(reason) = gathered.loss()? {
-            return Ok(Reading::Lost { reason });
+        if let Some((reason, horizon)) = gathered.loss()? {
+            let next = horizon.map(|horizon| Position { sequence: at.sequence + 1, name, horizon, ..at }.cursor());
+            return Ok(Reading::Lost { reason, next });
         }
         let cursor = Position { sequence: at.sequence + gathered.taken as u64, name, horizon: gathered.horizon, ..at }.cursor();
         Ok(Reading::Entries { entries: gathered.entries, cursor, horizon: gathered.horizon, more })
@@ -290,8 +294,8 @@ enum Next {
 
 /// Reads whole messages, so a reading may have up to a message more operations than were asked for, and the order is that of the
 /// stream. What a relay had to publish twice is read twice: a reader drops what it has applied, by operation id, and may drop what is
-/// below a horizon it was given. A loss that the relay has published is found again until the reader takes a new
-/// [head](OperationLog::head). The same goes for a message that is not one.
+/// below a horizon it was given. A loss that the relay has published is found by whoever reads from before it, and says where to go on. A
+/// message that is not one is a loss too, after which only a new [head](OperationLog::head) is left.
 ///
 /// Messages are got by their sequence numbers, many at once, rather than through a consumer: there is nothing on the server to be
 /// kept alive or made again, and nothing to be asked to learn of a gap.

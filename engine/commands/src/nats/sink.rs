@@ -1,15 +1,18 @@
 //! Appending to the stream.
 
 use async_nats::jetstream::message::PublishMessage;
+use futures_util::StreamExt;
+use futures_util::stream::{self, TryStreamExt};
 
+use crate::id::OperationId;
 use crate::log::BoxFuture;
 use crate::message::Message;
 use crate::nats::failure::publishing;
 use crate::nats::link::{Link, nameless};
-use crate::nats::log::{NatsLog, created};
+use crate::nats::log::{NatsLog, WINDOW, created};
 use crate::sink::{Mark, Sink, StreamEnd};
 use crate::store_error::{StoreError, StoreErrorKind};
-use crate::streamed::parts;
+use crate::streamed::{operations_of, parts};
 
 /// Room for headers in what the server takes as one message.
 const HEADER_BYTES: usize = 512;
@@ -83,18 +86,37 @@ impl Sink for NatsLog {
         })
     }
 
+    fn published_since<'a>(&'a self, mark: &'a Mark, most: usize) -> BoxFuture<'a, Result<Option<Vec<OperationId>>, StoreError>> {
+        Box::pin(async move {
+            let Some(known) = End::read(mark) else { return Ok(None) };
+            let last = self.link().info("looking at the end of the stream").await?.state.last_sequence;
+            if last.saturating_sub(known.sequence) > most as u64 {
+                return Ok(None);
+            }
+            let messages = stream::iter(known.sequence + 1..=last).map(|sequence| self.link().get_surely(sequence)).buffered(WINDOW);
+            let messages: Option<Vec<_>> = messages.try_collect::<Vec<_>>().await?.into_iter().collect();
+            Ok(messages.map(|messages| operations_of(messages.iter().map(|message| message.payload.as_ref()))))
+        })
+    }
+
     fn publish<'a>(&'a self, after: &'a Mark, messages: &'a [Message]) -> BoxFuture<'a, Result<Mark, StoreError>> {
         Box::pin(async move {
             let doing = "publishing to the stream";
             let Some(mut end) = End::read(after) else { return Err(StoreError::new(StoreErrorKind::Conflict, doing)) };
             let link = self.link();
             let mut sent = Vec::with_capacity(messages.len());
-            for (message, last) in messages.iter().zip(end.sequence..) {
+            for (number, message) in messages.iter().enumerate() {
                 let place = Link::after(end.created, &end.name);
-                let publish = PublishMessage::build()
+                let mut publish = PublishMessage::build()
                     .payload(message.to_json().into())
-                    .expected_last_sequence(last)
+                    .expected_last_sequence(end.sequence + number as u64)
+                    .message_id(&place.name)
                     .header(Link::HEADER, place.to_string());
+                if number > 0 {
+                    // If the one before is refused, because another relay's has its number, this one must not get in behind that. The first
+                    // cannot ask for a name: a server that was started again does not know the last one's.
+                    publish = publish.expected_last_message_id(&end.name);
+                }
                 end.name = place.name;
                 let acknowledged = link.context.send_publish(link.subject.clone(), publish).await;
                 sent.push(acknowledged.map_err(|error| publishing(doing, error))?);

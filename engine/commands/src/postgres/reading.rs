@@ -141,7 +141,7 @@ impl PostgresLog {
     async fn read_on(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
         let Bookmark { origin, reached } = match Bookmark::of(since) {
             Ok(bookmark) => bookmark,
-            Err(error) => return Ok(Reading::Lost { reason: error.to_string() }),
+            Err(error) => return Ok(Reading::lost(error.to_string())),
         };
         let (seen, target, next) = match reached {
             Reached::All(seen) => (seen, None, Place::default()),
@@ -158,7 +158,7 @@ impl PostgresLog {
         let most = most.clamp(1, MOST);
         let (view, rows) = self.query(READ, Some((&ask, most as i64 + 1))).await?;
         if let Some(reason) = lost(&origin, &seen, next, &view) {
-            return Ok(Reading::Lost { reason });
+            return Ok(Reading::lost(reason));
         }
         let continued = target.is_some();
         let target = target.unwrap_or(view.snapshot);

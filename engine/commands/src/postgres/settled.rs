@@ -29,7 +29,7 @@ impl PostgresLog {
     pub(super) async fn read_on_settled(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
         let Bookmark { origin, reached } = match Bookmark::of(since) {
             Ok(bookmark) => bookmark,
-            Err(error) => return Ok(Reading::Lost { reason: error.to_string() }),
+            Err(error) => return Ok(Reading::lost(error.to_string())),
         };
         let (base, next) = match reached {
             Reached::All(seen) => (seen, Place::default()),
@@ -57,7 +57,7 @@ impl PostgresLog {
             }
         }
         if let Some(reason) = lost(&origin, &base, next, &view) {
-            return Ok(Reading::Lost { reason });
+            return Ok(Reading::lost(reason));
         }
         let more = rows.len() > most;
         let entries = rows.iter().take(most).map(entry).collect::<Result<Vec<_>, _>>()?;

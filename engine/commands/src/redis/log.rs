@@ -103,12 +103,16 @@ impl RedisLog {
         &self.shared.link
     }
 
-    async fn find_head(&self) -> Result<Head, StoreError> {
+    /// The last messages up to an id, newest first.
+    pub(crate) async fn last_messages(&self, up_to: &str, most: usize) -> Result<Answer, StoreError> {
         let link = self.link();
         let mut script = scripts::HEAD.prepare_invoke();
-        script.key(&link.meta).key(&link.log).arg(Uuid::new_v4().simple().to_string()).arg(RECENT_MESSAGES);
-        let answer = link.run("finding the head of the stream", &script).await?;
-        let Answer { stream, last, name, messages } = Answer::read(answer)?;
+        script.key(&link.meta).key(&link.log).arg(Uuid::new_v4().simple().to_string()).arg(most).arg(up_to);
+        Answer::read(link.run("reading the end of the stream", &script).await?)
+    }
+
+    async fn find_head(&self) -> Result<Head, StoreError> {
+        let Answer { stream, last, name, messages } = self.last_messages("+", RECENT_MESSAGES).await?;
         // Redis gives the newest first.
         let (horizon, recent) = ending(self.id(), messages.iter().rev().map(|message| message.payload.as_slice()));
         let id = messages.first().map_or("0-0", |message| &message.id);
@@ -117,18 +121,17 @@ impl RedisLog {
 
     async fn read_after(&self, since: &Cursor, most: usize) -> Result<Reading, StoreError> {
         let Some(mut at) = Position::read(since) else {
-            return Ok(Reading::Lost { reason: format!("`{}` is no cursor of a Redis stream", since.as_str()) });
+            return Ok(Reading::lost(format!("`{}` is no cursor of a Redis stream", since.as_str())));
         };
         let link = self.link();
         let mut script = scripts::READ.prepare_invoke();
         script.key(&link.meta).key(&link.log).arg(&at.id).arg(most);
         let Answer { stream, last, name, messages } = Answer::read(link.run("reading the stream", &script).await?)?;
         if stream != at.stream {
-            return Ok(Reading::Lost { reason: "the stream was begun anew".to_owned() });
+            return Ok(Reading::lost("the stream was begun anew"));
         }
         if last < at.ordinal {
-            let reason = format!("the stream has gone back from message {} to {last}", at.ordinal);
-            return Ok(Reading::Lost { reason });
+            return Ok(Reading::lost(format!("the stream has gone back from message {} to {last}", at.ordinal)));
         }
         let mut gathered = Gathered::new(self.shared.id, most, at.horizon);
         for message in &messages {
@@ -137,7 +140,8 @@ impl RedisLog {
                 Some(link) if link.ordinal == next && link.before == at.name => {
                     let taken = gathered.taken;
                     let goes_on = gathered.take(&message.payload);
-                    if gathered.taken > taken {
+                    // With the first message, behind a loss that it says.
+                    if gathered.taken > taken || taken == 0 {
                         at.name.clone_from(&link.name);
                     }
                     goes_on
@@ -154,8 +158,11 @@ impl RedisLog {
         if messages.is_empty() && last > at.ordinal {
             gathered.missing(format!("messages {} to {last} are gone from the stream", at.ordinal + 1));
         }
-        if let Some(reason) = gathered.loss()? {
-            return Ok(Reading::Lost { reason });
+        if let Some((reason, horizon)) = gathered.loss()? {
+            let next = horizon
+                .zip(messages.first())
+                .map(|(horizon, message)| Position { ordinal: at.ordinal + 1, id: message.id.clone(), horizon, ..at }.cursor());
+            return Ok(Reading::Lost { reason, next });
         }
         if let Some(message) = gathered.taken.checked_sub(1).and_then(|at| messages.get(at)) {
             at.id.clone_from(&message.id);
@@ -169,8 +176,8 @@ impl RedisLog {
 
 /// Reads whole messages, so a reading may have up to a message more operations than were asked for, and the order is that of the
 /// stream. What a relay had to publish twice is read twice: a reader drops what it has applied, by operation id, and may drop what is
-/// below a horizon it was given. A loss that the relay has published is found again until the reader takes a new
-/// [head](OperationLog::head). The same goes for a message that is not one.
+/// below a horizon it was given. A loss that the relay has published is found by whoever reads from before it, and says where to go on. A
+/// message that is not one is a loss too, after which only a new [head](OperationLog::head) is left.
 ///
 /// A head's recent operations are those of the last few messages. Of others above the horizon a new reader learns when it passes them.
 ///
@@ -245,25 +252,25 @@ impl Position {
 }
 
 /// What the scripts that read answer.
-struct Answer {
-    stream: String,
-    last: u64,
+pub(crate) struct Answer {
+    pub(crate) stream: String,
+    pub(crate) last: u64,
     /// Of the last publication.
     name: String,
-    messages: Vec<Stored>,
+    pub(crate) messages: Vec<Stored>,
 }
 
-struct Stored {
-    id: String,
+pub(crate) struct Stored {
+    pub(crate) id: String,
     /// None in what was not appended by us.
-    link: Option<Link>,
-    payload: Vec<u8>,
+    pub(crate) link: Option<Link>,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// Where a message is in the stream: its ordinal, the publication of the message before it, and its own.
-struct Link {
-    ordinal: u64,
-    before: String,
+pub(crate) struct Link {
+    pub(crate) ordinal: u64,
+    pub(crate) before: String,
     name: String,
 }
 

@@ -56,13 +56,14 @@ pub(crate) static READ: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Keys: meta, log. Arguments: a name for the stream if it has none, how many messages. As READ, the last message first.
+/// Keys: meta, log. Arguments: a name for the stream if it has none, how many messages, the id up to which. As READ, the last message
+/// first.
 pub(crate) static HEAD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "redis.call('HSETNX', KEYS[1], 's', ARGV[1])
          local meta = redis.call('HMGET', KEYS[1], 's', 'n', 'l')
          local out = {meta[1], meta[2] or '0', meta[3] or '-'}
-         for _, message in ipairs(redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', ARGV[2])) do
+         for _, message in ipairs(redis.call('XREVRANGE', KEYS[2], ARGV[3], '-', 'COUNT', ARGV[2])) do
            out[#out + 1] = message[1]
            out[#out + 1] = message[2][2] or ''
            out[#out + 1] = message[2][6] or ''

@@ -2,13 +2,17 @@
 
 use uuid::Uuid;
 
+use crate::id::OperationId;
 use crate::log::BoxFuture;
 use crate::message::Message;
 use crate::redis::log::RedisLog;
 use crate::redis::scripts;
 use crate::sink::{Mark, Sink, StreamEnd};
 use crate::store_error::{StoreError, StoreErrorKind};
-use crate::streamed::parts;
+use crate::streamed::{operations_of, parts};
+
+/// Messages that are fetched at once.
+const CHUNK: usize = 64;
 
 fn mark(stream: &str, ordinal: u64, name: &str) -> Mark {
     Mark::new(format!("{stream}:{ordinal}:{name}"))
@@ -41,6 +45,39 @@ impl Sink for RedisLog {
                 None => Some(format!("`{}` is no mark of a Redis stream", known.as_str())),
             });
             Ok(StreamEnd { mark: mark(&stream, last, &name), empty: messages == 0, lost })
+        })
+    }
+
+    fn published_since<'a>(&'a self, mark: &'a Mark, most: usize) -> BoxFuture<'a, Result<Option<Vec<OperationId>>, StoreError>> {
+        Box::pin(async move {
+            let Some((stream, ordinal, name)) = position(mark) else { return Ok(None) };
+            let mut found = Vec::new();
+            // From the end backwards, as a mark does not say where its message is.
+            let (mut from, mut expected) = ("+".to_owned(), None);
+            loop {
+                let answer = self.last_messages(&from, CHUNK).await?;
+                let mut next = *expected.get_or_insert(answer.last);
+                if answer.stream != stream || next.saturating_sub(ordinal) > most as u64 {
+                    return Ok(None);
+                }
+                for message in &answer.messages {
+                    match &message.link {
+                        Some(link) if link.ordinal == next && next > ordinal => {
+                            found.extend(operations_of(std::iter::once(message.payload.as_slice())));
+                            if next == ordinal + 1 {
+                                return Ok((link.before == name).then_some(found));
+                            }
+                        }
+                        Some(_) | None => return Ok(None),
+                    }
+                    next -= 1;
+                    from = format!("({}", message.id);
+                }
+                if answer.messages.is_empty() {
+                    return Ok((next == ordinal).then_some(found));
+                }
+                expected = Some(next);
+            }
         })
     }
 

@@ -27,7 +27,7 @@ impl OperationLog for Sqlite {
     fn read<'a>(&'a self, since: &'a Cursor, most: usize) -> BoxFuture<'a, Result<Reading, StoreError>> {
         Box::pin(async move {
             let Some(mark) = Mark::parse(since) else {
-                return Ok(Reading::Lost { reason: format!("`{}` is not a place in this kind of log", since.as_str()) });
+                return Ok(Reading::lost(format!("`{}` is not a place in this kind of log", since.as_str())));
             };
             self.look("reading the operation log", move |connection| read(connection, mark, most)).await
         })
@@ -40,7 +40,7 @@ impl OperationLog for Sqlite {
 
 fn read(connection: &Connection, since: Mark, most: usize) -> rusqlite::Result<Reading> {
     if let Some(reason) = since.lost(connection)? {
-        return Ok(Reading::Lost { reason });
+        return Ok(Reading::lost(reason));
     }
     // One more than asked for, to see whether there is one.
     let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);

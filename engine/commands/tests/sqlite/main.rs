@@ -73,7 +73,7 @@ pub(crate) async fn prices(sqlite: &Sqlite) -> Vec<i64> {
 pub(crate) async fn entries(sqlite: &Sqlite, since: &Cursor) -> (Vec<Entry>, Cursor) {
     match read(sqlite, since).await {
         Reading::Entries { entries, cursor, .. } => (entries, cursor),
-        Reading::Lost { reason } => panic!("lost: {reason}"),
+        Reading::Lost { reason, .. } => panic!("lost: {reason}"),
     }
 }
 

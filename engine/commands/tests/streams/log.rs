@@ -51,7 +51,7 @@ impl OperationLog for MemoryLog {
             let tables = self.tables();
             let since: usize = since.as_str().parse().expect("a number");
             if since < tables.trimmed {
-                return Ok(Reading::Lost { reason: "trimmed".to_owned() });
+                return Ok(Reading::lost("trimmed"));
             }
             let end = tables.entries.len().min(since + most);
             let entries = tables.entries[since..end].to_vec();

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wellspring_commands::{
-    BoxFuture, Entry, LocalWakeup, LogId, Mark, Outbox, OutboxHold, Outgoing, Place, StoreError, StoreErrorKind, Wakeup,
+    BoxFuture, Entry, LocalWakeup, LogId, Outbox, OutboxHold, Outgoing, Place, Sent, StoreError, StoreErrorKind, Wakeup,
 };
 
 /// The log of every outbox of the tests.
@@ -17,16 +17,16 @@ pub struct MemoryOutbox {
     pub wakeup: Arc<LocalWakeup>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rows {
     pub entries: Vec<Entry>,
     pub sent: usize,
-    pub mark: Option<Mark>,
+    pub told: Option<Sent>,
+    /// What befalls the next who says that something was sent.
+    pub fault: Option<StoreErrorKind>,
     /// Held back by a transaction that goes on.
     pub horizon: Option<Place>,
-    /// Whether the next to say so is told that somebody else holds the outbox.
-    pub fenced: bool,
-    given: usize,
+    pub given: usize,
 }
 
 impl MemoryOutbox {
@@ -84,8 +84,8 @@ impl MemoryHold {
 }
 
 impl OutboxHold for MemoryHold {
-    fn mark(&self) -> BoxFuture<'_, Result<Option<Mark>, StoreError>> {
-        Box::pin(async move { Ok(self.rows().mark.clone()) })
+    fn last_sent(&self) -> BoxFuture<'_, Result<Option<Sent>, StoreError>> {
+        Box::pin(async move { Ok(self.rows().told.clone()) })
     }
 
     fn unsent(&self, most: usize) -> BoxFuture<'_, Result<Outgoing, StoreError>> {
@@ -100,14 +100,14 @@ impl OutboxHold for MemoryHold {
         })
     }
 
-    fn sent<'a>(&'a self, mark: &'a Mark) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn sent<'a>(&'a self, sent: &'a Sent) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let mut rows = self.rows();
-            if std::mem::take(&mut rows.fenced) {
-                return Err(StoreError::new(StoreErrorKind::Fenced, "forgetting what was sent"));
+            if let Some(kind) = rows.fault.take() {
+                return Err(StoreError::new(kind, "forgetting what was sent"));
             }
             rows.sent = rows.given;
-            rows.mark = Some(mark.clone());
+            rows.told = Some(sent.clone());
             Ok(())
         })
     }

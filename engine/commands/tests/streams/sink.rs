@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use wellspring_commands::{BoxFuture, Mark, Message, Place, Sink, StoreError, StoreErrorKind, StreamEnd};
+use wellspring_commands::{BoxFuture, Mark, Message, OperationId, Place, Sink, StoreError, StoreErrorKind, StreamEnd};
 
 #[derive(Debug)]
 pub struct MemorySink {
@@ -77,6 +77,15 @@ impl Sink for MemorySink {
             let known = known.map(|mark| mark.as_str().parse::<usize>().expect("a number"));
             let lost = known.filter(|known| *known > end).map(|known| format!("from {known} to {end}"));
             Ok(StreamEnd { mark: Mark::new(end.to_string()), empty: end == 0, lost })
+        })
+    }
+
+    fn published_since<'a>(&'a self, mark: &'a Mark, most: usize) -> BoxFuture<'a, Result<Option<Vec<OperationId>>, StoreError>> {
+        Box::pin(async move {
+            let stream = self.stream();
+            let known = mark.as_str().parse::<usize>().expect("a number");
+            let since = stream.messages.get(known..).filter(|since| since.len() <= most);
+            Ok(since.map(|since| since.iter().flat_map(|message| message.entries.iter().map(|entry| entry.operation)).collect()))
         })
     }
 
