@@ -10,7 +10,7 @@ use std::time::Duration;
 use streams::follower::{Follower, operations};
 use streams::outbox::{LOG, MemoryOutbox};
 use streams::server::{own_nats, url};
-use streams::suite::{self, relay};
+use streams::suite::{self, relay, until_older};
 use streams::until;
 use wellspring_commands::nats::{NatsLog, NatsOptions};
 use wellspring_commands::{LogId, OperationLog, ServerId, StoreErrorKind};
@@ -100,6 +100,77 @@ async fn a_stream_that_never_had_a_message_is_read_as_nothing_and_without_an_err
     let log = name.open().await;
     let mut follower = Follower::at_head(log).await;
     assert!(!follower.read().await.expect("read"), "there is more of nothing");
+    assert_eq!(follower.log.trim(Duration::ZERO).await.expect("trimmed"), 0);
+    name.remove().await;
+}
+
+/// The numbers of the messages that are in the stream.
+async fn numbers(stream: &async_nats::jetstream::stream::Stream) -> Vec<u64> {
+    let state = stream.get_info().await.expect("asked").state;
+    let mut numbers = Vec::new();
+    for number in state.first_sequence..=state.last_sequence {
+        numbers.extend(stream.get_raw_message(number).await.map(|message| message.sequence));
+    }
+    numbers
+}
+
+/// A stream of so many messages, and one of them in each.
+async fn with_messages(name: &Name, count: u64) -> (Arc<NatsLog>, async_nats::jetstream::stream::Stream) {
+    let (log, outbox) = (name.open().await, MemoryOutbox::new());
+    let relay = relay(&outbox, &log).per_message(1).batch(1).spawn();
+    for number in 1..=count {
+        outbox.add_some(1);
+        until("sent", || relay.stats().messages == number && outbox.all_sent()).await;
+    }
+    relay.stop().await;
+    let stream = name.context().await.get_stream(&name.name).await.expect("a stream");
+    (log, stream)
+}
+
+#[tokio::test]
+async fn a_message_that_somebody_deleted_does_not_make_those_before_it_old() {
+    let Some(name) = Name::here() else { return };
+    let (log, stream) = with_messages(&name, 10).await;
+    for deleted in [3, 5, 6, 7] {
+        stream.delete_message(deleted).await.expect("deleted");
+    }
+    assert_eq!(log.trim(Duration::from_secs(60)).await.expect("trimmed"), 0);
+    assert_eq!(numbers(&stream).await, [1, 2, 4, 8, 9, 10]);
+    name.remove().await;
+}
+
+#[tokio::test]
+async fn what_is_old_is_trimmed_across_deleted_messages_and_the_last_one_that_is_there_stays() {
+    let Some(name) = Name::here() else { return };
+    let (log, stream) = with_messages(&name, 10).await;
+    for deleted in [5, 6, 7, 10] {
+        stream.delete_message(deleted).await.expect("deleted");
+    }
+    until_older(&log).await;
+    assert_eq!(numbers(&stream).await, [9]);
+    assert_eq!(log.head().await.expect("a head").horizon.major, 10, "the last message says how far it is");
+    name.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_trim_at_once_do_not_fail_each_other() {
+    let Some(name) = Name::here() else { return };
+    let (log, stream) = with_messages(&name, 30).await;
+    let mut trims = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let log = name.open().await;
+        trims.spawn(async move {
+            let mut trimmed = 0;
+            for _ in 0..10 {
+                trimmed += log.trim(Duration::ZERO).await.expect("trimmed");
+            }
+            trimmed
+        });
+    }
+    let trimmed: u64 = trims.join_all().await.into_iter().sum();
+    assert_eq!(trimmed, 29, "each message is counted once");
+    assert_eq!(numbers(&stream).await, [30]);
+    assert_eq!(log.head().await.expect("a head").horizon.major, 31);
     name.remove().await;
 }
 

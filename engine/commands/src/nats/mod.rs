@@ -37,6 +37,7 @@ mod failure;
 mod link;
 mod log;
 mod sink;
+mod trim;
 
 #[cfg(fuzzing)]
 pub(crate) use self::log::reread;

@@ -151,7 +151,7 @@ pub async fn a_reader_that_slept_while_the_log_was_trimmed_finds_out<L: StreamLo
 }
 
 /// The server's clock has to move on.
-async fn until_older<L: StreamLog>(log: &Arc<L>) {
+pub async fn until_older<L: StreamLog>(log: &Arc<L>) {
     let trimming = async {
         while log.trim(Duration::ZERO).await.expect("trimmed") == 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
