@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use streams::follower::{Follower, operations};
 use streams::outbox::{LOG, MemoryOutbox};
+use streams::proxy::Proxy;
 use streams::server::{own_nats, url};
 use streams::suite::{self, relay, until_older};
 use streams::until;
@@ -373,6 +374,16 @@ fn copy(from: &Path, to: &Path) {
             false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied")),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_went_dead_without_a_word_is_made_anew() {
+    let Some(server) = own_nats().await else { return };
+    let (proxy, ping) = (Proxy::to(server.port).await, Duration::from_millis(250));
+    let name = Name::at(format!("nats://127.0.0.1:{}", server.port));
+    let options = NatsOptions { ping, timeout: ping, ..NatsOptions::new(format!("nats://127.0.0.1:{}", proxy.port), &name.name) };
+    let first = Arc::new(NatsLog::open(options, name.id).await.expect("a log"));
+    suite::a_connection_that_went_dead_without_a_word_is_made_anew(first, name.open().await, &proxy, ping).await;
 }
 
 #[tokio::test]

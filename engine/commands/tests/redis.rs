@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use streams::follower::{Follower, operations};
 use streams::outbox::{LOG, MemoryOutbox};
+use streams::proxy::Proxy;
 use streams::server::{OwnServer, own_redis, url};
 use streams::suite::{self, relay};
 use streams::until;
@@ -234,6 +235,15 @@ async fn a_server_that_forgets_the_last_messages_is_noticed_although_a_relay_res
 async fn hints_come_again_when_the_server_was_away() {
     let Some((mut server, keys)) = a_server(&["--appendonly", "yes", "--appendfsync", "always", "--save", ""]).await else { return };
     suite::hints_come_again_when_the_server_was_away(keys.open().await, keys.open().await, &mut server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_went_dead_without_a_word_is_made_anew() {
+    let Some((server, keys)) = a_server(&["--appendonly", "no", "--save", ""]).await else { return };
+    let (proxy, ping) = (Proxy::to(server.port).await, Duration::from_millis(250));
+    let options = RedisOptions { ping, timeout: ping, ..RedisOptions::new(format!("redis://127.0.0.1:{}", proxy.port), &keys.prefix) };
+    let first = Arc::new(RedisLog::open(options, keys.id).await.expect("a log"));
+    suite::a_connection_that_went_dead_without_a_word_is_made_anew(first, keys.open().await, &proxy, ping).await;
 }
 
 #[tokio::test]

@@ -138,7 +138,8 @@ impl NatsLog {
         Self::open_with(ConnectOptions::new(), options, id).await
     }
 
-    /// With own settings for the connection: credentials, TLS. Its event callback is replaced, its request timeout too.
+    /// With own settings for the connection: credentials, TLS. Its event callback is replaced, and by what the
+    /// options say its request timeout and its ping interval.
     ///
     /// # Errors
     /// As [`open`](NatsLog::open).
@@ -149,7 +150,7 @@ impl NatsLog {
         let doing = "connecting to NATS";
         let hinter = Hinter::new();
         let reconnected = hinter.clone();
-        let connect = connect.request_timeout(Some(options.timeout)).event_callback(move |event| {
+        let connect = connect.request_timeout(Some(options.timeout)).ping_interval(options.ping).event_callback(move |event| {
             let reconnected = reconnected.clone();
             async move {
                 match event {

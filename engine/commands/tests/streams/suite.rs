@@ -9,6 +9,7 @@ use wellspring_commands::{
 
 use super::follower::{Follower, operations};
 use super::outbox::MemoryOutbox;
+use super::proxy::Proxy;
 use super::server::OwnServer;
 use super::{NEVER, PATIENCE, entry, entry_of, until};
 
@@ -220,6 +221,33 @@ pub async fn hints_come_again_when_the_server_was_away<L: StreamLog>(first: Arc<
     until("all sent", || outbox.all_sent()).await;
     outbox.add_some(1);
     follower.follow(NEVER, |follower| follower.order.len() == 3).await;
+}
+
+/// The first is connected by the proxy and pings that often, the second is not.
+pub async fn a_connection_that_went_dead_without_a_word_is_made_anew<L: StreamLog>(
+    first: Arc<L>,
+    second: Arc<L>,
+    proxy: &Proxy,
+    ping: Duration,
+) {
+    let mut hints = first.hints();
+    second.notify();
+    hints.next().await;
+    first.head().await.expect("a head");
+    proxy.swallow();
+    // From here on: none of those that came before.
+    let mut hints = first.hints();
+    let mut reading = std::pin::pin!(async { while first.head().await.is_err() {} });
+    let again = async {
+        tokio::join!(hints.next(), &mut reading);
+        // Not only the beginning of the new connection is heard, nor what was under way on the old one.
+        for _ in 0..3 {
+            while tokio::time::timeout(ping, hints.next()).await.is_err() {
+                second.notify();
+            }
+        }
+    };
+    tokio::time::timeout(ping * 60, again).await.expect("both are noticed: there are hints, and there are answers");
 }
 
 pub async fn a_cursor_of_another_log_is_a_loss<L: StreamLog>(log: Arc<L>) {
