@@ -71,6 +71,7 @@ suite! {
     a_hint_comes_with_what_is_published(first, second);
     without_hints_there_is_nothing_but_delay(first, second);
     a_head_knows_what_is_settled_and_what_is_not(log);
+    a_head_goes_by_what_follows_the_last_loss(log);
     a_reading_has_about_as_much_as_was_asked_for(log);
     a_reader_that_slept_while_the_log_was_trimmed_finds_out(first, second);
     an_entry_too_large_for_the_stream_is_a_loss_for_all(first, second);

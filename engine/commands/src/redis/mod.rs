@@ -28,7 +28,8 @@
 //!   message costs a refill of the caches, and until the relay looks (it must be running) a value may be stale; it is never
 //!   silent. `WAIT` is not used: it narrows the window at the price of a round trip per batch, and closes nothing, as Redis says itself.
 //! - **Retention.** Messages stay until [`trim`](crate::OperationLog::trim). Set no `maxmemory-policy` that evicts keys: an evicted
-//!   stream is a lost one, though a noticed one. When memory is full, appending fails and the relay tries again.
+//!   stream is a lost one, though a noticed one. When memory is full, appending fails and the relay tries again; reading
+//!   and trimming go on.
 //! - **At least once.** A message that was published again is read again: operations are to be de-duplicated by their id.
 //! - **Hints** are pub/sub messages on an own connection, made again after a failure, with a hint when it is.
 //! - **Connections** whose peer is gone without a word are not waited for: who hears hints asks in every silence, and a call that had no

@@ -111,6 +111,21 @@ pub async fn a_head_knows_what_is_settled_and_what_is_not<L: StreamLog>(log: Arc
     assert_eq!((entries, horizon, more), (vec![], Place::new(11, 0), false));
 }
 
+pub async fn a_head_goes_by_what_follows_the_last_loss<L: StreamLog>(log: Arc<L>) {
+    let message =
+        |number: u64, horizon: u64| Message { log: log.id(), entries: vec![entry(number)], horizon: Place::new(horizon, 0), lost: None };
+    let lost = Message { entries: Vec::new(), lost: Some("the log went back".to_owned()), ..message(0, 3) };
+    let messages = [message(900, 901), lost, message(5, 5), message(7, 6)];
+    let end = log.end(None).await.expect("an end");
+    log.publish(&end.mark, &messages).await.expect("published");
+    let head = log.head().await.expect("a head");
+    assert_eq!(head.horizon, Place::new(6, 0));
+    let operation = messages[3].entries[0].operation;
+    assert_eq!(head.recent.last(), Some(&(Place::new(7, 0), operation)));
+    let Reading::Entries { entries, more, .. } = log.read(&head.cursor, 10).await.expect("read") else { panic!("lost") };
+    assert_eq!((entries, more), (vec![], false), "the head is at the end");
+}
+
 pub async fn a_reading_has_about_as_much_as_was_asked_for<L: StreamLog>(log: Arc<L>) {
     let outbox = MemoryOutbox::new();
     let mut cursor = log.head().await.expect("a head").cursor;
