@@ -392,11 +392,3 @@ async fn a_server_that_is_not_there_is_an_error() {
     let error = NatsLog::open(NatsOptions::new("nats://127.0.0.1:1", "none"), LogId::random()).await.expect_err("nobody is there");
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn how_fast() {
-    let Some(name) = Name::here() else { return };
-    streams::measure::report(name.open().await, name.open().await).await;
-    name.remove().await;
-}

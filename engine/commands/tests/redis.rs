@@ -301,10 +301,3 @@ async fn a_server_that_is_not_there_is_an_error_in_time() {
     let options = RedisOptions::new("nonsense", "none");
     assert_eq!(RedisLog::open(options, LogId::random()).await.expect_err("no address").kind(), StoreErrorKind::Other);
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn how_fast() {
-    let Some(keys) = Keys::here() else { return };
-    streams::measure::report(keys.open().await, keys.open().await).await;
-}

@@ -4,7 +4,6 @@
 
 pub mod follower;
 pub mod log;
-pub mod measure;
 pub mod outbox;
 pub mod proxy;
 pub mod server;
