@@ -18,6 +18,10 @@
 //!   more is the operation's row and what it is for.
 //! - `oplog/idle`: a server process that has nothing to do, for ten seconds (three with `--quick`): the processor time of all its threads,
 //!   those that end meanwhile included, in percent of a core. What the database's own processes do for it is not in it.
+//! - `oplog/relay-*`: operations a second that a relay takes from an outbox in memory and has acknowledged by the stream, with 64
+//!   in a message (the default) and with one, beside JetStream's bare publish and a bare `XADD` of messages with the same bytes, as many
+//!   of them on their way at once. What ours does more is to make the messages, to append each only behind the one before, and to hint. The
+//!   note has how fast they are read back.
 //! - `oplog/repeat`: a command called again under its id by 1 caller, beside reading one row by its key without us.
 
 use super::Scenario;
@@ -36,6 +40,8 @@ mod idle;
 mod plain;
 #[cfg(all(feature = "peers", target_os = "linux"))]
 mod propagation;
+#[cfg(all(feature = "peers", target_os = "linux"))]
+mod relay;
 #[cfg(all(feature = "peers", target_os = "linux"))]
 mod repeat;
 #[cfg(all(feature = "peers", target_os = "linux"))]
@@ -56,6 +62,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "oplog/apply", run: apply::rows },
     Scenario { name: "oplog/commands", run: commands::rows },
     Scenario { name: "oplog/idle", run: idle::rows },
+    Scenario { name: "oplog/relay-nats", run: relay::nats },
+    Scenario { name: "oplog/relay-redis", run: relay::redis },
     Scenario { name: "oplog/repeat", run: repeat::rows },
 ];
 

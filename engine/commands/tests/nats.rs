@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use streams::follower::{Follower, operations};
 use streams::outbox::{LOG, MemoryOutbox};
+use streams::proxy::Proxy;
 use streams::server::{own_nats, url};
-use streams::suite::{self, relay};
+use streams::suite::{self, relay, until_older};
 use streams::until;
 use wellspring_commands::nats::{NatsLog, NatsOptions};
 use wellspring_commands::{LogId, OperationLog, ServerId, StoreErrorKind};
@@ -70,6 +71,7 @@ suite! {
     a_hint_comes_with_what_is_published(first, second);
     without_hints_there_is_nothing_but_delay(first, second);
     a_head_knows_what_is_settled_and_what_is_not(log);
+    a_head_goes_by_what_follows_the_last_loss(log);
     a_reading_has_about_as_much_as_was_asked_for(log);
     a_reader_that_slept_while_the_log_was_trimmed_finds_out(first, second);
     an_entry_too_large_for_the_stream_is_a_loss_for_all(first, second);
@@ -103,6 +105,77 @@ async fn a_stream_that_never_had_a_message_is_read_as_nothing_and_without_an_err
     let log = name.open().await;
     let mut follower = Follower::at_head(log).await;
     assert!(!follower.read().await.expect("read"), "there is more of nothing");
+    assert_eq!(follower.log.trim(Duration::ZERO).await.expect("trimmed"), 0);
+    name.remove().await;
+}
+
+/// The numbers of the messages that are in the stream.
+async fn numbers(stream: &async_nats::jetstream::stream::Stream) -> Vec<u64> {
+    let state = stream.get_info().await.expect("asked").state;
+    let mut numbers = Vec::new();
+    for number in state.first_sequence..=state.last_sequence {
+        numbers.extend(stream.get_raw_message(number).await.map(|message| message.sequence));
+    }
+    numbers
+}
+
+/// A stream of so many messages, and one of them in each.
+async fn with_messages(name: &Name, count: u64) -> (Arc<NatsLog>, async_nats::jetstream::stream::Stream) {
+    let (log, outbox) = (name.open().await, MemoryOutbox::new());
+    let relay = relay(&outbox, &log).per_message(1).batch(1).spawn();
+    for number in 1..=count {
+        outbox.add_some(1);
+        until("sent", || relay.stats().messages == number && outbox.all_sent()).await;
+    }
+    relay.stop().await;
+    let stream = name.context().await.get_stream(&name.name).await.expect("a stream");
+    (log, stream)
+}
+
+#[tokio::test]
+async fn a_message_that_somebody_deleted_does_not_make_those_before_it_old() {
+    let Some(name) = Name::here() else { return };
+    let (log, stream) = with_messages(&name, 10).await;
+    for deleted in [3, 5, 6, 7] {
+        stream.delete_message(deleted).await.expect("deleted");
+    }
+    assert_eq!(log.trim(Duration::from_secs(60)).await.expect("trimmed"), 0);
+    assert_eq!(numbers(&stream).await, [1, 2, 4, 8, 9, 10]);
+    name.remove().await;
+}
+
+#[tokio::test]
+async fn what_is_old_is_trimmed_across_deleted_messages_and_the_last_one_that_is_there_stays() {
+    let Some(name) = Name::here() else { return };
+    let (log, stream) = with_messages(&name, 10).await;
+    for deleted in [5, 6, 7, 10] {
+        stream.delete_message(deleted).await.expect("deleted");
+    }
+    until_older(&log).await;
+    assert_eq!(numbers(&stream).await, [9]);
+    assert_eq!(log.head().await.expect("a head").horizon.major, 10, "the last message says how far it is");
+    name.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_trim_at_once_do_not_fail_each_other() {
+    let Some(name) = Name::here() else { return };
+    let (log, stream) = with_messages(&name, 30).await;
+    let mut trims = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let log = name.open().await;
+        trims.spawn(async move {
+            let mut trimmed = 0;
+            for _ in 0..10 {
+                trimmed += log.trim(Duration::ZERO).await.expect("trimmed");
+            }
+            trimmed
+        });
+    }
+    let trimmed: u64 = trims.join_all().await.into_iter().sum();
+    assert_eq!(trimmed, 29, "each message is counted once");
+    assert_eq!(numbers(&stream).await, [30]);
+    assert_eq!(log.head().await.expect("a head").horizon.major, 31);
     name.remove().await;
 }
 
@@ -307,16 +380,18 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_went_dead_without_a_word_is_made_anew() {
+    let Some(server) = own_nats().await else { return };
+    let (proxy, ping) = (Proxy::to(server.port).await, Duration::from_millis(250));
+    let name = Name::at(format!("nats://127.0.0.1:{}", server.port));
+    let options = NatsOptions { ping, timeout: ping, ..NatsOptions::new(format!("nats://127.0.0.1:{}", proxy.port), &name.name) };
+    let first = Arc::new(NatsLog::open(options, name.id).await.expect("a log"));
+    suite::a_connection_that_went_dead_without_a_word_is_made_anew(first, name.open().await, &proxy, ping).await;
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_error() {
     let error = NatsLog::open(NatsOptions::new("nats://127.0.0.1:1", "none"), LogId::random()).await.expect_err("nobody is there");
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn how_fast() {
-    let Some(name) = Name::here() else { return };
-    streams::measure::report(name.open().await, name.open().await).await;
-    name.remove().await;
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use streams::follower::{Follower, operations};
 use streams::outbox::{LOG, MemoryOutbox};
+use streams::proxy::Proxy;
 use streams::server::{OwnServer, own_redis, url};
-use streams::suite::{self, relay};
-use streams::until;
+use streams::suite::{self, relay, until_older};
+use streams::{entry, entry_of, until};
 use wellspring_commands::redis::{RedisLog, RedisOptions};
-use wellspring_commands::{LogId, OperationLog, ServerId, StoreErrorKind};
+use wellspring_commands::{LogId, Message, OperationLog, Place, Reading, ServerId, Sink, StoreErrorKind};
 
 const PERIOD: Duration = Duration::from_millis(100);
 
@@ -83,6 +84,7 @@ suite! {
     a_hint_comes_with_what_is_published(first, second);
     without_hints_there_is_nothing_but_delay(first, second);
     a_head_knows_what_is_settled_and_what_is_not(log);
+    a_head_goes_by_what_follows_the_last_loss(log);
     a_reading_has_about_as_much_as_was_asked_for(log);
     a_reader_that_slept_while_the_log_was_trimmed_finds_out(first, second);
     an_entry_too_large_for_the_stream_is_a_loss_for_all(first, second);
@@ -153,6 +155,52 @@ async fn a_message_of_a_stranger_stops_nobody() {
     follower.follow(PERIOD, |follower| follower.losses == 1).await;
     let more = outbox.add_some(1);
     follower.follow(PERIOD, |follower| follower.covers(&more[0])).await;
+}
+
+#[tokio::test]
+async fn an_answer_has_a_few_megabytes_however_much_was_asked_for() {
+    let Some(keys) = Keys::here() else { return };
+    let (log, outbox) = (keys.open().await, MemoryOutbox::new());
+    let mut cursor = log.head().await.expect("a head").cursor;
+    let added: Vec<_> = (1..=20).map(|number| outbox.add(entry_of(number, "x".repeat(900_000)))).collect();
+    let _relay = relay(&outbox, &log).per_message(1).batch(4).spawn();
+    until("all sent", || outbox.all_sent()).await;
+    let mut read = Vec::new();
+    loop {
+        let Reading::Entries { entries, cursor: next, more, .. } = log.read(&cursor, 1000).await.expect("read") else { panic!("lost") };
+        assert!(entries.len() <= 5, "{} of 0.9 MB each in one answer", entries.len());
+        assert!(!(entries.is_empty() && more), "nothing, and yet there is more");
+        read.extend(entries);
+        cursor = next;
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(operations(&read), operations(&added));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_memory_is_full_can_be_read_and_trimmed() {
+    let Some((_server, keys)) = a_server(&["--appendonly", "no", "--save", ""]).await else { return };
+    let (log, outbox) = (keys.open().await, MemoryOutbox::new());
+    let start = log.head().await.expect("a head").cursor;
+    let sending = relay(&outbox, &log).per_message(1).spawn();
+    let added = outbox.add_some(10);
+    until("all sent", || outbox.all_sent()).await;
+    sending.stop().await;
+    let _: String = keys.command(&["CONFIG", "SET", "maxmemory", "100kb"]).await;
+    let end = log.end(None).await.expect("an end");
+    let message = Message { log: log.id(), entries: vec![entry(11)], horizon: Place::new(12, 0), lost: None };
+    let refused = log.publish(&end.mark, &[message]).await.expect_err("there is no room");
+    assert_eq!(refused.kind(), StoreErrorKind::Full);
+    let other = keys.open().await;
+    assert_eq!(other.head().await.expect("a head").horizon.major, 11);
+    let Reading::Entries { entries, .. } = other.read(&start, 100).await.expect("read") else { panic!("lost") };
+    assert_eq!(operations(&entries), operations(&added));
+    until_older(&other).await;
+    // What has no name yet cannot get one, and says why.
+    let fresh = Keys::at(keys.url.clone());
+    assert_eq!(fresh.open().await.head().await.expect_err("there is no room").kind(), StoreErrorKind::Full);
 }
 
 async fn a_server(persistence: &[&str]) -> Option<(OwnServer, Keys)> {
@@ -239,6 +287,15 @@ async fn hints_come_again_when_the_server_was_away() {
     suite::hints_come_again_when_the_server_was_away(keys.open().await, keys.open().await, &mut server).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_went_dead_without_a_word_is_made_anew() {
+    let Some((server, keys)) = a_server(&["--appendonly", "no", "--save", ""]).await else { return };
+    let (proxy, ping) = (Proxy::to(server.port).await, Duration::from_millis(250));
+    let options = RedisOptions { ping, timeout: ping, ..RedisOptions::new(format!("redis://127.0.0.1:{}", proxy.port), &keys.prefix) };
+    let first = Arc::new(RedisLog::open(options, keys.id).await.expect("a log"));
+    suite::a_connection_that_went_dead_without_a_word_is_made_anew(first, keys.open().await, &proxy, ping).await;
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_error_in_time() {
     let options = RedisOptions { timeout: Duration::from_millis(500), ..RedisOptions::new("redis://127.0.0.1:1", "none") };
@@ -246,11 +303,4 @@ async fn a_server_that_is_not_there_is_an_error_in_time() {
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     let options = RedisOptions::new("nonsense", "none");
     assert_eq!(RedisLog::open(options, LogId::random()).await.expect_err("no address").kind(), StoreErrorKind::Other);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn how_fast() {
-    let Some(keys) = Keys::here() else { return };
-    streams::measure::report(keys.open().await, keys.open().await).await;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use wellspring_commands::nats::{NatsLog, NatsOptions};
 use wellspring_commands::redis::{RedisLog, RedisOptions};
 use wellspring_commands::sqlite::Sqlite;
-use wellspring_commands::{Builder, Consumers, LogId, LogOutbox, Op, OperationLog, Relay, Sink, Store, Wakeup};
+use wellspring_commands::{Builder, Consumers, Hints, LogId, LogOutbox, Op, OperationLog, Relay, Sink, Store, Wakeup};
 use wellspring_tests::service::service;
 
 use crate::backend::Backend;
@@ -48,9 +48,9 @@ impl Stream for Nats {
     async fn remove(self) {
         let client = async_nats::connect(&self.0.servers).await.expect("connected");
         let context = async_nats::jetstream::new(client);
-        for stream in [self.0.name.clone(), format!("KV_{}", self.0.name)] {
-            let _ = context.delete_stream(stream).await;
-        }
+        context.delete_stream(&self.0.name).await.expect("deleted");
+        // The bucket of consumers, which is only there if there were any.
+        let _ = context.delete_stream(format!("KV_{}-consumers", self.0.name)).await;
     }
 }
 
@@ -78,6 +78,17 @@ impl Stream for Redis {
     }
 }
 
+/// Waits for the loss that a relay publishes when it begins: a test that counts losses is to begin after it.
+async fn has_begun(sink: &impl Sink, mut hints: Hints) {
+    let beginning = async {
+        while sink.end(None).await.expect("an end").empty {
+            // A hint may be lost, and is not waited for alone.
+            let _ = tokio::time::timeout(Duration::from_millis(100), hints.next()).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), beginning).await.expect("the relay begins");
+}
+
 pub(crate) struct OnStream<S> {
     outbox: OnSqlite,
     stream: S,
@@ -98,9 +109,11 @@ impl<S: Stream> Backend for OnStream<S> {
         let stream = S::find()?;
         let outbox = OnSqlite::new().await;
         let store = outbox.store();
-        let sink = stream.open(store.log().id()).await;
+        let sink = Arc::new(stream.open(store.log().id()).await);
         let from = LogOutbox::new(store.log(), store.consumers(), "stream");
-        let relay = Relay::builder(Arc::new(from), Arc::new(sink)).wakeup(store.wakeup()).spawn();
+        let hints = sink.hints();
+        let relay = Relay::builder(Arc::new(from), sink.clone()).wakeup(store.wakeup()).spawn();
+        has_begun(&*sink, hints).await;
         Some(OnStream { outbox, stream, relay })
     }
 

@@ -64,19 +64,6 @@ impl NatsLog {
         link.context.get_or_create_stream(config).await.map_err(|error| failure(doing, error))?;
         link.context.get_key_value(&bucket).await.map_err(|error| failure(doing, error))
     }
-
-    /// The time of the server, by what it says of a write.
-    pub(crate) async fn server_time(&self) -> Result<i128, StoreError> {
-        let doing = "asking for the time of the server";
-        let bucket = self.bucket().await?;
-        let revision = bucket.put("time", Vec::new().into()).await.map_err(|error| failure(doing, error))?;
-        let entry = bucket.entry_for_revision("time", revision).await.map_err(|error| failure(doing, error))?;
-        match entry {
-            Some(entry) => Ok(entry.created.unix_timestamp_nanos()),
-            // Another server has asked since, or the replica does not have it yet.
-            None => Err(StoreError::new(StoreErrorKind::Conflict, doing)),
-        }
-    }
 }
 
 /// A key for any name.

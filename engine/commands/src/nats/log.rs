@@ -58,7 +58,7 @@ pub(crate) struct Connection {
     /// The longest message that the stream takes, if it says so: as of when it was looked at last.
     limit: Arc<AtomicUsize>,
     /// Of the stream at a name; which stream that is changes when it is made anew.
-    stream: Stream<()>,
+    pub(crate) stream: Stream<()>,
 }
 
 impl fmt::Debug for NatsLog {
@@ -140,7 +140,8 @@ impl NatsLog {
         Self::open_with(ConnectOptions::new(), options, id).await
     }
 
-    /// With own settings for the connection: credentials, TLS. Its event callback is replaced, its request timeout too.
+    /// With own settings for the connection: credentials, TLS. Its event callback is replaced, and by what the
+    /// options say its request timeout and its ping interval.
     ///
     /// # Errors
     /// As [`open`](NatsLog::open).
@@ -151,7 +152,7 @@ impl NatsLog {
         let doing = "connecting to NATS";
         let hinter = Hinter::new();
         let reconnected = hinter.clone();
-        let connect = connect.request_timeout(Some(options.timeout)).event_callback(move |event| {
+        let connect = connect.request_timeout(Some(options.timeout)).ping_interval(options.ping).event_callback(move |event| {
             let reconnected = reconnected.clone();
             async move {
                 match event {
@@ -318,29 +319,7 @@ impl OperationLog for NatsLog {
     }
 
     fn trim(&self, keep: Duration) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(async move {
-            let doing = "trimming the stream";
-            let link = self.link();
-            let now = self.server_time().await?;
-            let Ok(keep) = i128::try_from(keep.as_nanos()) else { return Ok(0) };
-            let least = now.saturating_sub(keep);
-            let info = link.info(doing).await?;
-            // The first message that is young enough, or the last one, which stays as a head is made of it.
-            let (mut low, mut high) = (info.state.first_sequence, info.state.last_sequence);
-            while low < high {
-                let middle = low + (high - low) / 2;
-                match link.get_surely(middle).await? {
-                    Some(message) if message.time.unix_timestamp_nanos() >= least => high = middle,
-                    // What is not there need not be kept either.
-                    Some(_) | None => low = middle + 1,
-                }
-            }
-            if low <= info.state.first_sequence {
-                return Ok(0);
-            }
-            let purged = link.stream.purge().sequence(low).await.map_err(|error| failure(doing, error))?;
-            Ok(purged.purged)
-        })
+        Box::pin(self.trim_older(keep))
     }
 }
 

@@ -39,6 +39,7 @@ mod failure;
 mod link;
 mod log;
 mod sink;
+mod trim;
 
 #[cfg(fuzzing)]
 pub(crate) use self::log::reread;
@@ -59,6 +60,9 @@ pub struct NatsOptions {
     pub name: String,
     /// After which time a call has failed. Five seconds if not set.
     pub timeout: Duration,
+    /// After how long a silence the server is asked whether it is there, and how often then. A connection on which three such times have
+    /// passed without an answer is made anew. Five seconds if not set.
+    pub ping: Duration,
     /// How long a consumer's name stays taken after its holder was last heard of. Ten seconds if not set.
     pub lease: Duration,
     /// How many servers keep the stream, if it is to be created. One if not set.
@@ -68,9 +72,9 @@ pub struct NatsOptions {
 impl fmt::Debug for NatsOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The servers may have passwords in them.
-        let NatsOptions { servers: _, name, timeout, lease, replicas } = self;
+        let NatsOptions { servers: _, name, timeout, ping, lease, replicas } = self;
         let mut shown = f.debug_struct("NatsOptions");
-        shown.field("name", name).field("timeout", timeout).field("lease", lease).field("replicas", replicas);
+        shown.field("name", name).field("timeout", timeout).field("ping", ping).field("lease", lease).field("replicas", replicas);
         shown.finish_non_exhaustive()
     }
 }
@@ -82,6 +86,8 @@ impl NatsOptions {
             servers: servers.into(),
             name: name.into(),
             timeout: Duration::from_secs(5),
+            // The client's own 60 s would leave a server without hints for three minutes when a peer is gone without a word.
+            ping: Duration::from_secs(5),
             lease: Duration::from_secs(10),
             replicas: 1,
         }

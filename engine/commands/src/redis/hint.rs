@@ -8,17 +8,16 @@ use redis::Client;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::backoff::Pause;
+use crate::redis::RedisOptions;
 use crate::redis::log::Connection;
 use crate::wakeup::Hinter;
 
 /// Aborted when dropped.
 pub(crate) type Tasks = JoinSet<()>;
 
-/// How long to wait before the first attempt to listen again, and at most.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-
-/// After how long without a message the connection is asked whether it is there.
-const SILENCE: Duration = Duration::from_secs(15);
+/// Before listening again.
+const AGAIN: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// Listens, and says what is notified here.
 pub(crate) fn spawn(client: Client, link: &Connection, hinter: &Hinter, publish: &Arc<Notify>) -> Tasks {
@@ -29,26 +28,26 @@ pub(crate) fn spawn(client: Client, link: &Connection, hinter: &Hinter, publish:
 }
 
 async fn listen(client: Client, link: Connection, hinter: Hinter) {
-    let mut pause = AGAIN.0;
+    let mut failures = 0;
     loop {
         match tokio::time::timeout(link.options.timeout, subscribe(&client, &link.hint)).await {
             Ok(Ok(channel)) => {
-                pause = AGAIN.0;
+                failures = 0;
                 // Whatever came while nobody listened.
                 hinter.hint();
-                hear(channel, &hinter, link.options.timeout).await;
+                hear(channel, &hinter, &link.options).await;
                 tracing::debug!("no hints from Redis: listening again");
             }
             Ok(Err(error)) => tracing::debug!(%error, "no hints from Redis: listening again"),
             Err(_) => tracing::debug!("no hints from Redis: listening again"),
         }
-        tokio::time::sleep(pause.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
-        pause = (pause * 2).min(AGAIN.1);
+        failures += 1;
+        tokio::time::sleep(AGAIN.after(failures)).await;
     }
 }
 
 /// Until the connection breaks, which a silent one has to be asked for.
-async fn hear(channel: redis::aio::PubSub, hinter: &Hinter, timeout: Duration) {
+async fn hear(channel: redis::aio::PubSub, hinter: &Hinter, options: &RedisOptions) {
     let (mut commands, mut messages) = channel.split();
     loop {
         tokio::select! {
@@ -56,7 +55,7 @@ async fn hear(channel: redis::aio::PubSub, hinter: &Hinter, timeout: Duration) {
                 Some(_) => hinter.hint(),
                 None => return,
             },
-            () = tokio::time::sleep(SILENCE) => match tokio::time::timeout(timeout, commands.ping::<redis::Value>()).await {
+            () = tokio::time::sleep(options.ping) => match tokio::time::timeout(options.timeout, commands.ping::<redis::Value>()).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(_) => return,
             },

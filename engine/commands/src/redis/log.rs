@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{FromRedisValue, ScriptInvocation};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -14,6 +13,7 @@ use crate::log::{BoxFuture, Head, OperationLog, Reading};
 use crate::position::{Cursor, Place};
 use crate::redis::failure::failure;
 use crate::redis::hint::{self, Tasks};
+use crate::redis::managed::Managed;
 use crate::redis::{RedisOptions, scripts};
 use crate::store_error::{StoreError, StoreErrorKind};
 use crate::streamed::{Gathered, RECENT_MESSAGES, ending, parts};
@@ -38,7 +38,7 @@ struct Shared {
 /// The connection for everything but hints, and the names of the keys.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    manager: ConnectionManager,
+    managed: Arc<Managed>,
     pub(crate) options: RedisOptions,
     pub(crate) log: String,
     pub(crate) meta: String,
@@ -56,20 +56,11 @@ impl fmt::Debug for RedisLog {
 impl Connection {
     /// Runs a script, not for longer than the timeout.
     pub(crate) async fn run<T: FromRedisValue>(&self, doing: &str, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        let mut connection = self.manager.clone();
-        self.within(doing, script.invoke_async(&mut connection)).await
+        self.managed.call(doing, self.options.timeout, async |mut connection| script.invoke_async(&mut connection).await).await
     }
 
     pub(crate) async fn query<T: FromRedisValue>(&self, doing: &str, command: &redis::Cmd) -> Result<T, StoreError> {
-        let mut connection = self.manager.clone();
-        self.within(doing, command.query_async(&mut connection)).await
-    }
-
-    async fn within<T>(&self, doing: &str, call: impl Future<Output = redis::RedisResult<T>>) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.options.timeout, call).await {
-            Ok(result) => result.map_err(|error| failure(doing, error)),
-            Err(_) => Err(StoreError::with(StoreErrorKind::Unavailable, doing, "no answer in time")),
-        }
+        self.managed.call(doing, self.options.timeout, async |mut connection| command.query_async(&mut connection).await).await
     }
 }
 
@@ -84,16 +75,9 @@ impl RedisLog {
     pub async fn open(options: RedisOptions, id: LogId) -> Result<RedisLog, StoreError> {
         let doing = "connecting to Redis";
         let client = redis::Client::open(options.url.as_str()).map_err(|error| StoreError::with(StoreErrorKind::Other, doing, error))?;
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(options.timeout))
-            .set_connection_timeout(Some(options.timeout))
-            .set_min_delay(Duration::from_millis(20))
-            .set_max_delay(Duration::from_secs(1))
-            // Whoever calls tries again anyway.
-            .set_number_of_retries(1);
-        let manager = client.get_connection_manager_with_config(config).await.map_err(|error| failure(doing, error))?;
+        let managed = Arc::new(Managed::open(client.clone(), options.timeout).await.map_err(|error| failure(doing, error))?);
         let key = |name: &str| format!("{}:{name}", options.prefix);
-        let link = Connection { manager, log: key("log"), meta: key("meta"), hint: key("hint"), options };
+        let link = Connection { managed, log: key("log"), meta: key("meta"), hint: key("hint"), options };
         let (hinter, publish) = (Hinter::new(), Arc::new(Notify::new()));
         let tasks = hint::spawn(client, &link, &hinter, &publish);
         Ok(RedisLog { shared: Arc::new(Shared { link, id, hinter, publish, _tasks: tasks }) })

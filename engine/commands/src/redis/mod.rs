@@ -28,9 +28,12 @@
 //!   message costs a refill of the caches, and until the relay looks (it must be running) a value may be stale; it is never
 //!   silent. `WAIT` is not used: it narrows the window at the price of a round trip per batch, and closes nothing, as Redis says itself.
 //! - **Retention.** Messages stay until [`trim`](crate::OperationLog::trim). Set no `maxmemory-policy` that evicts keys: an evicted
-//!   stream is a lost one, though a noticed one. When memory is full, appending fails and the relay tries again.
+//!   stream is a lost one, though a noticed one. When memory is full, appending fails and the relay tries again; reading
+//!   and trimming go on.
 //! - **At least once.** A message that was published again is read again: operations are to be de-duplicated by their id.
 //! - **Hints** are pub/sub messages on an own connection, made again after a failure, with a hint when it is.
+//! - **Connections** whose peer is gone without a word are not waited for: who hears hints asks in every silence, and a call that had no
+//!   answer in time takes its connection with it.
 //! - **Leases** are `SET NX PX` with a random token, renewed at a third of their time. Their clock is Redis'. After a failover two
 //!   may believe to hold a name until the first renewal; a cursor is only saved by who took the name last.
 
@@ -38,6 +41,7 @@ mod consumers;
 mod failure;
 mod hint;
 mod log;
+mod managed;
 mod scripts;
 mod sink;
 
@@ -60,6 +64,9 @@ pub struct RedisOptions {
     pub prefix: String,
     /// After which time a call has failed. Five seconds if not set.
     pub timeout: Duration,
+    /// After how long a silence on the connection for hints the server is asked whether it is there. If there is no answer within the
+    /// timeout the connection is made anew. Five seconds if not set.
+    pub ping: Duration,
     /// How long a consumer's name stays taken after its holder was last heard of. Ten seconds if not set.
     pub lease: Duration,
     /// The longest message. A megabyte if not set, as Redis does nothing else while it copies one.
@@ -69,9 +76,9 @@ pub struct RedisOptions {
 impl fmt::Debug for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The URL may have a password in it.
-        let RedisOptions { url: _, prefix, timeout, lease, most_bytes } = self;
+        let RedisOptions { url: _, prefix, timeout, ping, lease, most_bytes } = self;
         let mut shown = f.debug_struct("RedisOptions");
-        shown.field("prefix", prefix).field("timeout", timeout).field("lease", lease).field("most_bytes", most_bytes);
+        shown.field("prefix", prefix).field("timeout", timeout).field("ping", ping).field("lease", lease).field("most_bytes", most_bytes);
         shown.finish_non_exhaustive()
     }
 }
@@ -83,6 +90,7 @@ impl RedisOptions {
             url: url.into(),
             prefix: prefix.into(),
             timeout: Duration::from_secs(5),
+            ping: Duration::from_secs(5),
             lease: Duration::from_secs(10),
             most_bytes: 1 << 20,
         }

@@ -4,12 +4,16 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-/// Keys: meta, log. Argument: a name for the stream if it has none. Its name, the last ordinal, the name of the last publication, how
+/// Keys: meta, log. Argument: a name for the stream if it has none, which is the only case in which this writes: a server whose memory is
+/// full refuses writes also where they would change nothing. Its name, the last ordinal, the name of the last publication, how
 /// many messages there are.
 pub(crate) static END: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "redis.call('HSETNX', KEYS[1], 's', ARGV[1])
-         local meta = redis.call('HMGET', KEYS[1], 's', 'n', 'l')
+        "local meta = redis.call('HMGET', KEYS[1], 's', 'n', 'l')
+         if not meta[1] then
+           redis.call('HSET', KEYS[1], 's', ARGV[1])
+           meta[1] = ARGV[1]
+         end
          return {meta[1], meta[2] or '0', meta[3] or '-', tostring(redis.call('XLEN', KEYS[2]))}",
     )
 });
@@ -35,11 +39,14 @@ pub(crate) static APPEND: LazyLock<Script> = LazyLock::new(|| {
 
 /// Keys: meta, log. Arguments: the id to read after, how many operations are wanted. The stream's name, the last ordinal, the name of the
 /// last publication, then id, link and text of each message. Messages are fetched a few at a time: how many operations one has is in it.
+///
+/// The answer ends behind the message that makes it longer than 4 MiB, and so has one at least: Redis copies it whole, for each reader,
+/// and one that is far behind asks again.
 pub(crate) static READ: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local meta = redis.call('HMGET', KEYS[1], 's', 'n', 'l')
          local out = {meta[1] or '', meta[2] or '0', meta[3] or '-'}
-         local after, got, most, few = ARGV[1], 0, tonumber(ARGV[2]), 16
+         local after, got, most, few, bytes = ARGV[1], 0, tonumber(ARGV[2]), 16, 0
          while true do
            local part = redis.call('XRANGE', KEYS[2], '(' .. after, '+', 'COUNT', few)
            for _, message in ipairs(part) do
@@ -49,19 +56,23 @@ pub(crate) static READ: LazyLock<Script> = LazyLock::new(|| {
              out[#out + 1] = fields[2] or ''
              out[#out + 1] = fields[6] or ''
              got = got + (tonumber(fields[4]) or 0)
-             if got >= most then return out end
+             bytes = bytes + #out[#out]
+             if got >= most or bytes > 4194304 then return out end
            end
            if #part < few or #out > 3000 then return out end
          end",
     )
 });
 
-/// Keys: meta, log. Arguments: a name for the stream if it has none, how many messages, the id up to which. As READ, the last message
-/// first.
+/// Keys: meta, log. Arguments: a name for the stream if it has none, as in END; how many messages; the id up to which. As READ, the last
+/// message first.
 pub(crate) static HEAD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "redis.call('HSETNX', KEYS[1], 's', ARGV[1])
-         local meta = redis.call('HMGET', KEYS[1], 's', 'n', 'l')
+        "local meta = redis.call('HMGET', KEYS[1], 's', 'n', 'l')
+         if not meta[1] then
+           redis.call('HSET', KEYS[1], 's', ARGV[1])
+           meta[1] = ARGV[1]
+         end
          local out = {meta[1], meta[2] or '0', meta[3] or '-'}
          for _, message in ipairs(redis.call('XREVRANGE', KEYS[2], ARGV[3], '-', 'COUNT', ARGV[2])) do
            out[#out + 1] = message[1]

@@ -193,7 +193,8 @@ impl Group {
             tell(job, end);
         }
         for job in withheld {
-            // One transaction: if one of its operations is there, all of it is.
+            // One transaction: if one of its operations is there, all of it is. If not, its reason may have gone with the rows: it is to
+            // try again, whatever the others died of, and is not to blame for that.
             let end = match pass.operations {
                 true => End::Withdrawn,
                 false => End::Failed(StoreError::with(StoreErrorKind::Conflict, COMMITTING, reason)),
@@ -239,4 +240,68 @@ pub(crate) fn landed(connection: &Connection, operation: OperationId) -> rusqlit
 /// This takes their place.
 pub(crate) fn fence(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("UPDATE wellspring_meta SET value = value + 1 WHERE name = 'fence'", []).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use rusqlite::ffi;
+
+    use super::*;
+
+    struct Row {
+        id: u32,
+        end: Sender<(u32, End)>,
+    }
+
+    impl Job for Row {
+        fn apply(&mut self, turn: &Turn<'_>) -> bool {
+            turn.connection.execute("INSERT INTO row VALUES (1)", []).is_ok()
+        }
+
+        fn end(self: Box<Self>, end: End) {
+            let _ = self.end.send((self.id, end));
+        }
+    }
+
+    /// The first job is applied and the second withheld because of it; what they hear, in order, when the commit ends.
+    fn ends(commit: Option<i32>) -> Vec<(u32, End)> {
+        let connection = Connection::open_in_memory().expect("opened");
+        connection.execute_batch("CREATE TABLE row (id INTEGER PRIMARY KEY); CREATE TABLE wellspring_operations (id BLOB)").expect("made");
+        let mut group = Group::new(connection, Duration::ZERO, Arc::default()).expect("a group");
+        let (end, ends) = channel();
+        let mut jobs: Vec<Box<dyn Job>> = [1, 2].map(|id| Box::new(Row { id, end: end.clone() }) as Box<dyn Job>).into();
+        match commit {
+            None => drop(group.pass(&mut jobs.into())),
+            Some(code) => {
+                group.connection.execute_batch("BEGIN IMMEDIATE").expect("begun");
+                assert!(matches!(group.attempt(jobs[0].as_mut()), Attempt::Applied));
+                assert!(matches!(group.attempt(jobs[1].as_mut()), Attempt::Withdrawn));
+                let withheld = jobs.split_off(1);
+                group.refused(jobs, withheld, &rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+            }
+        }
+        drop(end);
+        ends.iter().collect()
+    }
+
+    #[test]
+    fn a_withheld_job_hears_its_own_reason_once_the_group_is_committed() {
+        assert!(matches!(ends(None)[..], [(1, End::Committed), (2, End::Withdrawn)]));
+    }
+
+    #[test]
+    fn a_withheld_job_is_to_try_again_when_the_group_is_not_committed() {
+        for (code, kind) in [(ffi::SQLITE_FULL, StoreErrorKind::Full), (ffi::SQLITE_READONLY, StoreErrorKind::ReadOnly)] {
+            let ends = ends(Some(code));
+            let [(1, End::Failed(applied)), (2, End::Failed(withheld))] = &ends[..] else { panic!("{ends:?}") };
+            assert_eq!(applied.kind(), kind);
+            assert!(withheld.is_transient(), "{withheld}");
+        }
+        // Only that of the first may be in the file.
+        let ends = ends(Some(ffi::SQLITE_IOERR));
+        let [(1, End::InDoubt(_)), (2, End::Failed(withheld))] = &ends[..] else { panic!("{ends:?}") };
+        assert!(withheld.is_transient(), "{withheld}");
+    }
 }

@@ -115,6 +115,41 @@ async fn a_foreign_key_that_is_checked_at_commit_is_blamed_on_the_right_operatio
     assert_eq!(prices(&sqlite).await, [1]);
 }
 
+/// The database refuses the whole group at its commit, and one of it had been refused before for a row that now never was.
+#[tokio::test]
+async fn an_operation_that_was_refused_for_a_row_of_a_group_that_failed_is_to_try_again() {
+    let folder = folder();
+    let sqlite = database(&folder);
+    let tx = SqliteTx::default();
+    tx.write(|write| {
+        let sql = "CREATE TABLE line (price INTEGER REFERENCES price (id) DEFERRABLE INITIALLY DEFERRED)";
+        Ok(write.execute_batch(sql)?)
+    });
+    sqlite.commit(tx, draft()).await.expect("committed");
+    let first = || {
+        let tx = SqliteTx::default();
+        put(&tx, 1);
+        // Which is found out only at the commit.
+        tx.write(|write| Ok(write.execute_batch("INSERT INTO line VALUES (77)")?));
+        tx
+    };
+    // It puts the same row.
+    let second = || {
+        let tx = SqliteTx::default();
+        put(&tx, 1);
+        tx
+    };
+    let (go, occupying) = occupy(&sqlite).await;
+    let (one, other) = (queue(&sqlite, first(), draft()), queue(&sqlite, second(), draft()));
+    go.send(()).expect("waiting");
+    occupying.await.expect("no panic").expect("committed");
+    assert_eq!(kind(&one.await.expect_err("rolled back")), StoreErrorKind::Constraint);
+    let CommitError::Failed(error) = other.await.expect_err("rolled back") else { panic!("it is not refused: the row is not there") };
+    assert!(sqlite.is_transient(&error), "{error}");
+    sqlite.commit(second(), draft()).await.expect("committed, for the row was not there");
+    assert_eq!(prices(&sqlite).await, [1]);
+}
+
 #[tokio::test]
 async fn a_file_of_a_newer_version_is_refused() {
     let folder = folder();

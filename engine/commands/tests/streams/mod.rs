@@ -4,8 +4,8 @@
 
 pub mod follower;
 pub mod log;
-pub mod measure;
 pub mod outbox;
+pub mod proxy;
 pub mod server;
 pub mod sink;
 pub mod suite;

@@ -9,6 +9,7 @@ use wellspring_commands::{
 
 use super::follower::{Follower, operations};
 use super::outbox::{MemoryOutbox, Rows};
+use super::proxy::Proxy;
 use super::server::OwnServer;
 use super::{NEVER, PATIENCE, entry, entry_of, until};
 
@@ -111,6 +112,21 @@ pub async fn a_head_knows_what_is_settled_and_what_is_not<L: StreamLog>(log: Arc
     assert_eq!((entries, horizon, more), (vec![], Place::new(11, 0), false));
 }
 
+pub async fn a_head_goes_by_what_follows_the_last_loss<L: StreamLog>(log: Arc<L>) {
+    let message =
+        |number: u64, horizon: u64| Message { log: log.id(), entries: vec![entry(number)], horizon: Place::new(horizon, 0), lost: None };
+    let lost = Message { entries: Vec::new(), lost: Some("the log went back".to_owned()), ..message(0, 3) };
+    let messages = [message(900, 901), lost, message(5, 5), message(7, 6)];
+    let end = log.end(None).await.expect("an end");
+    log.publish(&end.mark, &messages).await.expect("published");
+    let head = log.head().await.expect("a head");
+    assert_eq!(head.horizon, Place::new(6, 0));
+    let operation = messages[3].entries[0].operation;
+    assert_eq!(head.recent.last(), Some(&(Place::new(7, 0), operation)));
+    let Reading::Entries { entries, more, .. } = log.read(&head.cursor, 10).await.expect("read") else { panic!("lost") };
+    assert_eq!((entries, more), (vec![], false), "the head is at the end");
+}
+
 pub async fn a_reading_has_about_as_much_as_was_asked_for<L: StreamLog>(log: Arc<L>) {
     let outbox = MemoryOutbox::new();
     let mut cursor = log.head().await.expect("a head").cursor;
@@ -152,7 +168,7 @@ pub async fn a_reader_that_slept_while_the_log_was_trimmed_finds_out<L: StreamLo
 }
 
 /// The server's clock has to move on.
-async fn until_older<L: StreamLog>(log: &Arc<L>) {
+pub async fn until_older<L: StreamLog>(log: &Arc<L>) {
     let trimming = async {
         while log.trim(Duration::ZERO).await.expect("trimmed") == 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -296,6 +312,33 @@ pub async fn hints_come_again_when_the_server_was_away<L: StreamLog>(first: Arc<
     until("all sent", || outbox.all_sent()).await;
     outbox.add_some(1);
     follower.follow(NEVER, |follower| follower.order.len() == 3).await;
+}
+
+/// The first is connected by the proxy and pings that often, the second is not.
+pub async fn a_connection_that_went_dead_without_a_word_is_made_anew<L: StreamLog>(
+    first: Arc<L>,
+    second: Arc<L>,
+    proxy: &Proxy,
+    ping: Duration,
+) {
+    let mut hints = first.hints();
+    second.notify();
+    hints.next().await;
+    first.head().await.expect("a head");
+    proxy.swallow();
+    // From here on: none of those that came before.
+    let mut hints = first.hints();
+    let mut reading = std::pin::pin!(async { while first.head().await.is_err() {} });
+    let again = async {
+        tokio::join!(hints.next(), &mut reading);
+        // Not only the beginning of the new connection is heard, nor what was under way on the old one.
+        for _ in 0..3 {
+            while tokio::time::timeout(ping, hints.next()).await.is_err() {
+                second.notify();
+            }
+        }
+    };
+    tokio::time::timeout(ping * 60, again).await.expect("both are noticed: there are hints, and there are answers");
 }
 
 pub async fn a_cursor_of_another_log_is_a_loss<L: StreamLog>(log: Arc<L>) {
