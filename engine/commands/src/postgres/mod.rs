@@ -15,6 +15,8 @@
 //! - A [reading](crate::OperationLog::read) gives out what the database shows now and did not show at the cursor, which is a snapshot
 //!   (`pg_current_snapshot()`). No window of time, no waiting for a horizon: an operation is read as soon as it is visible, once, however
 //!   late it was committed and whatever else runs in the cluster. Numbers alone could not do that: they are drawn before the commit.
+//! - A transaction of another database that lives for hours holds back neither trimming nor a head. One of this database does, whoever
+//!   began it: it may append to the log yet. (It also keeps the database's own clean-up from freeing what was trimmed.)
 //! - The [settled order](crate::OperationLog::read_settled) waits for the transactions of this log that are older, and for no others.
 //!   That rests on all operations being written through this crate, in transactions that carry its mark.
 //! - After a failover, or when the database was restored, cursors from before are [lost](crate::Reading::Lost), even if no operation is:
@@ -35,6 +37,7 @@ mod cursor;
 mod failure;
 mod holding;
 mod names;
+mod neighbours;
 mod pool;
 mod queue;
 mod reading;

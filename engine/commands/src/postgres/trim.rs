@@ -2,7 +2,9 @@
 //!
 //! How long an operation has been *visible* is not what its row's time says: a transaction may write it and commit an hour later. So
 //! every trimming notes the horizon of its moment, and removes what is below a horizon that was noted long enough ago: all of that had
-//! been visible by then, whatever strangers hold back, since what they hold back is the horizon itself.
+//! been visible by then. The horizon is the first transaction that runs in this database: one of another never has an operation here, so
+//! that one that lives for hours keeps nothing from being removed. Readers pass over it likewise, or else would be told that they have
+//! lost what it might have written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +19,12 @@ const TRIMMING: &str = "trimming the operation log";
 
 /// At most one mark a second, so that a trimming every millisecond does not fill the table.
 const MARK: &str = "
-    INSERT INTO {s}.marks (horizon) SELECT pg_snapshot_xmin(pg_current_snapshot())
+    INSERT INTO {s}.marks (horizon) SELECT {horizon}
     WHERE NOT EXISTS (SELECT FROM {s}.marks WHERE at > statement_timestamp() - interval '1 second')
     ON CONFLICT DO NOTHING";
 
 const LIMIT: &str = "
-    SELECT CASE WHEN $1::float8 <= 0 THEN pg_snapshot_xmin(pg_current_snapshot())::text
+    SELECT CASE WHEN $1::float8 <= 0 THEN {horizon}::text
     ELSE (SELECT horizon::text FROM {s}.marks WHERE at <= statement_timestamp() - make_interval(secs => $1) ORDER BY at DESC LIMIT 1) END";
 
 /// By their places in the file: a join with the table would read all of it at each step. Nothing moves a row that is locked.

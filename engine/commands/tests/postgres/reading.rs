@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 use wellspring_commands::postgres::PostgresTx;
-use wellspring_commands::{Cursor, OperationId, Place, Reading, Store, StoreErrorKind};
+use wellspring_commands::{Cursor, OperationId, Reading, Store, StoreErrorKind};
 
-use crate::database::{Database, connect, draft, on_database, read, read_ids};
+use crate::database::{Database, connect, draft, on_database, read, read_ids, read_until};
 
 /// Writes operations in a transaction that this test commits when it likes.
 async fn write(db: &Database, client: &Client) -> OperationId {
@@ -59,28 +59,71 @@ async fn transactions_that_commit_in_reverse_order_are_each_read_once_and_at_onc
 }
 
 #[tokio::test]
-async fn an_idle_transaction_in_another_database_holds_back_no_reading() {
+async fn an_idle_transaction_in_another_database_holds_back_no_reading_and_no_horizon() {
     on_database(async |db| {
-        let name = format!("other_{}", uuid::Uuid::new_v4().simple());
-        db.other.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("made");
-        let mut config: tokio_postgres::Config = db.url.parse().expect("a url");
-        let (stranger, driver) = config.dbname(&name).connect(tokio_postgres::NoTls).await.expect("connected");
-        let driver = tokio::spawn(driver);
-        stranger.batch_execute("BEGIN; CREATE TABLE held (n int)").await.expect("an id is held");
-        let held: String = stranger.query_one("SELECT pg_current_xact_id()::text", &[]).await.expect("an id").get(0);
-        let mut cursor = db.head().await;
+        let (mut cursor, neighbour) = (db.head().await, db.neighbour().await);
         for _ in 0..3 {
-            let committed = db.commit().await;
-            let reading = db.store.log().read(&cursor, 10).await.expect("read");
-            let Reading::Entries { entries, cursor: next, horizon, .. } = reading else { panic!("{reading:?}") };
-            cursor = next;
-            assert_eq!(entries.iter().map(|entry| entry.operation).collect::<Vec<_>>(), [committed.position.operation]);
-            assert!(horizon <= Place::new(held.parse().expect("a number"), 0));
+            let committed = db.commit().await.position;
+            assert!(committed.place.major > neighbour.id);
+            assert_eq!(read_ids(&db.store, &mut cursor).await, [committed.operation]);
+            read_until(db, &mut cursor, committed.place).await;
         }
-        drop(stranger);
-        driver.await.expect("ended").expect("well");
-        db.other.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.expect("dropped");
-        read_ids(&db.store, &mut cursor).await;
+        db.leave(neighbour).await;
+        let committed = db.commit().await.position;
+        assert_eq!(read_ids(&db.store, &mut cursor).await, [committed.operation]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_head_repeats_nothing_that_only_a_transaction_of_another_database_is_older_than() {
+    on_database(async |db| {
+        let neighbour = db.neighbour().await;
+        let early = db.commit().await.position;
+        for _ in 0..2_000 {
+            let head = db.store.log().head().await.expect("a head");
+            assert!(head.recent.iter().all(|(place, _)| *place >= head.horizon), "{head:?}");
+            let is_recent = head.recent.contains(&(early.place, early.operation));
+            assert_eq!(is_recent, head.horizon <= early.place, "{head:?}");
+            if !is_recent {
+                let mut cursor = head.cursor;
+                db.leave(neighbour).await;
+                let late = db.commit().await.position.operation;
+                assert_eq!(read_ids(&db.store, &mut cursor).await, [late]);
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("held back for ever");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_transaction_of_this_database_that_may_append_yet_is_passed_over_by_no_head_and_no_reading() {
+    on_database(async |db| {
+        let (neighbour, stranger) = (db.neighbour().await, connect(&db.url).await);
+        stranger.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.expect("an id is held");
+        let mut reader = db.head().await;
+        let early = db.commit().await.position;
+        let head = db.store.log().head().await.expect("a head");
+        let mut late_reader = head.cursor;
+        assert!(head.recent.contains(&(early.place, early.operation)));
+        for _ in 0..3 {
+            let reading = db.store.log().read(&reader, 10).await.expect("read");
+            let Reading::Entries { cursor, horizon, .. } = reading else { panic!("lost: {reading:?}") };
+            assert!(horizon < early.place);
+            reader = cursor;
+        }
+        assert_eq!(db.store.log().trim(Duration::ZERO).await.expect("trimmed"), 0);
+        let id = uuid::Uuid::now_v7();
+        let insert = format!("INSERT INTO {}.operations (id, origin, body) VALUES ($1, $1, '{{}}')", db.quoted());
+        stranger.execute(&insert, &[&id]).await.expect("inserted");
+        stranger.batch_execute("COMMIT").await.expect("committed");
+        for cursor in [&mut reader, &mut late_reader] {
+            assert_eq!(read_ids(&db.store, cursor).await, [OperationId::from_u128(id.as_u128())]);
+        }
+        db.leave(neighbour).await;
     })
     .await;
 }
