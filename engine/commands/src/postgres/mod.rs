@@ -20,7 +20,8 @@
 //! - The [settled order](crate::OperationLog::read_settled) waits for the transactions of this log that are older, and for no others.
 //!   That rests on all operations being written through this crate, in transactions that carry its mark.
 //! - After a failover, or when the database was restored, cursors from before are [lost](crate::Reading::Lost), even if no operation is:
-//!   the ids of transactions are used again then. Rows of a dump that was restored in another cluster are given up with their log.
+//!   the ids of transactions are used again then. The same where a dump was restored over the tables (dropped and made anew). Rows of a
+//!   dump that was restored in another cluster are given up with their log.
 //! - A server that vanishes without a word (power, network) is noticed after half a minute: until then its transactions are open and
 //!   its consumers are held.
 //!

@@ -30,12 +30,12 @@ pub(super) const READING: &str = "reading the operation log";
 /// Two ranges of the primary key, since the transactions that were running may be hours older than the others.
 pub(super) const READ: &str = "
     WITH now AS MATERIALIZED (
-        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed,
+        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed, tableoid AS tables,
             coalesce((SELECT id::text FROM {s}.boot), '') AS boot FROM {s}.meta
     ), bound AS MATERIALIZED (
         SELECT coalesce($5::text::pg_snapshot, snapshot) AS seen, coalesce($6::text::xid8, pg_snapshot_xmin(snapshot)) AS below FROM now
     )
-    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, boot, trimmed,
+    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, boot, tables, trimmed,
         CASE WHEN $9::bool THEN (SELECT coalesce(string_agg(xid::text, ','), '') FROM ({neighbours}) AS others) ELSE '-' END) AS body FROM now
     UNION ALL
     SELECT * FROM (
@@ -54,7 +54,7 @@ pub(super) const READ: &str = "
 /// runs in this database.
 const HEAD: &str = "
     WITH now AS MATERIALIZED (
-        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed,
+        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed, tableoid AS tables,
             coalesce((SELECT id::text FROM {s}.boot), '') AS boot,
             greatest(trimmed, (SELECT xid FROM {s}.operations ORDER BY operations.xid DESC LIMIT 1)) AS last FROM {s}.meta
     ), others AS MATERIALIZED ({neighbours}), bound AS MATERIALIZED (
@@ -62,7 +62,7 @@ const HEAD: &str = "
             (SELECT id FROM pg_snapshot_xip(snapshot) AS id WHERE id::xid NOT IN (SELECT xid FROM others) ORDER BY id LIMIT 1),
             pg_snapshot_xmax(snapshot)) AS horizon FROM now
     )
-    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, boot, trimmed,
+    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, boot, tables, trimmed,
         (SELECT coalesce(string_agg(xid::text, ','), '') FROM others), last) AS body FROM now
     UNION ALL
     SELECT xid::text, seq, id, origin, '' FROM {s}.operations WHERE xid >= (SELECT horizon FROM bound)";
@@ -161,14 +161,14 @@ impl PostgresLog {
         let mut parts = body.split('/');
         let mut part = || parts.next().unwrap_or_default();
         let (snapshot, timeline, boot) = (part().parse(), part().to_owned(), part().to_owned());
-        let (trimmed, found, last) = (part().parse(), part(), part().parse().unwrap_or_default());
-        let (Ok(snapshot), Ok(trimmed)) = (snapshot, trimmed) else { return Err(strange()) };
+        let (tables, trimmed, found, last) = (part().parse(), part().parse(), part(), part().parse().unwrap_or_default());
+        let (Ok(snapshot), Ok(tables), Ok(trimmed)) = (snapshot, tables, trimmed) else { return Err(strange()) };
         let found = match found {
             "-" => None,
             found => Some(found.split(',').filter(|id| !id.is_empty()).map(str::parse).collect::<Result<Vec<u32>, _>>()),
         };
         let found = found.transpose().map_err(|_| strange())?;
-        let origin = Origin { log: LogId::from_u128(log.as_u128()), timeline, boot };
+        let origin = Origin { log: LogId::from_u128(log.as_u128()), timeline, boot, tables };
         let neighbours = self.neighbours.learn(&origin, &snapshot, found.as_deref());
         Ok(View { origin, snapshot, neighbours, trimmed, last })
     }
@@ -274,6 +274,9 @@ pub(super) fn lost(origin: &Origin, seen: &Snapshot, next: Place, view: &View) -
     }
     if origin.boot != view.origin.boot {
         return Some("the database has crashed or failed over: operations that were read may not be there".to_owned());
+    }
+    if origin.tables != view.origin.tables {
+        return Some("the log's tables were made anew, as from a dump: operations that were read may not be there".to_owned());
     }
     let (old, new) = (seen.xmax.max(next.major), view.snapshot.xmax);
     if old > new {

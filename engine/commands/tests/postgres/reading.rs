@@ -417,13 +417,16 @@ async fn a_cursor_of_another_log_or_another_past_is_lost() {
     on_database(async |db| {
         let cursor = db.head().await;
         let parts: Vec<&str> = cursor.as_str().split('/').collect();
-        let [log, timeline, boot, kind, _] = parts.as_slice() else { panic!("{cursor:?}") };
-        let other = uuid::Uuid::new_v4();
+        let [log, timeline, boot, tables, kind, _] = parts.as_slice() else { panic!("{cursor:?}") };
+        let (other, others) = (uuid::Uuid::new_v4(), tables.parse::<u32>().expect("a number") ^ 1);
         for text in [
-            format!("{log}/{timeline}/{boot}/{kind}/9000000000000:9000000000000:"),
-            format!("{log}/000000FF/{boot}/{kind}/1:1:"),
-            format!("{other}/{timeline}/{boot}/{kind}/1:1:"),
-            format!("{log}/{timeline}/{other}/{kind}/1:1:"),
+            format!("{log}/{timeline}/{boot}/{tables}/{kind}/9000000000000:9000000000000:"),
+            format!("{log}/000000FF/{boot}/{tables}/{kind}/1:1:"),
+            format!("{other}/{timeline}/{boot}/{tables}/{kind}/1:1:"),
+            format!("{log}/{timeline}/{other}/{tables}/{kind}/1:1:"),
+            format!("{log}/{timeline}/{boot}/{others}/{kind}/1:1:"),
+            // As it was before cursors said which tables they are of.
+            format!("{log}/{timeline}/{boot}/{kind}/1:1:"),
             "nonsense".to_owned(),
         ] {
             let cursor = Cursor::new(text);
