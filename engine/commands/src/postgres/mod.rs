@@ -5,8 +5,8 @@
 //! neither prepared statements nor hints nor consumers work. The role may create the schema, or use one that is there. Connections are
 //! not encrypted: there is no TLS yet, so a URL that demands it (`sslmode=require`) cannot be connected to.
 //!
-//! Each server has up to [`pool`](PostgresBuilder::pool) connections for transactions, three for everything else, one for hints if they
-//! are asked for, and one per consumer it holds or waits for.
+//! Each server has up to [`pool`](PostgresBuilder::pool) connections for transactions, two for reading the log, three for the journal, the
+//! outbox and the removal of what is old, one for hints if they are asked for, and one per consumer it holds or waits for.
 //!
 //! # What it promises
 //! - The user's rows, the operation, its events and its journal entry are one transaction, with one round trip for all of the latter
@@ -75,7 +75,7 @@ struct Inner {
     names: Arc<Names>,
     /// For transactions of commands.
     work: Arc<Pool>,
-    /// For everything else.
+    /// For the journal, the outbox and the removal of what is old.
     service: Arc<Pool>,
     log: PostgresLog,
     begin: Arc<str>,

@@ -12,7 +12,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::failure::{corrupt, failure};
-use super::pool::Pool;
+use super::pool::{Lease, Pool};
 use super::trim::{self, seconds};
 use crate::event::{Claim, ClaimedEvent, DeadEvent, EventQueue};
 use crate::id::EventId;
@@ -87,15 +87,8 @@ pub(super) struct PostgresEvents(pub(super) Arc<Pool>);
 
 impl PostgresEvents {
     async fn change(&self, doing: &'static str, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<bool, StoreError> {
-        let lease = self.0.get().await?;
-        let changed = async { lease.client().execute(&lease.statement(sql).await?, values).await };
-        match changed.await {
-            Ok(rows) => {
-                lease.give_back();
-                Ok(rows > 0)
-            }
-            Err(error) => Err(lease.failed(doing, error)),
-        }
+        let change = async |lease: &Lease| lease.client().execute(&lease.statement(sql).await?, values).await;
+        Ok(self.0.step(doing, change).await? > 0)
     }
 
     async fn take(&self, kinds: &[String], most: usize, time: Duration) -> Result<Claim, StoreError> {
@@ -103,8 +96,7 @@ impl PostgresEvents {
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
         let token = fastrand::i64(1..);
         let time = seconds(time);
-        let lease = self.0.get().await?;
-        let taken = async {
+        let take = async |lease: &Lease| {
             let (claim, next) = (lease.statement(CLAIM).await?, lease.statement(NEXT).await?);
             let mut look = limit.saturating_mul(FIRST_LOOK).max(FIRST_LOOK);
             loop {
@@ -125,11 +117,7 @@ impl PostgresEvents {
                 return Ok((rows, next));
             }
         };
-        let (rows, next) = match taken.await {
-            Ok(taken) => taken,
-            Err(error) => return Err(lease.failed(CLAIMING, error)),
-        };
-        lease.give_back();
+        let (rows, next) = self.0.step(CLAIMING, take).await?;
         let events = rows.iter().map(|row| claimed(row, token)).collect::<Result<Vec<_>, _>>()?;
         let more = most > 0 && events.len() == most;
         let next = if more { Some(Duration::ZERO) } else { next.and_then(|next| Duration::try_from_secs_f64(next.max(0.0)).ok()) };
@@ -138,14 +126,9 @@ impl PostgresEvents {
 
     async fn list_dead(&self, most: usize) -> Result<Vec<DeadEvent>, StoreError> {
         const LISTING: &str = "listing dead events";
-        let lease = self.0.get().await?;
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = async { lease.client().query(&lease.statement(DEAD).await?, &[&limit]).await };
-        let rows = match rows.await {
-            Ok(rows) => rows,
-            Err(error) => return Err(lease.failed(LISTING, error)),
-        };
-        lease.give_back();
+        let list = async |lease: &Lease| lease.client().query(&lease.statement(DEAD).await?, &[&limit]).await;
+        let rows = self.0.step(LISTING, list).await?;
         rows.iter().map(dead).collect()
     }
 }

@@ -74,8 +74,10 @@ const BOOT: &str = "INSERT INTO {s}.boot DEFAULT VALUES ON CONFLICT DO NOTHING";
 #[derive(Clone, Debug)]
 pub(super) struct PostgresLog {
     id: LogId,
+    /// For readings only: no step of anything else delays one, and with it what makes values stale.
     pub(super) pool: Arc<Pool>,
-    timeout: Duration,
+    /// For trimming.
+    service: Arc<Pool>,
     /// The lock by which transactions with operations are known.
     pub(super) mark: i64,
     neighbours: Arc<Neighbours>,
@@ -105,13 +107,8 @@ pub(super) struct Ask {
 }
 
 impl PostgresLog {
-    pub(super) fn new(id: LogId, pool: Arc<Pool>, timeout: Duration, mark: i64) -> PostgresLog {
-        PostgresLog { id, pool, timeout, mark, neighbours: Default::default() }
-    }
-
-    async fn bounded<T>(&self, doing: &str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let late = |_| StoreError::new(crate::StoreErrorKind::Unavailable, format!("{doing} within {:?}", self.timeout));
-        tokio::time::timeout(self.timeout, work).await.map_err(late)?
+    pub(super) fn new(id: LogId, pool: Arc<Pool>, service: Arc<Pool>, mark: i64) -> PostgresLog {
+        PostgresLog { id, pool, service, mark, neighbours: Default::default() }
     }
 
     /// What there is, of a database whose boot has a name: readers from before the crash find out by it.
@@ -247,19 +244,19 @@ impl OperationLog for PostgresLog {
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Head, StoreError>> {
-        Box::pin(self.bounded(READING, self.end()))
+        Box::pin(self.pool.bounded(READING, self.end()))
     }
 
     fn read<'a>(&'a self, since: &'a Cursor, most: usize) -> BoxFuture<'a, Result<Reading, StoreError>> {
-        Box::pin(self.bounded(READING, self.read_on(since, most)))
+        Box::pin(self.pool.bounded(READING, self.read_on(since, most)))
     }
 
     fn read_settled<'a>(&'a self, since: &'a Cursor, most: usize) -> BoxFuture<'a, Result<Reading, StoreError>> {
-        Box::pin(self.bounded(READING, self.read_on_settled(since, most)))
+        Box::pin(self.pool.bounded(READING, self.read_on_settled(since, most)))
     }
 
     fn trim(&self, keep: Duration) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(trim::operations(&self.pool, keep))
+        Box::pin(trim::operations(&self.service, keep))
     }
 }
 

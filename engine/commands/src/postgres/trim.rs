@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pool::Pool;
+use super::pool::{Lease, Pool};
 use crate::store_error::StoreError;
 
 /// Rows of one step: each is a transaction of its own, short enough to be in nobody's way.
@@ -52,31 +52,21 @@ pub(super) fn seconds(duration: Duration) -> f64 {
 }
 
 pub(super) async fn operations(pool: &Arc<Pool>, keep: Duration) -> Result<u64, StoreError> {
-    let lease = pool.get().await?;
     let keep = seconds(keep);
-    let removed = async {
-        let client = lease.client();
-        client.execute(&lease.statement(MARK).await?, &[]).await?;
-        let limit: Option<String> = client.query_one(&lease.statement(LIMIT).await?, &[&keep]).await?.try_get(0)?;
-        let Some(limit) = limit else { return Ok(0) };
-        let mut removed = 0;
-        loop {
-            let step: i64 = client.query_one(&lease.statement(REMOVE).await?, &[&limit, &STEP]).await?.try_get(0)?;
-            removed += step.unsigned_abs();
-            if step < STEP {
-                break;
-            }
+    pool.step(TRIMMING, async |lease| lease.client().execute(&lease.statement(MARK).await?, &[]).await).await?;
+    let limit = async |lease: &Lease| lease.client().query_one(&lease.statement(LIMIT).await?, &[&keep]).await?.try_get(0);
+    let Some(limit) = pool.step::<Option<String>>(TRIMMING, limit).await? else { return Ok(0) };
+    let mut removed = 0;
+    loop {
+        let remove = async |lease: &Lease| lease.client().query_one(&lease.statement(REMOVE).await?, &[&limit, &STEP]).await?.try_get(0);
+        let gone: i64 = pool.step(TRIMMING, remove).await?;
+        removed += gone.unsigned_abs();
+        if gone < STEP {
+            break;
         }
-        client.execute(&lease.statement(FORGET).await?, &[&keep]).await?;
-        Ok(removed)
-    };
-    match removed.await {
-        Ok(removed) => {
-            lease.give_back();
-            Ok(removed)
-        }
-        Err(error) => Err(lease.failed(TRIMMING, error)),
     }
+    pool.step(TRIMMING, async |lease| lease.client().execute(&lease.statement(FORGET).await?, &[&keep]).await).await?;
+    Ok(removed)
 }
 
 const JOURNAL: &str = "
@@ -100,20 +90,14 @@ pub(super) async fn events(pool: &Arc<Pool>, keep: Duration) -> Result<u64, Stor
 }
 
 async fn in_steps(pool: &Arc<Pool>, sql: &'static str, keep: Duration, doing: &'static str) -> Result<u64, StoreError> {
-    let lease = pool.get().await?;
     let keep = seconds(keep);
     let mut removed = 0;
     loop {
-        let step = async { lease.client().execute(&lease.statement(sql).await?, &[&keep, &STEP]).await };
-        match step.await {
-            Ok(step) => {
-                removed += step;
-                if step < STEP.unsigned_abs() {
-                    lease.give_back();
-                    return Ok(removed);
-                }
-            }
-            Err(error) => return Err(lease.failed(doing, error)),
+        let remove = async |lease: &Lease| lease.client().execute(&lease.statement(sql).await?, &[&keep, &STEP]).await;
+        let gone = pool.step(doing, remove).await?;
+        removed += gone;
+        if gone < STEP.unsigned_abs() {
+            return Ok(removed);
         }
     }
 }
