@@ -145,7 +145,7 @@ impl Store for Postgres {
     }
 
     fn events(&self) -> Arc<dyn EventQueue> {
-        Arc::new(PostgresEvents(self.0.service.clone()))
+        Arc::new(PostgresEvents(self.clone()))
     }
 }
 
