@@ -520,27 +520,39 @@ async fn a_crash_of_the_database_is_found_out_by_every_reader_from_before() {
 
 #[tokio::test]
 async fn a_reading_uses_the_index_and_never_the_whole_table() {
+    const ROWS: i64 = 20_000;
+    const READINGS: i64 = 20;
     on_database(async |db| {
+        // Of transactions that are over also where the cluster is new.
         let fill = format!(
-            "INSERT INTO {s}.operations (xid, id, origin, body) SELECT (n::text)::xid8, gen_random_uuid(), gen_random_uuid(), '{{}}'
-             FROM generate_series(1, 20000) AS n; ANALYZE {s}.operations",
+            "INSERT INTO {s}.operations (xid, id, origin, body) SELECT (3 + n / 100)::text::xid8, gen_random_uuid(), gen_random_uuid(), '{{}}'
+             FROM generate_series(1, {ROWS}) AS n; ANALYZE {s}.operations",
             s = db.quoted()
         );
         db.other.batch_execute(&fill).await.expect("filled");
-        let scans = async || -> i64 {
-            // What this session has done is in the shared statistics only after a while, unless asked for.
-            let query =
-                "SELECT coalesce(sum(seq_tup_read), 0)::int8 FROM pg_stat_all_tables WHERE schemaname = $1 AND relname = 'operations'";
-            db.other.query_one(query, &[&db.schema]).await.expect("asked").get(0)
+        let table = format!("'{}.operations'::regclass", db.quoted().replace('\'', "''"));
+        let numbers = format!("FROM pg_stat_all_tables WHERE relid = {table}");
+        let query = format!("SELECT coalesce(idx_scan, 0), coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) {numbers}");
+        let numbers_now = async || -> (i64, i64) {
+            let row = db.other.query_one(&query, &[]).await.expect("asked");
+            (row.get(0), row.get(1))
         };
-        let before = scans().await;
-        let mut cursor = db.head().await;
+        let (scans, rows) = numbers_now().await;
+        let store = db.server().await;
+        let mut cursor = store.log().head().await.expect("a head").cursor;
+        let mut settles = cursor.clone();
         db.commit().await;
-        for _ in 0..20 {
-            read(&db.store, &mut cursor, 100).await;
+        for _ in 0..READINGS {
+            read(&store, &mut cursor, 100).await;
+            let reading = store.log().read_settled(&settles, 100).await.expect("read");
+            let Reading::Entries { cursor, .. } = reading else { panic!("lost: {reading:?}") };
+            settles = cursor;
         }
-        tokio::time::sleep(Duration::from_millis(1_200)).await;
-        assert_eq!(scans().await, before);
+        // A session tells what it has done at its end: until then the numbers need not be there, and nothing follows from them.
+        drop(store);
+        db.until(&format!("SELECT idx_scan >= {scans} + 2 * {READINGS} {numbers}")).await;
+        let looked_at = numbers_now().await.1 - rows;
+        assert!(looked_at < ROWS / 10, "{looked_at} of {ROWS} rows");
     })
     .await;
 }
