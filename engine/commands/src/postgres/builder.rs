@@ -54,7 +54,7 @@ impl PostgresBuilder {
     }
 
     /// The most transactions at a time, each on a connection of its own; 16 unless said otherwise. A few more connections serve the
-    /// log, the hints and each held consumer.
+    /// log, the outbox, the hints and each held consumer.
     #[must_use]
     pub fn pool(mut self, most: usize) -> PostgresBuilder {
         self.pool = most;
@@ -68,7 +68,8 @@ impl PostgresBuilder {
         self
     }
 
-    /// How long one reading of the log may take; 30 seconds unless said otherwise.
+    /// How long one reading of the log may take, and one step of what is not in a transaction (claiming events, looking into the journal,
+    /// removing a few thousand old rows); 30 seconds unless said otherwise.
     #[must_use]
     pub fn read_timeout(mut self, timeout: Duration) -> PostgresBuilder {
         self.timeout = timeout;
@@ -122,14 +123,15 @@ impl PostgresBuilder {
         config.options(options);
         let names = Arc::new(Names::new(&self.schema));
         let connector = Arc::new(Connector { config, names: names.clone(), runtime: Handle::current() });
-        let service = Arc::new(Pool::new(connector.clone(), SERVICE, self.patience));
+        let pool = |most| Arc::new(Pool::new(connector.clone(), most, self.patience, self.timeout));
+        let service = pool(SERVICE);
         let lease = service.get().await?;
         let id = schema::prepare(&lease, &names).await?;
         lease.give_back();
         let mark = names.lock("operation", "");
         let inner = Inner {
-            work: Arc::new(Pool::new(connector.clone(), self.pool, self.patience)),
-            log: PostgresLog::new(id, service.clone(), self.timeout, mark),
+            work: pool(self.pool),
+            log: PostgresLog::new(id, pool(READING), service.clone(), mark),
             begin: begin_sql(self.isolation, mark),
             wakeup: Default::default(),
             service,
@@ -140,6 +142,9 @@ impl PostgresBuilder {
     }
 }
 
-/// Connections for the log, the journal and the outbox, apart from those of transactions: a handler that waits for the log while all of
-/// those are taken would wait for itself.
+/// Connections for readings of the log, apart from those of transactions: a handler that waits for the log while all of those are taken
+/// would wait for itself. Made when they are first needed, like all others.
+const READING: usize = 2;
+
+/// Connections for the journal, the outbox and what removes old rows, apart from both for the same reason.
 const SERVICE: usize = 3;

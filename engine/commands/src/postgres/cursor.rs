@@ -16,7 +16,8 @@ pub(super) struct Bookmark {
     pub(super) reached: Reached,
 }
 
-/// Within what transaction ids mean anything: they go back and are used again where a database is restored or a standby takes over.
+/// Within what a cursor means anything: transaction ids go back and are used again where a database is restored or a standby takes
+/// over, and operations do where a dump is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) log: LogId,
@@ -24,6 +25,8 @@ pub(super) struct Origin {
     pub(super) timeline: String,
     /// The content of an unlogged table, which a crash empties: it may have taken back commits that were seen and not flushed.
     pub(super) boot: String,
+    /// Which table `meta` is, in the cluster's own numbers: a dump that is restored makes it anew, also where ids of transactions go on.
+    pub(super) tables: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +59,8 @@ impl Bookmark {
 
 impl fmt::Display for Bookmark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Origin { log, timeline, boot } = &self.origin;
-        write!(f, "{log}/{timeline}/{boot}/")?;
+        let Origin { log, timeline, boot, tables } = &self.origin;
+        write!(f, "{log}/{timeline}/{boot}/{tables}/")?;
         match &self.reached {
             Reached::All(seen) => write!(f, "all/{seen}"),
             Reached::Within { seen, target, next } => write!(f, "within/{seen}/{target}/{}/{}", next.major, next.minor),
@@ -71,9 +74,9 @@ impl FromStr for Bookmark {
 
     fn from_str(text: &str) -> Result<Bookmark, NoSnapshot> {
         let parts: Vec<&str> = text.split('/').collect();
-        let [log, timeline, boot, kind, rest @ ..] = parts.as_slice() else { return Err(NoSnapshot) };
-        let log = log.parse().map_err(|_| NoSnapshot)?;
-        let origin = Origin { log, timeline: (*timeline).to_owned(), boot: (*boot).to_owned() };
+        let [log, timeline, boot, tables, kind, rest @ ..] = parts.as_slice() else { return Err(NoSnapshot) };
+        let (log, tables) = (log.parse().map_err(|_| NoSnapshot)?, tables.parse().map_err(|_| NoSnapshot)?);
+        let origin = Origin { log, timeline: (*timeline).to_owned(), boot: (*boot).to_owned(), tables };
         let number = |text: &str| text.parse::<u64>().map_err(|_| NoSnapshot);
         let reached = match (*kind, rest) {
             ("all", [seen]) => Reached::All(seen.parse()?),
@@ -98,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_from_its_text() {
-        let origin = Origin { log: LogId::random(), timeline: "0000000A".into(), boot: "b".into() };
+        let origin = Origin { log: LogId::random(), timeline: "0000000A".into(), boot: "b".into(), tables: 7 };
         let (old, new): (Snapshot, Snapshot) = ("3:9:3,5".parse().expect("one"), "5:12:5,10".parse().expect("one"));
         let next = Place::new(9, 77);
         for reached in
@@ -111,8 +114,12 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_cursor_is_refused() {
-        for text in ["", "17", "x/y/z/all/1:2:", "all/1:2:", "z/all/1:2:"] {
-            assert!(Bookmark::of(&Cursor::new(text)).is_err(), "{text}");
+        let log = LogId::random();
+        // The last three are what was written before a cursor said which tables it is of.
+        let old = ["all/1:2:", "within/1:2:/1:3:/2/1", "settled/1:2:/2/1"].map(|reached| format!("{log}/0000000A/b/{reached}"));
+        let strange = ["", "17", "x/y/z/7/all/1:2:", "all/1:2:", "z/all/1:2:"].map(str::to_owned);
+        for text in strange.into_iter().chain([format!("{log}/0000000A/b/z/all/1:2:")]).chain(old) {
+            assert!(Bookmark::of(&Cursor::new(text.clone())).is_err(), "{text}");
         }
     }
 }

@@ -5,8 +5,8 @@
 //! neither prepared statements nor hints nor consumers work. The role may create the schema, or use one that is there. Connections are
 //! not encrypted: there is no TLS yet, so a URL that demands it (`sslmode=require`) cannot be connected to.
 //!
-//! Each server has up to [`pool`](PostgresBuilder::pool) connections for transactions, three for everything else, one for hints if they
-//! are asked for, and one per consumer it holds or waits for.
+//! Each server has up to [`pool`](PostgresBuilder::pool) connections for transactions, two for reading the log, three for the journal, the
+//! outbox and the removal of what is old, one for hints if they are asked for, and one per consumer it holds or waits for.
 //!
 //! # What it promises
 //! - The user's rows, the operation, its events and its journal entry are one transaction, with one round trip for all of the latter
@@ -15,10 +15,13 @@
 //! - A [reading](crate::OperationLog::read) gives out what the database shows now and did not show at the cursor, which is a snapshot
 //!   (`pg_current_snapshot()`). No window of time, no waiting for a horizon: an operation is read as soon as it is visible, once, however
 //!   late it was committed and whatever else runs in the cluster. Numbers alone could not do that: they are drawn before the commit.
+//! - A transaction of another database that lives for hours holds back neither trimming nor a head. One of this database does, whoever
+//!   began it: it may append to the log yet. (It also keeps the database's own clean-up from freeing what was trimmed.)
 //! - The [settled order](crate::OperationLog::read_settled) waits for the transactions of this log that are older, and for no others.
 //!   That rests on all operations being written through this crate, in transactions that carry its mark.
 //! - After a failover, or when the database was restored, cursors from before are [lost](crate::Reading::Lost), even if no operation is:
-//!   the ids of transactions are used again then. Rows of a dump that was restored in another cluster are given up with their log.
+//!   the ids of transactions are used again then. The same where a dump was restored over the tables (dropped and made anew). Rows of a
+//!   dump that was restored in another cluster are given up with their log.
 //! - A server that vanishes without a word (power, network) is noticed after half a minute: until then its transactions are open and
 //!   its consumers are held.
 //!
@@ -35,6 +38,7 @@ mod cursor;
 mod failure;
 mod holding;
 mod names;
+mod neighbours;
 mod pool;
 mod queue;
 mod reading;
@@ -71,7 +75,7 @@ struct Inner {
     names: Arc<Names>,
     /// For transactions of commands.
     work: Arc<Pool>,
-    /// For everything else.
+    /// For the journal, the outbox and the removal of what is old.
     service: Arc<Pool>,
     log: PostgresLog,
     begin: Arc<str>,

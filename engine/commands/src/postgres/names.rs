@@ -2,6 +2,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::neighbours::{HORIZON, NEIGHBOURS};
+
 /// A schema and what is derived from its name.
 #[derive(Debug)]
 pub(super) struct Names {
@@ -25,8 +27,10 @@ impl Names {
 
     /// A statement with the schema in the place of `{s}`, in literals of `{in_text}`. The locks of its partitions are the 1,024 from
     /// `{lanes}` on: one transaction with events in very many partitions would use up the lock table of the whole cluster.
+    /// `{neighbours}` is a query and `{horizon}` an expression, see there.
     pub(super) fn fill(&self, sql: &str) -> String {
         let salt = self.lock("partition", "");
+        let sql = sql.replace("{horizon}", HORIZON).replace("{neighbours}", NEIGHBOURS);
         let sql = sql.replace("{salt}", &salt.to_string()).replace("{lanes}", &(salt & !1023).to_string());
         // The name may hold anything, also what looks like a place to fill: nothing is filled after it.
         let texts: Vec<String> = sql.split("{in_text}").map(|part| part.replace("{s}", &self.quoted)).collect();

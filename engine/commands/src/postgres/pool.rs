@@ -26,6 +26,8 @@ pub(super) struct Pool {
     /// The one that was used last is used next.
     idle: Mutex<Vec<Arc<Connection>>>,
     patience: Duration,
+    /// How long what is [bounded](Pool::bounded) may take.
+    limit: Duration,
 }
 
 impl fmt::Debug for Pool {
@@ -36,8 +38,37 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Arc<Connector>, most: usize, patience: Duration) -> Pool {
-        Pool { connector, permits: Arc::new(Semaphore::new(most.max(1))), idle: Mutex::default(), patience }
+    pub(super) fn new(connector: Arc<Connector>, most: usize, patience: Duration, limit: Duration) -> Pool {
+        Pool { connector, permits: Arc::new(Semaphore::new(most.max(1))), idle: Mutex::default(), patience, limit }
+    }
+
+    /// Something that is given up when it takes too long, the wait for a connection included: what hangs would keep its connection from
+    /// everybody else.
+    ///
+    /// # Errors
+    /// Its own, and [`Unavailable`](StoreErrorKind::Unavailable) when it was given up.
+    pub(super) async fn bounded<T>(&self, doing: &str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let late = |_| StoreError::new(StoreErrorKind::Unavailable, format!("{doing} within {:?}", self.limit));
+        timeout(self.limit, work).await.map_err(late)?
+    }
+
+    /// Statements outside of a transaction, on any connection, [within their time](Pool::bounded). Between two steps others may have it.
+    pub(super) async fn step<T>(
+        self: &Arc<Self>,
+        doing: &str,
+        work: impl AsyncFnOnce(&Lease) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let step = async {
+            let lease = self.get().await?;
+            match work(&lease).await {
+                Ok(done) => {
+                    lease.give_back();
+                    Ok(done)
+                }
+                Err(error) => Err(lease.failed(doing, error)),
+            }
+        };
+        self.bounded(doing, step).await
     }
 
     /// A connection that is in no transaction.

@@ -11,13 +11,15 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::Postgres;
 use super::failure::{corrupt, failure};
-use super::pool::Pool;
+use super::pool::{Lease, Pool};
 use super::trim::{self, seconds};
 use crate::event::{Claim, ClaimedEvent, DeadEvent, EventQueue};
 use crate::id::EventId;
 use crate::log::BoxFuture;
 use crate::store_error::StoreError;
+use crate::wakeup::Wakeup;
 
 /// Of an error's text, so much is kept.
 const MOST_ERROR: usize = 4096;
@@ -81,21 +83,52 @@ const REQUEUE: &str = "
         seq = CASE WHEN e.partition IS NULL THEN e.seq ELSE nextval('{in_text}.seq') END
     FROM turn WHERE e.id = turn.id AND e.state = 2";
 
+/// Whether the first of a partition can be claimed now. A statement of its own after the end of the one before it: whoever commits an event
+/// that this one does not see hints by itself, and the end is seen by whoever hears of that.
+const WAITS: &str = "SELECT due <= statement_timestamp() FROM {s}.events WHERE state = 0 AND partition = $1 ORDER BY seq, ordinal LIMIT 1";
+
 /// The outbox of one schema.
 #[derive(Clone, Debug)]
-pub(super) struct PostgresEvents(pub(super) Arc<Pool>);
+pub(super) struct PostgresEvents(pub(super) Postgres);
 
 impl PostgresEvents {
-    async fn change(&self, doing: &'static str, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<bool, StoreError> {
-        let lease = self.0.get().await?;
-        let changed = async { lease.client().execute(&lease.statement(sql).await?, values).await };
-        match changed.await {
-            Ok(rows) => {
-                lease.give_back();
-                Ok(rows > 0)
-            }
-            Err(error) => Err(lease.failed(doing, error)),
+    fn pool(&self) -> &Arc<Pool> {
+        &self.0.0.service
+    }
+
+    /// Tells whoever claims events, here and on other servers, where hints are asked for.
+    fn hint(&self) {
+        if let Some(wakeup) = self.0.0.wakeup.get() {
+            wakeup.notify();
         }
+    }
+
+    /// Ends an event. Whoever waits behind it hears of it.
+    async fn end(
+        &self,
+        event: &ClaimedEvent,
+        doing: &'static str,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<bool, StoreError> {
+        let Some(partition) = &event.partition else { return self.change(doing, sql, values).await };
+        let end = async |lease: &Lease| {
+            let (end, waits) = (lease.statement(sql).await?, lease.statement(WAITS).await?);
+            let value: [&(dyn ToSql + Sync); 1] = [&partition];
+            let (ended, waits) = future::join(lease.client().execute(&end, values), lease.client().query_opt(&waits, &value)).await;
+            // What has ended has ended, whether or not anybody hears of it.
+            Ok((ended? > 0, waits.is_ok_and(|row| row.is_some_and(|row| row.try_get(0).unwrap_or_default()))))
+        };
+        let (ended, waits) = self.pool().step(doing, end).await?;
+        if ended && waits {
+            self.hint();
+        }
+        Ok(ended)
+    }
+
+    async fn change(&self, doing: &'static str, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<bool, StoreError> {
+        let change = async |lease: &Lease| lease.client().execute(&lease.statement(sql).await?, values).await;
+        Ok(self.pool().step(doing, change).await? > 0)
     }
 
     async fn take(&self, kinds: &[String], most: usize, time: Duration) -> Result<Claim, StoreError> {
@@ -103,8 +136,7 @@ impl PostgresEvents {
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
         let token = fastrand::i64(1..);
         let time = seconds(time);
-        let lease = self.0.get().await?;
-        let taken = async {
+        let take = async |lease: &Lease| {
             let (claim, next) = (lease.statement(CLAIM).await?, lease.statement(NEXT).await?);
             let mut look = limit.saturating_mul(FIRST_LOOK).max(FIRST_LOOK);
             loop {
@@ -125,11 +157,7 @@ impl PostgresEvents {
                 return Ok((rows, next));
             }
         };
-        let (rows, next) = match taken.await {
-            Ok(taken) => taken,
-            Err(error) => return Err(lease.failed(CLAIMING, error)),
-        };
-        lease.give_back();
+        let (rows, next) = self.pool().step(CLAIMING, take).await?;
         let events = rows.iter().map(|row| claimed(row, token)).collect::<Result<Vec<_>, _>>()?;
         let more = most > 0 && events.len() == most;
         let next = if more { Some(Duration::ZERO) } else { next.and_then(|next| Duration::try_from_secs_f64(next.max(0.0)).ok()) };
@@ -138,14 +166,9 @@ impl PostgresEvents {
 
     async fn list_dead(&self, most: usize) -> Result<Vec<DeadEvent>, StoreError> {
         const LISTING: &str = "listing dead events";
-        let lease = self.0.get().await?;
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = async { lease.client().query(&lease.statement(DEAD).await?, &[&limit]).await };
-        let rows = match rows.await {
-            Ok(rows) => rows,
-            Err(error) => return Err(lease.failed(LISTING, error)),
-        };
-        lease.give_back();
+        let list = async |lease: &Lease| lease.client().query(&lease.statement(DEAD).await?, &[&limit]).await;
+        let rows = self.pool().step(LISTING, list).await?;
         rows.iter().map(dead).collect()
     }
 }
@@ -160,7 +183,7 @@ impl EventQueue for PostgresEvents {
     }
 
     fn complete<'a>(&'a self, event: &'a ClaimedEvent) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async move { self.change("completing an event", COMPLETE, &[&id(event.id), &token(event)]).await })
+        Box::pin(async move { self.end(event, "completing an event", COMPLETE, &[&id(event.id), &token(event)]).await })
     }
 
     fn fail<'a>(&'a self, event: &'a ClaimedEvent, error: &'a str, again: Option<Duration>) -> BoxFuture<'a, Result<bool, StoreError>> {
@@ -170,7 +193,7 @@ impl EventQueue for PostgresEvents {
             let error: String = error.chars().filter(|c| *c != '\0').take(MOST_ERROR).collect();
             match again {
                 Some(again) => self.change(FAILING, RETRY, &[&id(event.id), &token(event), &error, &seconds(again)]).await,
-                None => self.change(FAILING, BURY, &[&id(event.id), &token(event), &error]).await,
+                None => self.end(event, FAILING, BURY, &[&id(event.id), &token(event), &error]).await,
             }
         })
     }
@@ -180,11 +203,17 @@ impl EventQueue for PostgresEvents {
     }
 
     fn requeue(&self, event: EventId) -> BoxFuture<'_, Result<bool, StoreError>> {
-        Box::pin(async move { self.change("requeueing an event", REQUEUE, &[&id(event)]).await })
+        Box::pin(async move {
+            let requeued = self.change("requeueing an event", REQUEUE, &[&id(event)]).await?;
+            if requeued {
+                self.hint();
+            }
+            Ok(requeued)
+        })
     }
 
     fn trim(&self, keep: Duration) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(trim::events(&self.0, keep))
+        Box::pin(trim::events(self.pool(), keep))
     }
 }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::cursor::{Bookmark, Origin, Reached};
 use super::failure::{corrupt, failure};
+use super::neighbours::Neighbours;
 use super::pool::Pool;
 use super::snapshot::Snapshot;
 use super::trim;
@@ -23,17 +25,18 @@ pub(super) const READING: &str = "reading the operation log";
 ///
 /// `$1`: transactions that were running at the cursor; `$2`, `$3`: the first place of what began after it; `$4`: how many;
 /// `$5`: the snapshot to stay within; `$6`: the transaction id to stay below. Without them, all that is visible and all that is settled.
-/// `$7`, `$8`: what of the former was given out already, up to this place.
+/// `$7`, `$8`: what of the former was given out already, up to this place. `$9`: whether to look for transactions of other databases.
 ///
 /// Two ranges of the primary key, since the transactions that were running may be hours older than the others.
 pub(super) const READ: &str = "
     WITH now AS MATERIALIZED (
-        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed,
+        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed, tableoid AS tables,
             coalesce((SELECT id::text FROM {s}.boot), '') AS boot FROM {s}.meta
     ), bound AS MATERIALIZED (
         SELECT coalesce($5::text::pg_snapshot, snapshot) AS seen, coalesce($6::text::xid8, pg_snapshot_xmin(snapshot)) AS below FROM now
     )
-    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, boot, trimmed) AS body FROM now
+    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, boot, tables, trimmed,
+        CASE WHEN $9::bool THEN (SELECT coalesce(string_agg(xid::text, ','), '') FROM ({neighbours}) AS others) ELSE '-' END) AS body FROM now
     UNION ALL
     SELECT * FROM (
         SELECT xid::text, seq, id, origin, body FROM (
@@ -47,16 +50,22 @@ pub(super) const READ: &str = "
         ) AS found ORDER BY found.xid, found.seq LIMIT $4
     ) AS ordered";
 
-/// As above, with the last transaction of which there is or was an operation.
+/// As above, with the last transaction of which there is or was an operation, and all operations of transactions from the first on that
+/// runs in this database.
 const HEAD: &str = "
     WITH now AS MATERIALIZED (
-        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed,
+        SELECT pg_current_snapshot() AS snapshot, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, log, trimmed, tableoid AS tables,
             coalesce((SELECT id::text FROM {s}.boot), '') AS boot,
             greatest(trimmed, (SELECT xid FROM {s}.operations ORDER BY operations.xid DESC LIMIT 1)) AS last FROM {s}.meta
+    ), others AS MATERIALIZED ({neighbours}), bound AS MATERIALIZED (
+        SELECT coalesce(
+            (SELECT id FROM pg_snapshot_xip(snapshot) AS id WHERE id::xid NOT IN (SELECT xid FROM others) ORDER BY id LIMIT 1),
+            pg_snapshot_xmax(snapshot)) AS horizon FROM now
     )
-    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, boot, trimmed, last) AS body FROM now
+    SELECT '' AS xid, 0 AS seq, log AS id, log AS origin, concat_ws('/', snapshot, timeline, boot, tables, trimmed,
+        (SELECT coalesce(string_agg(xid::text, ','), '') FROM others), last) AS body FROM now
     UNION ALL
-    SELECT xid::text, seq, id, origin, '' FROM {s}.operations WHERE xid >= (SELECT pg_snapshot_xmin(snapshot) FROM now)";
+    SELECT xid::text, seq, id, origin, '' FROM {s}.operations WHERE xid >= (SELECT horizon FROM bound)";
 
 /// After a crash, and after a failover.
 const BOOT: &str = "INSERT INTO {s}.boot DEFAULT VALUES ON CONFLICT DO NOTHING";
@@ -65,16 +74,21 @@ const BOOT: &str = "INSERT INTO {s}.boot DEFAULT VALUES ON CONFLICT DO NOTHING";
 #[derive(Clone, Debug)]
 pub(super) struct PostgresLog {
     id: LogId,
+    /// For readings only: no step of anything else delays one, and with it what makes values stale.
     pub(super) pool: Arc<Pool>,
-    timeout: Duration,
+    /// For trimming.
+    service: Arc<Pool>,
     /// The lock by which transactions with operations are known.
     pub(super) mark: i64,
+    neighbours: Arc<Neighbours>,
 }
 
 /// What a statement looked at.
 pub(super) struct View {
     pub(super) origin: Origin,
     pub(super) snapshot: Snapshot,
+    /// Transactions of other databases, of those that are running in the snapshot or were a while ago.
+    pub(super) neighbours: Vec<u64>,
     /// The last transaction of which operations were removed.
     trimmed: u64,
     /// The last one of which there is or was an operation, if that was asked for.
@@ -88,16 +102,13 @@ pub(super) struct Ask {
     pub(super) began_after: Place,
     pub(super) within: Option<Snapshot>,
     pub(super) below: Option<u64>,
+    /// Whether something is held back, which may be by transactions of other databases only.
+    pub(super) held_back: bool,
 }
 
 impl PostgresLog {
-    pub(super) fn new(id: LogId, pool: Arc<Pool>, timeout: Duration, mark: i64) -> PostgresLog {
-        PostgresLog { id, pool, timeout, mark }
-    }
-
-    async fn bounded<T>(&self, doing: &str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let late = |_| StoreError::new(crate::StoreErrorKind::Unavailable, format!("{doing} within {:?}", self.timeout));
-        tokio::time::timeout(self.timeout, work).await.map_err(late)?
+    pub(super) fn new(id: LogId, pool: Arc<Pool>, service: Arc<Pool>, mark: i64) -> PostgresLog {
+        PostgresLog { id, pool, service, mark, neighbours: Default::default() }
     }
 
     /// What there is, of a database whose boot has a name: readers from before the crash find out by it.
@@ -119,14 +130,44 @@ impl PostgresLog {
             let (old_major, old_minor) = columns(ask.next);
             let within = ask.within.as_ref().map(Snapshot::to_string);
             let below = ask.below.map(|below| below.to_string());
-            lease.client().query(&statement, &[&ask.running, &major, &minor, &most, &within, &below, &old_major, &old_minor]).await
+            let look = ask.held_back && self.neighbours.is_look_due();
+            let values: [&(dyn ToSql + Sync); 9] = [&ask.running, &major, &minor, &most, &within, &below, &old_major, &old_minor, &look];
+            lease.client().query(&statement, &values).await
         };
         let rows = match rows.await {
             Ok(rows) => rows,
             Err(error) => return Err(lease.failed(READING, error)),
         };
         lease.give_back();
-        parted(rows)
+        self.parted(rows)
+    }
+
+    /// The first row and the others.
+    fn parted(&self, mut rows: Vec<Row>) -> Result<(View, Vec<Row>), StoreError> {
+        if rows.is_empty() {
+            return Err(corrupt("the operation log has no name: its table `meta` is empty"));
+        }
+        let entries = rows.split_off(1);
+        Ok((self.view(&rows[0])?, entries))
+    }
+
+    fn view(&self, row: &Row) -> Result<View, StoreError> {
+        let read = || Ok((row.try_get::<_, Uuid>("id")?, row.try_get::<_, &str>("body")?));
+        let (log, body) = read().map_err(|error| failure(READING, error))?;
+        let strange = || corrupt(format!("`{body}` as the state of the operation log"));
+        let mut parts = body.split('/');
+        let mut part = || parts.next().unwrap_or_default();
+        let (snapshot, timeline, boot) = (part().parse(), part().to_owned(), part().to_owned());
+        let (tables, trimmed, found, last) = (part().parse(), part().parse(), part(), part().parse().unwrap_or_default());
+        let (Ok(snapshot), Ok(tables), Ok(trimmed)) = (snapshot, tables, trimmed) else { return Err(strange()) };
+        let found = match found {
+            "-" => None,
+            found => Some(found.split(',').filter(|id| !id.is_empty()).map(str::parse).collect::<Result<Vec<u32>, _>>()),
+        };
+        let found = found.transpose().map_err(|_| strange())?;
+        let origin = Origin { log: LogId::from_u128(log.as_u128()), timeline, boot, tables };
+        let neighbours = self.neighbours.learn(&origin, &snapshot, found.as_deref());
+        Ok(View { origin, snapshot, neighbours, trimmed, last })
     }
 
     async fn name_boot(&self) -> Result<(), StoreError> {
@@ -148,8 +189,10 @@ impl PostgresLog {
             Reached::Within { seen, target, next } => (seen, Some(target), next),
             Reached::Settled { .. } => return Err(corrupt("a cursor of a settled reading, given to an ordinary one")),
         };
+        let running: Vec<String> = seen.running.iter().filter(|xid| **xid >= next.major).map(u64::to_string).collect();
         let ask = Ask {
-            running: seen.running.iter().filter(|xid| **xid >= next.major).map(u64::to_string).collect(),
+            held_back: !running.is_empty(),
+            running,
             next,
             began_after: next.max(Place::new(seen.xmax, 0)),
             below: Some(target.as_ref().map_or(u64::MAX, |target| target.xmax)),
@@ -157,11 +200,12 @@ impl PostgresLog {
         };
         let most = most.clamp(1, MOST);
         let (view, rows) = self.query(READ, Some((&ask, most as i64 + 1))).await?;
+        let seen = seen.without(&view.neighbours);
         if let Some(reason) = lost(&origin, &seen, next, &view) {
             return Ok(Reading::lost(reason));
         }
         let continued = target.is_some();
-        let target = target.unwrap_or(view.snapshot);
+        let target = target.unwrap_or(view.snapshot).without(&view.neighbours);
         let unfinished = rows.len() > most;
         let entries = rows.iter().take(most).map(entry).collect::<Result<Vec<_>, _>>()?;
         match (entries.last(), unfinished) {
@@ -185,7 +229,7 @@ impl PostgresLog {
     async fn end(&self) -> Result<Head, StoreError> {
         let (view, rows) = self.query(HEAD, None).await?;
         let recent = rows.iter().map(|row| entry(row).map(|entry| (entry.place, entry.operation))).collect::<Result<Vec<_>, _>>()?;
-        let seen = view.snapshot.known_to(view.last + 1);
+        let seen = view.snapshot.without(&view.neighbours).known_to(view.last + 1);
         let horizon = Place::new(seen.xmin, 0);
         Ok(Head { cursor: Bookmark::new(view.origin, Reached::All(seen)).cursor(), horizon, recent })
     }
@@ -200,19 +244,19 @@ impl OperationLog for PostgresLog {
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Head, StoreError>> {
-        Box::pin(self.bounded(READING, self.end()))
+        Box::pin(self.pool.bounded(READING, self.end()))
     }
 
     fn read<'a>(&'a self, since: &'a Cursor, most: usize) -> BoxFuture<'a, Result<Reading, StoreError>> {
-        Box::pin(self.bounded(READING, self.read_on(since, most)))
+        Box::pin(self.pool.bounded(READING, self.read_on(since, most)))
     }
 
     fn read_settled<'a>(&'a self, since: &'a Cursor, most: usize) -> BoxFuture<'a, Result<Reading, StoreError>> {
-        Box::pin(self.bounded(READING, self.read_on_settled(since, most)))
+        Box::pin(self.pool.bounded(READING, self.read_on_settled(since, most)))
     }
 
     fn trim(&self, keep: Duration) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(trim::operations(&self.pool, keep))
+        Box::pin(trim::operations(&self.service, keep))
     }
 }
 
@@ -228,6 +272,9 @@ pub(super) fn lost(origin: &Origin, seen: &Snapshot, next: Place, view: &View) -
     if origin.boot != view.origin.boot {
         return Some("the database has crashed or failed over: operations that were read may not be there".to_owned());
     }
+    if origin.tables != view.origin.tables {
+        return Some("the log's tables were made anew, as from a dump: operations that were read may not be there".to_owned());
+    }
     let (old, new) = (seen.xmax.max(next.major), view.snapshot.xmax);
     if old > new {
         return Some(format!("the cursor is at transaction {old}, the database only at {new}: it was restored from an older backup"));
@@ -237,31 +284,8 @@ pub(super) fn lost(origin: &Origin, seen: &Snapshot, next: Place, view: &View) -
         .then(|| format!("operations up to transaction {} were trimmed, the reader was at {first_unread}", view.trimmed))
 }
 
-/// The first row and the others.
-fn parted(mut rows: Vec<Row>) -> Result<(View, Vec<Row>), StoreError> {
-    if rows.is_empty() {
-        return Err(corrupt("the operation log has no name: its table `meta` is empty"));
-    }
-    let entries = rows.split_off(1);
-    Ok((view(&rows[0])?, entries))
-}
-
 pub(super) fn after(place: Place) -> Place {
     Place::new(place.major, place.minor.saturating_add(1))
-}
-
-fn view(row: &Row) -> Result<View, StoreError> {
-    let read = || Ok((row.try_get::<_, Uuid>("id")?, row.try_get::<_, &str>("body")?));
-    let (log, body) = read().map_err(|error| failure(READING, error))?;
-    let mut parts = body.split('/');
-    let mut part = || parts.next().unwrap_or_default();
-    let (snapshot, timeline, boot) = (part().parse(), part().to_owned(), part().to_owned());
-    let (trimmed, last) = (part().parse(), part().parse().unwrap_or_default());
-    let origin = Origin { log: LogId::from_u128(log.as_u128()), timeline, boot };
-    match (snapshot, trimmed) {
-        (Ok(snapshot), Ok(trimmed)) => Ok(View { origin, snapshot, trimmed, last }),
-        _ => Err(corrupt(format!("`{body}` as the state of the operation log"))),
-    }
 }
 
 pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {

@@ -36,8 +36,10 @@ impl PostgresLog {
             Reached::Settled { base, next } => (base, next),
             Reached::Within { .. } => return Err(corrupt("a cursor of an ordinary reading, given to a settled one")),
         };
+        let running: Vec<String> = base.running.iter().filter(|xid| **xid >= next.major).map(u64::to_string).collect();
         let mut ask = Ask {
-            running: base.running.iter().filter(|xid| **xid >= next.major).map(u64::to_string).collect(),
+            held_back: !running.is_empty(),
+            running,
             next,
             began_after: next.max(Place::new(base.xmax, 0)),
             below: None,
@@ -56,6 +58,7 @@ impl PostgresLog {
                 (view, rows) = self.query(READ, Some((&ask, most as i64 + 1))).await?;
             }
         }
+        let base = base.without(&view.neighbours);
         if let Some(reason) = lost(&origin, &base, next, &view) {
             return Ok(Reading::lost(reason));
         }

@@ -24,6 +24,16 @@ impl Snapshot {
         self.running.retain(|id| *id < first_unknown);
         self
     }
+
+    /// The same to whoever is not concerned by some of the transactions: as if they had ended.
+    pub(super) fn without(mut self, ids: &[u64]) -> Snapshot {
+        let before = self.running.len();
+        self.running.retain(|id| !ids.contains(id));
+        if self.running.len() < before {
+            self.xmin = self.running.first().copied().unwrap_or(self.xmax);
+        }
+        self
+    }
 }
 
 /// Not a snapshot.
@@ -76,6 +86,22 @@ mod tests {
         let snapshot: Snapshot = "10:20:10,14,15".parse().expect("a snapshot");
         for (first_unknown, known) in [(30, "10:20:10,14,15"), (15, "10:15:10,14"), (10, "10:10:"), (7, "7:7:")] {
             assert_eq!(snapshot.clone().known_to(first_unknown).to_string(), known);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_without_its_oldest_transaction_has_ended_all_below_the_next() {
+        let snapshot: Snapshot = "10:20:10,14,15".parse().expect("a snapshot");
+        let cases: [(&[u64], &str); 5] = [
+            (&[], "10:20:10,14,15"),
+            (&[9, 16], "10:20:10,14,15"),
+            (&[10], "14:20:14,15"),
+            (&[14], "10:20:10,15"),
+            (&[15, 14, 10], "20:20:"),
+        ];
+        for (ids, rest) in cases {
+            assert_eq!(snapshot.clone().without(ids).to_string(), rest);
+            assert!(rest.parse::<Snapshot>().is_ok());
         }
     }
 

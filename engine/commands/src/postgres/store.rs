@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::append::{self, APPENDING, Failed};
 use super::failure::{corrupt, failure, is_transient, rules_out_commit};
 use super::holding::PostgresConsumers;
+use super::pool::Lease;
 use super::queue::PostgresEvents;
 use super::reading::place;
 use super::tx::PostgresTx;
@@ -103,13 +104,8 @@ impl Store for Postgres {
     }
 
     async fn journaled(&self, id: &CommandId) -> Result<Option<JournalEntry>, StoreError> {
-        let lease = self.0.service.get().await?;
-        let row = async { lease.client().query_opt(&lease.statement(JOURNALED).await?, &[&id.as_str()]).await };
-        let row = match row.await {
-            Ok(row) => row,
-            Err(error) => return Err(lease.failed(REMEMBERING, error)),
-        };
-        lease.give_back();
+        let look = async |lease: &Lease| lease.client().query_opt(&lease.statement(JOURNALED).await?, &[&id.as_str()]).await;
+        let row = self.0.service.step(REMEMBERING, look).await?;
         let Some(row) = row else { return Ok(None) };
         let read = || -> Result<_, tokio_postgres::Error> {
             Ok((row.try_get(0)?, row.try_get::<_, &[u8]>(1)?, row.try_get(2)?, row.try_get::<_, Uuid>(3)?))
@@ -149,7 +145,7 @@ impl Store for Postgres {
     }
 
     fn events(&self) -> Arc<dyn EventQueue> {
-        Arc::new(PostgresEvents(self.0.service.clone()))
+        Arc::new(PostgresEvents(self.clone()))
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! How long an operation has been *visible* is not what its row's time says: a transaction may write it and commit an hour later. So
 //! every trimming notes the horizon of its moment, and removes what is below a horizon that was noted long enough ago: all of that had
-//! been visible by then, whatever strangers hold back, since what they hold back is the horizon itself.
+//! been visible by then. The horizon is the first transaction that runs in this database: one of another never has an operation here, so
+//! that one that lives for hours keeps nothing from being removed. Readers pass over it likewise, or else would be told that they have
+//! lost what it might have written.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pool::Pool;
+use super::pool::{Lease, Pool};
 use crate::store_error::StoreError;
 
 /// Rows of one step: each is a transaction of its own, short enough to be in nobody's way.
@@ -17,12 +19,12 @@ const TRIMMING: &str = "trimming the operation log";
 
 /// At most one mark a second, so that a trimming every millisecond does not fill the table.
 const MARK: &str = "
-    INSERT INTO {s}.marks (horizon) SELECT pg_snapshot_xmin(pg_current_snapshot())
+    INSERT INTO {s}.marks (horizon) SELECT {horizon}
     WHERE NOT EXISTS (SELECT FROM {s}.marks WHERE at > statement_timestamp() - interval '1 second')
     ON CONFLICT DO NOTHING";
 
 const LIMIT: &str = "
-    SELECT CASE WHEN $1::float8 <= 0 THEN pg_snapshot_xmin(pg_current_snapshot())::text
+    SELECT CASE WHEN $1::float8 <= 0 THEN {horizon}::text
     ELSE (SELECT horizon::text FROM {s}.marks WHERE at <= statement_timestamp() - make_interval(secs => $1) ORDER BY at DESC LIMIT 1) END";
 
 /// By their places in the file: a join with the table would read all of it at each step. Nothing moves a row that is locked.
@@ -50,31 +52,21 @@ pub(super) fn seconds(duration: Duration) -> f64 {
 }
 
 pub(super) async fn operations(pool: &Arc<Pool>, keep: Duration) -> Result<u64, StoreError> {
-    let lease = pool.get().await?;
     let keep = seconds(keep);
-    let removed = async {
-        let client = lease.client();
-        client.execute(&lease.statement(MARK).await?, &[]).await?;
-        let limit: Option<String> = client.query_one(&lease.statement(LIMIT).await?, &[&keep]).await?.try_get(0)?;
-        let Some(limit) = limit else { return Ok(0) };
-        let mut removed = 0;
-        loop {
-            let step: i64 = client.query_one(&lease.statement(REMOVE).await?, &[&limit, &STEP]).await?.try_get(0)?;
-            removed += step.unsigned_abs();
-            if step < STEP {
-                break;
-            }
+    pool.step(TRIMMING, async |lease| lease.client().execute(&lease.statement(MARK).await?, &[]).await).await?;
+    let limit = async |lease: &Lease| lease.client().query_one(&lease.statement(LIMIT).await?, &[&keep]).await?.try_get(0);
+    let Some(limit) = pool.step::<Option<String>>(TRIMMING, limit).await? else { return Ok(0) };
+    let mut removed = 0;
+    loop {
+        let remove = async |lease: &Lease| lease.client().query_one(&lease.statement(REMOVE).await?, &[&limit, &STEP]).await?.try_get(0);
+        let gone: i64 = pool.step(TRIMMING, remove).await?;
+        removed += gone.unsigned_abs();
+        if gone < STEP {
+            break;
         }
-        client.execute(&lease.statement(FORGET).await?, &[&keep]).await?;
-        Ok(removed)
-    };
-    match removed.await {
-        Ok(removed) => {
-            lease.give_back();
-            Ok(removed)
-        }
-        Err(error) => Err(lease.failed(TRIMMING, error)),
     }
+    pool.step(TRIMMING, async |lease| lease.client().execute(&lease.statement(FORGET).await?, &[&keep]).await).await?;
+    Ok(removed)
 }
 
 const JOURNAL: &str = "
@@ -98,20 +90,14 @@ pub(super) async fn events(pool: &Arc<Pool>, keep: Duration) -> Result<u64, Stor
 }
 
 async fn in_steps(pool: &Arc<Pool>, sql: &'static str, keep: Duration, doing: &'static str) -> Result<u64, StoreError> {
-    let lease = pool.get().await?;
     let keep = seconds(keep);
     let mut removed = 0;
     loop {
-        let step = async { lease.client().execute(&lease.statement(sql).await?, &[&keep, &STEP]).await };
-        match step.await {
-            Ok(step) => {
-                removed += step;
-                if step < STEP.unsigned_abs() {
-                    lease.give_back();
-                    return Ok(removed);
-                }
-            }
-            Err(error) => return Err(lease.failed(doing, error)),
+        let remove = async |lease: &Lease| lease.client().execute(&lease.statement(sql).await?, &[&keep, &STEP]).await;
+        let gone = pool.step(doing, remove).await?;
+        removed += gone;
+        if gone < STEP.unsigned_abs() {
+            return Ok(removed);
         }
     }
 }

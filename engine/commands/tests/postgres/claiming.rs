@@ -1,6 +1,7 @@
 //! The outbox as a queue.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use wellspring_commands::{Claim, NewEvent, Store};
 
 use crate::database::{Database, draft, on_database};
 
-const LONG: Duration = Duration::from_secs(60);
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(3_600);
 
 fn kinds() -> Vec<String> {
     vec!["e".into()]
@@ -36,6 +38,12 @@ async fn claim(db: &Database, lease: Duration) -> Claim {
 
 fn payloads(claim: &Claim) -> Vec<&str> {
     claim.events.iter().map(|event| event.payload.as_str()).collect()
+}
+
+/// Lets the time come for an event: for its lease to end, its delay, or the wait for its next attempt.
+async fn let_time_come(db: &Database, payload: &str) {
+    let sql = format!("UPDATE {}.events SET due = clock_timestamp() WHERE payload = $1 AND state = 0", db.quoted());
+    assert_eq!(db.other.execute(&sql, &[&payload]).await.expect("moved"), 1);
 }
 
 #[tokio::test]
@@ -72,12 +80,12 @@ async fn there_is_more_at_once_when_the_most_was_claimed() {
 #[tokio::test]
 async fn an_event_with_a_delay_is_due_by_the_databases_clock() {
     on_database(async |db| {
-        emit(db, [NewEvent { delay: Duration::from_millis(400), ..event("1") }]).await;
+        emit(db, [NewEvent { delay: LONG, ..event("1") }]).await;
         let early = claim(db, LONG).await;
         assert_eq!(payloads(&early), [] as [&str; 0]);
         let next = early.next.expect("it is known");
-        assert!(next <= Duration::from_millis(400));
-        tokio::time::sleep(next).await;
+        assert!(next > LONG / 2 && next <= LONG, "{next:?}");
+        let_time_come(db, "1").await;
         assert_eq!(payloads(&claim(db, LONG).await), ["1"]);
     })
     .await;
@@ -87,8 +95,8 @@ async fn an_event_with_a_delay_is_due_by_the_databases_clock() {
 async fn a_lease_that_ran_out_is_somebody_elses_and_the_first_is_told() {
     on_database(async |db| {
         emit(db, [event("1")]).await;
-        let first = claim(db, Duration::from_millis(50)).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let first = claim(db, LONG).await;
+        let_time_come(db, "1").await;
         let second = claim(db, LONG).await;
         assert_eq!((payloads(&second), second.events[0].attempt), (vec!["1"], 2));
         let queue = db.store.events();
@@ -137,9 +145,9 @@ async fn events_of_a_partition_are_claimed_one_after_the_other_in_their_order() 
         assert_eq!(payloads(&first), ["1", "free"]);
         assert_eq!(payloads(&claim(db, LONG).await), [] as [&str; 0]);
         // Waiting for its next attempt, it still stands before the others.
-        assert!(queue.fail(&first.events[0], "again", Some(Duration::from_millis(100))).await.expect("failed"));
+        assert!(queue.fail(&first.events[0], "again", Some(LONG)).await.expect("failed"));
         assert_eq!(payloads(&claim(db, LONG).await), [] as [&str; 0]);
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        let_time_come(db, "1").await;
         let again = claim(db, LONG).await;
         assert_eq!(payloads(&again), ["1"]);
         // Dead, it lets the next one pass, and requeued, it comes last.
@@ -188,21 +196,25 @@ async fn an_event_of_a_partition_that_is_not_due_holds_back_those_behind_it() {
 async fn who_appends_to_a_partition_waits_for_who_is_still_committing_to_it() {
     on_database(async |db| {
         let slow = db.slow_commits().await;
-        let commit = |payload: &'static str, with: &'static str| {
-            let store = db.store.clone();
-            let with = with.replace("{slow}", &slow.insert);
-            tokio::spawn(async move {
+        let commit = async |payload: &'static str, with: &str| {
+            let (store, tx) = (db.store.clone(), db.store.begin().await.expect("begun"));
+            tx.batch_execute(with).await.expect("inserted");
+            let pid = db.backend_of(&tx).await;
+            let commit = tokio::spawn(async move {
                 let mut draft = draft();
                 draft.add_event(in_partition(payload));
-                let tx = store.begin().await.expect("begun");
-                tx.batch_execute(&with).await.expect("inserted");
                 store.commit(tx, draft).await.expect("committed")
-            })
+            });
+            (pid, commit)
         };
-        let first = commit("1", "{slow}");
+        let (_, first) = commit("1", &slow.insert).await;
         db.until(&slow.waiting).await;
-        let mut second = commit("2", "");
-        assert!(tokio::time::timeout(Duration::from_millis(300), &mut second).await.is_err(), "it was committed first");
+        let (pid, mut second) = commit("2", "").await;
+        let waits = format!("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory' AND pid = {pid})");
+        tokio::select! {
+            _ = &mut second => panic!("it was committed first"),
+            () = db.until(&waits) => {}
+        }
         db.other.execute(&slow.release, &[]).await.expect("released");
         let (first, second) = (first.await.expect("ran"), second.await.expect("ran"));
         assert!(first.position.place.minor < second.position.place.minor);
@@ -214,8 +226,9 @@ async fn who_appends_to_a_partition_waits_for_who_is_still_committing_to_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_two_of_a_partition_are_done_at_once_whoever_emits_claims_and_requeues() {
     on_database(async |db| {
-        // Partition to what is being done in it.
+        // Partition to what is being done in it, and how many are done.
         let doing: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
+        let count: Arc<AtomicUsize> = Arc::default();
         let emitters: Vec<_> = (0..3)
             .map(|emitter| {
                 let store = db.store.clone();
@@ -234,18 +247,17 @@ async fn no_two_of_a_partition_are_done_at_once_whoever_emits_claims_and_requeue
         let workers: Vec<_> = servers
             .into_iter()
             .map(|store| {
-                let doing = doing.clone();
+                let (doing, count) = (doing.clone(), count.clone());
                 tokio::spawn(async move {
                     let queue = store.events();
-                    let (mut done, mut empty, mut n) = (Vec::new(), 0, 0_u32);
-                    while empty < 40 {
+                    let (mut done, mut n) = (Vec::new(), 0_u32);
+                    while count.load(Ordering::SeqCst) < 90 {
                         let claim = queue.claim(&kinds(), 2, LONG).await.expect("claimed");
                         if claim.events.is_empty() {
-                            empty += 1;
+                            // Nothing tells of what is emitted past the server.
                             tokio::time::sleep(Duration::from_millis(10)).await;
                             continue;
                         }
-                        empty = 0;
                         for event in claim.events {
                             let partition = event.partition.clone().expect("a partition");
                             *doing.lock().expect("well").entry(partition.clone()).or_default() += 1;
@@ -263,6 +275,7 @@ async fn no_two_of_a_partition_are_done_at_once_whoever_emits_claims_and_requeue
                             } else {
                                 assert!(queue.complete(&event).await.expect("completed"));
                                 done.push(event.payload);
+                                count.fetch_add(1, Ordering::SeqCst);
                             }
                         }
                     }
@@ -275,7 +288,7 @@ async fn no_two_of_a_partition_are_done_at_once_whoever_emits_claims_and_requeue
         }
         let mut done = Vec::new();
         for worker in workers {
-            done.extend(worker.await.expect("ran"));
+            done.extend(tokio::time::timeout(Duration::from_secs(60), worker).await.expect("all in time").expect("ran"));
         }
         done.sort();
         let count = done.len();

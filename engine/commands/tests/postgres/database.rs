@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 use wellspring_commands::postgres::{Postgres, PostgresBuilder};
-use wellspring_commands::{Committed, Cursor, Draft, Entry, OperationId, Reading, ServerId, Store};
+use wellspring_commands::{Committed, Cursor, Draft, Entry, OperationId, Place, Reading, ServerId, Store};
 
 /// A database with a log of its own.
 pub(crate) struct Database {
@@ -16,6 +17,14 @@ pub(crate) struct Database {
     pub(crate) store: Postgres,
     /// A connection of somebody else.
     pub(crate) other: Client,
+}
+
+/// A transaction of another database of the cluster that has an id, and ends when this is dropped.
+pub(crate) struct Neighbour {
+    name: String,
+    client: Client,
+    driver: JoinHandle<Result<(), tokio_postgres::Error>>,
+    pub(crate) id: u64,
 }
 
 /// What to say to make a commit wait, and to let it go on.
@@ -97,6 +106,27 @@ impl Database {
         row.expect("counted").get(0)
     }
 
+    /// Begins a transaction in another database.
+    pub(crate) async fn neighbour(&self) -> Neighbour {
+        let name = format!("other_{}", uuid::Uuid::new_v4().simple());
+        self.other.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("made");
+        let mut config: tokio_postgres::Config = self.url.parse().expect("a url");
+        let (client, driver) = config.dbname(&name).connect(NoTls).await.expect("connected");
+        let driver = tokio::spawn(driver);
+        client.batch_execute("BEGIN; CREATE TABLE held (n int)").await.expect("an id is held");
+        let id: String = client.query_one("SELECT pg_current_xact_id()::text", &[]).await.expect("an id").get(0);
+        Neighbour { name, client, driver, id: id.parse().expect("a number") }
+    }
+
+    /// Ends it, and its database.
+    pub(crate) async fn leave(&self, neighbour: Neighbour) {
+        let Neighbour { name, client, driver, .. } = neighbour;
+        client.batch_execute("COMMIT").await.expect("committed");
+        drop(client);
+        driver.await.expect("ended").expect("well");
+        self.other.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.expect("dropped");
+    }
+
     /// Makes a table whose rows make a commit wait.
     pub(crate) async fn slow_commits(&self) -> SlowCommits {
         let (s, key) = (self.quoted(), fastrand::i64(1..));
@@ -156,4 +186,18 @@ pub(crate) async fn read(store: &Postgres, cursor: &mut Cursor, most: usize) -> 
 
 pub(crate) async fn read_ids(store: &Postgres, cursor: &mut Cursor) -> Vec<OperationId> {
     read(store, cursor, 1_000).await.0.into_iter().map(|entry| entry.operation).collect()
+}
+
+/// Reads until everything below a place was given out: transactions of other tests are in the same database, and may hold it back.
+pub(crate) async fn read_until(db: &Database, cursor: &mut Cursor, above: Place) {
+    for _ in 0..2_000 {
+        let reading = db.store.log().read(cursor, 100).await.expect("read");
+        let Reading::Entries { cursor: next, horizon, .. } = reading else { panic!("lost: {reading:?}") };
+        *cursor = next;
+        if horizon > above {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never above {above:?}: {cursor:?}");
 }

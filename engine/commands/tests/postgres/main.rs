@@ -3,6 +3,7 @@
 
 mod claiming;
 mod committing;
+mod connections;
 mod database;
 mod doubt;
 mod hints;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 use wellspring_commands::postgres::PostgresTx;
-use wellspring_commands::{Cursor, OperationId, Place, Reading, Store, StoreErrorKind};
+use wellspring_commands::{Cursor, OperationId, Reading, Store, StoreErrorKind};
 
-use crate::database::{Database, connect, draft, on_database, read, read_ids};
+use crate::database::{Database, connect, draft, on_database, read, read_ids, read_until};
 
 /// Writes operations in a transaction that this test commits when it likes.
 async fn write(db: &Database, client: &Client) -> OperationId {
@@ -59,28 +59,71 @@ async fn transactions_that_commit_in_reverse_order_are_each_read_once_and_at_onc
 }
 
 #[tokio::test]
-async fn an_idle_transaction_in_another_database_holds_back_no_reading() {
+async fn an_idle_transaction_in_another_database_holds_back_no_reading_and_no_horizon() {
     on_database(async |db| {
-        let name = format!("other_{}", uuid::Uuid::new_v4().simple());
-        db.other.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("made");
-        let mut config: tokio_postgres::Config = db.url.parse().expect("a url");
-        let (stranger, driver) = config.dbname(&name).connect(tokio_postgres::NoTls).await.expect("connected");
-        let driver = tokio::spawn(driver);
-        stranger.batch_execute("BEGIN; CREATE TABLE held (n int)").await.expect("an id is held");
-        let held: String = stranger.query_one("SELECT pg_current_xact_id()::text", &[]).await.expect("an id").get(0);
-        let mut cursor = db.head().await;
+        let (mut cursor, neighbour) = (db.head().await, db.neighbour().await);
         for _ in 0..3 {
-            let committed = db.commit().await;
-            let reading = db.store.log().read(&cursor, 10).await.expect("read");
-            let Reading::Entries { entries, cursor: next, horizon, .. } = reading else { panic!("{reading:?}") };
-            cursor = next;
-            assert_eq!(entries.iter().map(|entry| entry.operation).collect::<Vec<_>>(), [committed.position.operation]);
-            assert!(horizon <= Place::new(held.parse().expect("a number"), 0));
+            let committed = db.commit().await.position;
+            assert!(committed.place.major > neighbour.id);
+            assert_eq!(read_ids(&db.store, &mut cursor).await, [committed.operation]);
+            read_until(db, &mut cursor, committed.place).await;
         }
-        drop(stranger);
-        driver.await.expect("ended").expect("well");
-        db.other.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.expect("dropped");
-        read_ids(&db.store, &mut cursor).await;
+        db.leave(neighbour).await;
+        let committed = db.commit().await.position;
+        assert_eq!(read_ids(&db.store, &mut cursor).await, [committed.operation]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_head_repeats_nothing_that_only_a_transaction_of_another_database_is_older_than() {
+    on_database(async |db| {
+        let neighbour = db.neighbour().await;
+        let early = db.commit().await.position;
+        for _ in 0..2_000 {
+            let head = db.store.log().head().await.expect("a head");
+            assert!(head.recent.iter().all(|(place, _)| *place >= head.horizon), "{head:?}");
+            let is_recent = head.recent.contains(&(early.place, early.operation));
+            assert_eq!(is_recent, head.horizon <= early.place, "{head:?}");
+            if !is_recent {
+                let mut cursor = head.cursor;
+                db.leave(neighbour).await;
+                let late = db.commit().await.position.operation;
+                assert_eq!(read_ids(&db.store, &mut cursor).await, [late]);
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("held back for ever");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_transaction_of_this_database_that_may_append_yet_is_passed_over_by_no_head_and_no_reading() {
+    on_database(async |db| {
+        let (neighbour, stranger) = (db.neighbour().await, connect(&db.url).await);
+        stranger.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.expect("an id is held");
+        let mut reader = db.head().await;
+        let early = db.commit().await.position;
+        let head = db.store.log().head().await.expect("a head");
+        let mut late_reader = head.cursor;
+        assert!(head.recent.contains(&(early.place, early.operation)));
+        for _ in 0..3 {
+            let reading = db.store.log().read(&reader, 10).await.expect("read");
+            let Reading::Entries { cursor, horizon, .. } = reading else { panic!("lost: {reading:?}") };
+            assert!(horizon < early.place);
+            reader = cursor;
+        }
+        assert_eq!(db.store.log().trim(Duration::ZERO).await.expect("trimmed"), 0);
+        let id = uuid::Uuid::now_v7();
+        let insert = format!("INSERT INTO {}.operations (id, origin, body) VALUES ($1, $1, '{{}}')", db.quoted());
+        stranger.execute(&insert, &[&id]).await.expect("inserted");
+        stranger.batch_execute("COMMIT").await.expect("committed");
+        for cursor in [&mut reader, &mut late_reader] {
+            assert_eq!(read_ids(&db.store, cursor).await, [OperationId::from_u128(id.as_u128())]);
+        }
+        db.leave(neighbour).await;
     })
     .await;
 }
@@ -374,13 +417,16 @@ async fn a_cursor_of_another_log_or_another_past_is_lost() {
     on_database(async |db| {
         let cursor = db.head().await;
         let parts: Vec<&str> = cursor.as_str().split('/').collect();
-        let [log, timeline, boot, kind, _] = parts.as_slice() else { panic!("{cursor:?}") };
-        let other = uuid::Uuid::new_v4();
+        let [log, timeline, boot, tables, kind, _] = parts.as_slice() else { panic!("{cursor:?}") };
+        let (other, others) = (uuid::Uuid::new_v4(), tables.parse::<u32>().expect("a number") ^ 1);
         for text in [
-            format!("{log}/{timeline}/{boot}/{kind}/9000000000000:9000000000000:"),
-            format!("{log}/000000FF/{boot}/{kind}/1:1:"),
-            format!("{other}/{timeline}/{boot}/{kind}/1:1:"),
-            format!("{log}/{timeline}/{other}/{kind}/1:1:"),
+            format!("{log}/{timeline}/{boot}/{tables}/{kind}/9000000000000:9000000000000:"),
+            format!("{log}/000000FF/{boot}/{tables}/{kind}/1:1:"),
+            format!("{other}/{timeline}/{boot}/{tables}/{kind}/1:1:"),
+            format!("{log}/{timeline}/{other}/{tables}/{kind}/1:1:"),
+            format!("{log}/{timeline}/{boot}/{others}/{kind}/1:1:"),
+            // As it was before cursors said which tables they are of.
+            format!("{log}/{timeline}/{boot}/{kind}/1:1:"),
             "nonsense".to_owned(),
         ] {
             let cursor = Cursor::new(text);
@@ -474,27 +520,39 @@ async fn a_crash_of_the_database_is_found_out_by_every_reader_from_before() {
 
 #[tokio::test]
 async fn a_reading_uses_the_index_and_never_the_whole_table() {
+    const ROWS: i64 = 20_000;
+    const READINGS: i64 = 20;
     on_database(async |db| {
+        // Of transactions that are over also where the cluster is new.
         let fill = format!(
-            "INSERT INTO {s}.operations (xid, id, origin, body) SELECT (n::text)::xid8, gen_random_uuid(), gen_random_uuid(), '{{}}'
-             FROM generate_series(1, 20000) AS n; ANALYZE {s}.operations",
+            "INSERT INTO {s}.operations (xid, id, origin, body) SELECT (3 + n / 100)::text::xid8, gen_random_uuid(), gen_random_uuid(), '{{}}'
+             FROM generate_series(1, {ROWS}) AS n; ANALYZE {s}.operations",
             s = db.quoted()
         );
         db.other.batch_execute(&fill).await.expect("filled");
-        let scans = async || -> i64 {
-            // What this session has done is in the shared statistics only after a while, unless asked for.
-            let query =
-                "SELECT coalesce(sum(seq_tup_read), 0)::int8 FROM pg_stat_all_tables WHERE schemaname = $1 AND relname = 'operations'";
-            db.other.query_one(query, &[&db.schema]).await.expect("asked").get(0)
+        let table = format!("'{}.operations'::regclass", db.quoted().replace('\'', "''"));
+        let numbers = format!("FROM pg_stat_all_tables WHERE relid = {table}");
+        let query = format!("SELECT coalesce(idx_scan, 0), coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) {numbers}");
+        let numbers_now = async || -> (i64, i64) {
+            let row = db.other.query_one(&query, &[]).await.expect("asked");
+            (row.get(0), row.get(1))
         };
-        let before = scans().await;
-        let mut cursor = db.head().await;
+        let (scans, rows) = numbers_now().await;
+        let store = db.server().await;
+        let mut cursor = store.log().head().await.expect("a head").cursor;
+        let mut settles = cursor.clone();
         db.commit().await;
-        for _ in 0..20 {
-            read(&db.store, &mut cursor, 100).await;
+        for _ in 0..READINGS {
+            read(&store, &mut cursor, 100).await;
+            let reading = store.log().read_settled(&settles, 100).await.expect("read");
+            let Reading::Entries { cursor, .. } = reading else { panic!("lost: {reading:?}") };
+            settles = cursor;
         }
-        tokio::time::sleep(Duration::from_millis(1_200)).await;
-        assert_eq!(scans().await, before);
+        // A session tells what it has done at its end: until then the numbers need not be there, and nothing follows from them.
+        drop(store);
+        db.until(&format!("SELECT idx_scan >= {scans} + 2 * {READINGS} {numbers}")).await;
+        let looked_at = numbers_now().await.1 - rows;
+        assert!(looked_at < ROWS / 10, "{looked_at} of {ROWS} rows");
     })
     .await;
 }

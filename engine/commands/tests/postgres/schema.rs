@@ -73,6 +73,46 @@ async fn a_dump_that_is_restored_in_another_cluster_begins_a_new_log() {
 }
 
 #[tokio::test]
+async fn a_dump_that_is_restored_over_the_tables_in_their_cluster_is_found_out_by_every_reader_from_before() {
+    on_database(async |db| {
+        let head = db.head().await;
+        db.commit().await;
+        // What `pg_dump` takes along, and `pg_restore --clean` puts into tables that it makes anew.
+        let (s, tables) = (db.quoted(), ["meta", "boot", "operations"]);
+        let saved = format!("saved_{}", uuid::Uuid::new_v4().simple());
+        let save: Vec<_> = tables.iter().map(|table| format!("CREATE TABLE {saved}.{table} AS SELECT * FROM {s}.{table};")).collect();
+        db.other.batch_execute(&format!("CREATE SCHEMA {saved}; {}", save.concat())).await.expect("saved");
+        let (mut read, mut settled, mut within) = (head.clone(), head.clone(), head);
+        // In no dump, and read.
+        db.commit().await;
+        assert_eq!(read_ids(&db.store, &mut read).await.len(), 2);
+        let reading = db.store.log().read_settled(&settled, 1).await;
+        if let Ok(Reading::Entries { cursor, .. }) = reading {
+            settled = cursor;
+        }
+        assert!(crate::database::read(&db.store, &mut within, 1).await.1, "there is more");
+        db.other.batch_execute(&format!("DROP SCHEMA {s} CASCADE")).await.expect("dropped");
+        db.server().await;
+        let restore = tables.iter().map(|table| format!("DELETE FROM {s}.{table}; INSERT INTO {s}.{table} SELECT * FROM {saved}.{table};"));
+        let restore = format!("BEGIN; {} COMMIT; DROP SCHEMA {saved} CASCADE", restore.collect::<String>());
+        db.other.batch_execute(&restore).await.expect("restored");
+        let restored = db.server().await;
+        assert_eq!(restored.log().id(), db.store.log().id());
+        for store in [&db.store, &restored] {
+            let log = store.log();
+            for reading in [log.read(&read, 9).await, log.read(&within, 9).await, log.read_settled(&settled, 9).await] {
+                let Ok(Reading::Lost { reason }) = reading else { panic!("{reading:?}") };
+                assert!(reason.contains("made anew"), "{reason}");
+            }
+        }
+        let mut cursor = db.head().await;
+        let next = db.commit().await.position.operation;
+        assert_eq!(read_ids(&restored, &mut cursor).await, [next]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_role_that_may_create_nothing_can_use_tables_that_are_there() {
     on_database(async |db| {
         let role = format!("role_{}", uuid::Uuid::new_v4().simple());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wellspring_commands::{CommandId, Cursor, NewJournalEntry, Place, Reading, Store};
 
-use crate::database::{Database, connect, draft, on_database, read_ids};
+use crate::database::{Database, connect, draft, on_database, read_ids, read_until};
 
 /// Trims until all is gone: strangers of other tests may hold the horizon back for a moment.
 async fn trim_all(db: &Database) -> u64 {
@@ -102,6 +102,54 @@ async fn a_long_stranger_makes_nobody_lose_anything_and_keeps_what_is_above_it()
         }
         stranger.batch_execute("COMMIT").await.expect("committed");
         assert_eq!(trim_all(db).await, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_long_transaction_of_another_database_keeps_nothing_and_who_has_read_all_has_lost_nothing() {
+    on_database(async |db| {
+        let (asleep, mut awake, neighbour) = (db.head().await, db.head().await, db.neighbour().await);
+        let mut settled = awake.clone();
+        let mut last = Place::default();
+        for _ in 0..3 {
+            last = db.commit().await.position.place;
+        }
+        // Shows the neighbour running, and operations after it.
+        let mut middle = db.head().await;
+        read_until(db, &mut middle, last).await;
+        read_all(db, &mut awake, 3).await;
+        let mut count = 0;
+        while count < 3 {
+            let reading = db.store.log().read_settled(&settled, 10).await.expect("read");
+            let Reading::Entries { entries, cursor, .. } = reading else { panic!("lost: {reading:?}") };
+            (settled, count) = (cursor, count + entries.len());
+        }
+        assert_eq!(trim_all(db).await, 3);
+        let reading = db.store.log().read(&asleep, 10).await;
+        assert!(matches!(reading, Ok(Reading::Lost { .. })), "{reading:?}");
+        let check = async |cursors: [&Cursor; 2]| {
+            for cursor in cursors {
+                let reading = db.store.log().read(cursor, 10).await;
+                assert!(matches!(reading, Ok(Reading::Entries { .. })), "{reading:?}");
+            }
+            let reading = db.store.log().read_settled(&settled, 10).await;
+            assert!(matches!(reading, Ok(Reading::Entries { .. })), "{reading:?}");
+        };
+        check([&awake, &middle]).await;
+        // Who has seen it run, as before a reader has looked which database it is of.
+        let (start, seen) = awake.as_str().rsplit_once('/').expect("a snapshot");
+        let end = seen.split(':').nth(1).expect("an end");
+        let early = Cursor::new(format!("{start}/{id}:{end}:{id}", id = neighbour.id));
+        let log = db.store.log();
+        for reading in [log.read(&early, 10).await, log.read_settled(&early, 10).await] {
+            assert!(matches!(reading, Ok(Reading::Entries { .. })), "{reading:?}");
+        }
+        // Nobody can say any more which database it was of.
+        db.leave(neighbour).await;
+        check([&awake, &middle]).await;
+        let last = db.commit().await.position.operation;
+        assert_eq!(read_ids(&db.store, &mut awake).await, [last]);
     })
     .await;
 }
