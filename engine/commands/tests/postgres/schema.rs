@@ -101,7 +101,7 @@ async fn a_dump_that_is_restored_over_the_tables_in_their_cluster_is_found_out_b
         for store in [&db.store, &restored] {
             let log = store.log();
             for reading in [log.read(&read, 9).await, log.read(&within, 9).await, log.read_settled(&settled, 9).await] {
-                let Ok(Reading::Lost { reason }) = reading else { panic!("{reading:?}") };
+                let Ok(Reading::Lost { reason, .. }) = reading else { panic!("{reading:?}") };
                 assert!(reason.contains("made anew"), "{reason}");
             }
         }
