@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -17,11 +18,12 @@ pub(crate) struct Database {
     pub(crate) store: Postgres,
     /// A connection of somebody else.
     pub(crate) other: Client,
+    /// Databases of neighbours.
+    others: Mutex<Vec<String>>,
 }
 
 /// A transaction of another database of the cluster that has an id, and ends when this is dropped.
 pub(crate) struct Neighbour {
-    name: String,
     client: Client,
     driver: JoinHandle<Result<(), tokio_postgres::Error>>,
     pub(crate) id: u64,
@@ -59,8 +61,16 @@ pub(crate) async fn on_database_with(how: impl FnOnce(PostgresBuilder) -> Postgr
     let schema = format!("test's \"{}\"", uuid::Uuid::new_v4());
     let other = connect(&url).await;
     let store = how(Postgres::builder(&url).schema(&schema).pool(8)).connect().await.expect("connected");
-    let database = Database { url, schema, store, other };
+    let database = Database { url, schema, store, other, others: Mutex::default() };
     let result = AssertUnwindSafe(test(&database)).catch_unwind().await;
+    // Also after a panic, with whoever is connected to them.
+    let others = std::mem::take(&mut *database.others.lock().expect("no panic"));
+    for name in others {
+        let dropped = database.other.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+        if result.is_ok() {
+            dropped.expect("dropped");
+        }
+    }
     let dropped = database.other.batch_execute(&format!("DROP SCHEMA {} CASCADE", database.quoted())).await;
     if let Err(panic) = result {
         resume_unwind(panic);
@@ -109,22 +119,14 @@ impl Database {
     /// Begins a transaction in another database.
     pub(crate) async fn neighbour(&self) -> Neighbour {
         let name = format!("other_{}", uuid::Uuid::new_v4().simple());
+        self.others.lock().expect("no panic").push(name.clone());
         self.other.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("made");
         let mut config: tokio_postgres::Config = self.url.parse().expect("a url");
         let (client, driver) = config.dbname(&name).connect(NoTls).await.expect("connected");
         let driver = tokio::spawn(driver);
         client.batch_execute("BEGIN; CREATE TABLE held (n int)").await.expect("an id is held");
         let id: String = client.query_one("SELECT pg_current_xact_id()::text", &[]).await.expect("an id").get(0);
-        Neighbour { name, client, driver, id: id.parse().expect("a number") }
-    }
-
-    /// Ends it, and its database.
-    pub(crate) async fn leave(&self, neighbour: Neighbour) {
-        let Neighbour { name, client, driver, .. } = neighbour;
-        client.batch_execute("COMMIT").await.expect("committed");
-        drop(client);
-        driver.await.expect("ended").expect("well");
-        self.other.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.expect("dropped");
+        Neighbour { client, driver, id: id.parse().expect("a number") }
     }
 
     /// Makes a table whose rows make a commit wait.
@@ -173,6 +175,15 @@ impl Database {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("never: {query}");
+    }
+}
+
+impl Neighbour {
+    /// Ends the transaction and its session.
+    pub(crate) async fn leave(self) {
+        self.client.batch_execute("COMMIT").await.expect("committed");
+        drop(self.client);
+        self.driver.await.expect("ended").expect("well");
     }
 }
 

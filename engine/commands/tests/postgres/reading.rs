@@ -68,7 +68,7 @@ async fn an_idle_transaction_in_another_database_holds_back_no_reading_and_no_ho
             assert_eq!(read_ids(&db.store, &mut cursor).await, [committed.operation]);
             read_until(db, &mut cursor, committed.place).await;
         }
-        db.leave(neighbour).await;
+        neighbour.leave().await;
         let committed = db.commit().await.position;
         assert_eq!(read_ids(&db.store, &mut cursor).await, [committed.operation]);
     })
@@ -87,7 +87,7 @@ async fn a_head_repeats_nothing_that_only_a_transaction_of_another_database_is_o
             assert_eq!(is_recent, head.horizon <= early.place, "{head:?}");
             if !is_recent {
                 let mut cursor = head.cursor;
-                db.leave(neighbour).await;
+                neighbour.leave().await;
                 let late = db.commit().await.position.operation;
                 assert_eq!(read_ids(&db.store, &mut cursor).await, [late]);
                 return;
@@ -123,7 +123,7 @@ async fn a_transaction_of_this_database_that_may_append_yet_is_passed_over_by_no
         for cursor in [&mut reader, &mut late_reader] {
             assert_eq!(read_ids(&db.store, cursor).await, [OperationId::from_u128(id.as_u128())]);
         }
-        db.leave(neighbour).await;
+        neighbour.leave().await;
     })
     .await;
 }

@@ -146,7 +146,7 @@ async fn a_long_transaction_of_another_database_keeps_nothing_and_who_has_read_a
             assert!(matches!(reading, Ok(Reading::Entries { .. })), "{reading:?}");
         }
         // Nobody can say any more which database it was of.
-        db.leave(neighbour).await;
+        neighbour.leave().await;
         check([&awake, &middle]).await;
         let last = db.commit().await.position.operation;
         assert_eq!(read_ids(&db.store, &mut awake).await, [last]);
