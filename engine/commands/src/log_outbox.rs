@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::consumer::{Consumers, Hold};
 use crate::id::LogId;
@@ -45,17 +46,26 @@ impl Outbox for LogOutbox {
     fn hold(&self) -> BoxFuture<'_, Result<Box<dyn OutboxHold>, StoreError>> {
         Box::pin(async move {
             let hold = self.consumers.hold(&self.name).await?;
-            let saved = match hold.cursor().await? {
-                Some(cursor) => serde_json::from_str(cursor.as_str()).map(Some).map_err(|error| {
-                    StoreError::with(StoreErrorKind::Corrupt, format!("reading where the relay `{}` was", self.name), error)
-                })?,
-                None => None,
-            };
-            let place = Mutex::new(Reach { saved, next: None });
+            let (mut saved, mut begins) = (None, FIRST.to_owned());
+            if let Some(cursor) = hold.cursor().await? {
+                match (serde_json::from_str(cursor.as_str()), serde_json::from_str::<Map<String, Value>>(cursor.as_str())) {
+                    (Ok(read), _) => saved = Some(read),
+                    // A relay's, of another version. To begin anew costs the followers a refill; not to begin, everything.
+                    (Err(error), Ok(_)) => begins = format!("where the relay was cannot be read ({error}); it starts here"),
+                    (Err(error), Err(_)) => {
+                        let doing = format!("reading where the relay `{}` was: the name may be another consumer's", self.name);
+                        return Err(StoreError::with(StoreErrorKind::Corrupt, doing, error));
+                    }
+                }
+            }
+            let place = Mutex::new(Reach { saved, begins, next: None });
             Ok(Box::new(LogHold { log: self.log.clone(), hold, place }) as Box<dyn OutboxHold>)
         })
     }
 }
+
+/// Why the first relay ever publishes a loss.
+const FIRST: &str = "the relay starts here: operations before are not in the stream";
 
 struct LogHold {
     log: Arc<dyn OperationLog>,
@@ -67,6 +77,8 @@ struct LogHold {
 #[derive(Debug)]
 struct Reach {
     saved: Option<Saved>,
+    /// Why it begins at the log's head, if nothing is saved.
+    begins: String,
     next: Option<Cursor>,
 }
 
@@ -109,7 +121,8 @@ impl OutboxHold for LogHold {
     fn unsent(&self, most: usize) -> BoxFuture<'_, Result<Outgoing, StoreError>> {
         Box::pin(async move {
             let Some(Saved { cursor, .. }) = self.saved() else {
-                return self.start_over("the relay starts here: operations before are not in the stream".to_owned()).await;
+                let begins = self.place.lock().unwrap_or_else(PoisonError::into_inner).begins.clone();
+                return self.start_over(begins).await;
             };
             match self.log.read(&cursor, most).await? {
                 Reading::Entries { entries, cursor, horizon, more } => {

@@ -78,7 +78,7 @@ pub enum Outgoing {
         entries: Vec<Entry>,
         /// Every operation at a place below this one has been given out by now. An outbox in one order sets it above its last entry.
         horizon: Place,
-        /// Whether there is more to be had at once.
+        /// Whether there is more to be had at once. If not, what was not given out is not there: of what a relay died over, that it is lost.
         more: bool,
     },
     /// Operations that nobody can name any more have to be counted as having made anything stale.

@@ -37,7 +37,8 @@ const IN_FLIGHT: usize = 32;
 /// At which size a message is not added to, if the stream takes that much: what a reader gets in one piece.
 const WANTED_BYTES: usize = 128 << 10;
 /// Messages that relays may have left in the stream without telling the outbox: a batch each, and more if publishing failed again and
-/// again. Above that, and above some batches, it counts as a loss.
+/// again. Above that, and above some batches, it counts as a loss. So does an operation of theirs that is not among four times as many of
+/// the outbox's first.
 const MOST_UNTOLD: usize = 1 << 14;
 
 /// A task that relays. Dropping it ends the task wherever it is: what was under way is published again by the next.
@@ -199,8 +200,6 @@ struct Stream {
     horizon: Place,
     /// The largest place that was published or is lost: a horizon above it is worth a message of its own, one above that is not.
     last: Option<Place>,
-    /// What the stream has and the outbox had not been told of when this relay took over. The outbox still has it, or has gone back.
-    unconfirmed: HashSet<OperationId>,
     /// What the outbox has to be told before anything else.
     untold: Option<Sent>,
 }
@@ -296,13 +295,41 @@ impl Task {
         let mut stream = Stream { known: Some(mark.clone()), horizon, last, ..Stream::default() };
         let end = self.look(&mut stream).await?;
         if stream.lost.is_none() && end != mark {
-            match self.how.sink.published_since(&mark, MOST_UNTOLD.max(16 * self.how.batch)).await? {
-                Some(operations) => stream.unconfirmed = operations.into_iter().collect(),
+            let most = MOST_UNTOLD.max(16 * self.how.batch);
+            match self.how.sink.published_since(&mark, most).await? {
+                Some(operations) => self.confirm(hold, &mut stream, operations.into_iter().collect(), 4 * most).await?,
                 None => lose(&mut stream, "nobody can say what was published since the outbox was last told".to_owned()),
             }
         }
         stream.at = Some(end);
         Ok(stream)
+    }
+
+    /// Whether the outbox still has what it was not told of. Before anything is published: what a relay publishes, the outbox is told of,
+    /// and the next relay would ask no more.
+    async fn confirm(
+        &self,
+        hold: &dyn OutboxHold,
+        stream: &mut Stream,
+        mut untold: HashSet<OperationId>,
+        limit: usize,
+    ) -> Result<(), StoreError> {
+        let mut most = self.how.batch.max(2 * untold.len());
+        while !untold.is_empty() {
+            // A loss is found by the first round as well.
+            let Outgoing::Entries { entries, more, .. } = hold.unsent(most).await? else { return Ok(()) };
+            for entry in &entries {
+                untold.remove(&entry.operation);
+            }
+            if !untold.is_empty() && (!more || most >= limit) {
+                lose(stream, format!("the outbox has gone back: it lacks {} operations that the stream has", untold.len()));
+                // They are of places that do not count any more.
+                stream.last = None;
+                return Ok(());
+            }
+            most = most.saturating_mul(2).min(limit);
+        }
+        Ok(())
     }
 
     /// Where the stream ends, and whether what was there still is.
@@ -330,13 +357,6 @@ impl Task {
         };
         let (mut messages, horizon, last, oversized, more) = match hold.unsent(self.how.batch).await? {
             Outgoing::Entries { entries, horizon, more } => {
-                for entry in &entries {
-                    stream.unconfirmed.remove(&entry.operation);
-                }
-                if !more && !stream.unconfirmed.is_empty() {
-                    let count = std::mem::take(&mut stream.unconfirmed).len();
-                    lose(stream, format!("the outbox has gone back: it lacks {count} operations that the stream has"));
-                }
                 let last = entries.iter().map(|entry| entry.place).max();
                 let first = entries.iter().map(|entry| entry.place).min();
                 let (mut messages, oversized) = pack(log, entries, horizon, limits);
@@ -347,7 +367,7 @@ impl Task {
             }
             Outgoing::Lost { reason, horizon, recent } => {
                 tracing::warn!(reason, "operations will never be in the stream: every follower drops all it holds");
-                stream.unconfirmed.clear();
+                stream.last = None;
                 let last = recent.iter().map(|(place, _)| *place).max();
                 // A loss covers any other that is to be said.
                 (vec![loss(log, &reason, horizon)], horizon, last, 0, true)
@@ -367,7 +387,8 @@ impl Task {
         stream.lost = None;
         stream.silent = false;
         stream.horizon = if anew { horizon } else { stream.horizon.max(horizon) };
-        stream.last = if anew { last } else { stream.last.max(last) };
+        // What is lost may have been at the horizon or above it, which is worth saying when it comes free.
+        stream.last = stream.last.max(last).max(anew.then_some(horizon));
         self.counts.oversized.fetch_add(oversized, Ordering::Relaxed);
         stream.untold = Some(Sent { mark: at.clone(), horizon: stream.horizon, last: stream.last });
         stream.at = Some(at);

@@ -25,8 +25,8 @@ pub trait Sink: fmt::Debug + Send + Sync + 'static {
     /// When the stream cannot be asked.
     fn end<'a>(&'a self, known: Option<&'a Mark>) -> BoxFuture<'a, Result<StreamEnd, StoreError>>;
 
-    /// The operations in the messages between a mark and the stream's end, if all of those messages are there and they are at most
-    /// `most`. A relay asks once, when it takes over from another.
+    /// The operations in the messages between a mark and the stream's end, if all of those messages are there (and not trimmed, say) and
+    /// they are at most `most`. A relay asks once, when it takes over from another; what nobody can say counts as a loss.
     ///
     /// # Errors
     /// When the stream cannot be asked.

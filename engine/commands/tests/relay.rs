@@ -89,6 +89,46 @@ async fn an_outbox_that_has_gone_back_is_a_loss_before_what_it_has_now() {
 }
 
 #[tokio::test]
+async fn an_outbox_that_has_gone_back_is_found_out_before_anything_is_published_however_much_is_unsent() {
+    let (outbox, sink) = (MemoryOutbox::new(), Arc::new(MemorySink::new()));
+    let first = relay(&outbox, &sink).spawn();
+    outbox.add_some(3);
+    until("all sent", || outbox.all_sent()).await;
+    first.stop().await;
+    let backup = outbox.rows().clone();
+    let second = relay(&outbox, &sink).spawn();
+    outbox.add_some(9);
+    until("all sent", || outbox.all_sent()).await;
+    second.stop().await;
+    *outbox.rows() = backup;
+    outbox.add_some(30);
+    let before = sink.stream().messages.len();
+    // It may end after any round.
+    for _ in 0..40 {
+        let relay = relay(&outbox, &sink).batch(1).spawn();
+        until("a message more, or none to be had", || relay.stats().messages > 0 || outbox.all_sent()).await;
+        relay.stop().await;
+    }
+    until("all sent", || outbox.all_sent()).await;
+    assert_eq!(sink.losses().len(), 1);
+    assert!(sink.stream().messages[before].lost.is_some(), "something came before the loss");
+}
+
+#[tokio::test]
+async fn a_horizon_that_comes_free_after_a_loss_is_said() {
+    let (outbox, sink) = (MemoryOutbox::new(), Arc::new(MemorySink::new()));
+    outbox.rows().horizon = Some(Place::new(2, 0));
+    let _relay = relay(&outbox, &sink).check_period(Duration::from_millis(2)).spawn();
+    outbox.add_some(3);
+    until("all sent", || outbox.all_sent()).await;
+    sink.stream().messages.clear();
+    until("a loss", || sink.losses().len() == 1).await;
+    outbox.rows().horizon = None;
+    until("the horizon", || sink.stream().messages.last().is_some_and(|message| message.horizon == Place::new(4, 0))).await;
+    assert_eq!(sink.stream().messages.len(), 2);
+}
+
+#[tokio::test]
 async fn an_outbox_that_cannot_be_told_is_told_again_and_nothing_is_published_twice() {
     let (outbox, sink) = (MemoryOutbox::new(), Arc::new(MemorySink::new()));
     outbox.rows().fault = Some(StoreErrorKind::Full);
@@ -312,6 +352,18 @@ async fn a_stream_that_has_gone_back_is_noticed_by_the_next_relay_of_a_log() {
     sink.stream().messages.truncate(1);
     let _second = over(&log, &sink).spawn();
     until("another loss", || sink.losses().len() == 2).await;
+}
+
+#[tokio::test]
+async fn a_relay_that_cannot_read_where_one_of_another_version_was_starts_anew_with_a_loss() {
+    let (log, sink) = (Arc::new(MemoryLog::default()), Arc::new(MemorySink::new()));
+    log.add(1..=5);
+    log.tables().cursors.insert("relay".to_owned(), wellspring_commands::Cursor::new(r#"{"c":"3","m":"2"}"#));
+    let _relay = over(&log, &sink).spawn();
+    until("a loss", || sink.losses().len() == 1).await;
+    assert!(sink.losses()[0].contains("cannot be read"), "{:?}", sink.losses());
+    log.add(6..=6);
+    until("entries", || sink.numbers() == [6]).await;
 }
 
 #[tokio::test]

@@ -15,6 +15,14 @@ async fn transactions_that_commit_in_reverse_order_of_their_ids_are_all_applied_
         member.ask(Ask::Row { key: key(0) }).await.expect("read");
     }
     let held = crowd.member(0).await;
+    // A consumer that begins between two of a round gets the one that is committed later and not the other.
+    for number in 0.. {
+        done(&held, &format!("before {number}"), &Job::put(key(2), 0)).await;
+        let begun = async |index| crowd.member(index).await.news().iter().any(|news| matches!(news, News::Consumed { .. }));
+        if begun(1).await && begun(2).await {
+            break;
+        }
+    }
     for round in 0..10 {
         well(&held, Ask::Hold { key: Some(key(0)) }).await;
         let first = tokio::spawn({

@@ -57,6 +57,8 @@ pub(crate) struct Connection {
     pub(crate) hint: String,
     /// The longest message that the stream takes, if it says so: as of when it was looked at last.
     limit: Arc<AtomicUsize>,
+    /// As of then, too.
+    replicas: Arc<AtomicUsize>,
     /// Of the stream at a name; which stream that is changes when it is made anew.
     pub(crate) stream: Stream<()>,
 }
@@ -86,6 +88,7 @@ impl Connection {
         let info = stream.cached_info().clone();
         let limit = usize::try_from(info.config.max_message_size).ok().filter(|limit| *limit > 0);
         self.limit.store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.replicas.store(info.config.num_replicas, Ordering::Relaxed);
         Ok(info)
     }
 
@@ -108,6 +111,12 @@ impl Connection {
                 _ => Err(failure("reading the stream", error)),
             },
         }
+    }
+
+    /// Whether messages can be made to follow each other by their ids. Of several replicas each compares the id by itself, with what it
+    /// has in memory: one that was started again or catches up does not have it, and would leave the message out.
+    pub(crate) fn has_one_replica(&self) -> bool {
+        self.replicas.load(Ordering::Relaxed) == 1
     }
 
     /// The longest message there may be, headers and all.
@@ -171,7 +180,7 @@ impl NatsLog {
             .map_err(|error| StoreError::with(StoreErrorKind::Other, "naming the stream", error))?;
         let (subject, hint) = (format!("{}.log", options.name), format!("{}.hint", options.name));
         let limit = Arc::new(AtomicUsize::new(usize::MAX));
-        let link = Connection { client, context, subject, hint, limit, stream, options };
+        let link = Connection { client, context, subject, hint, limit, replicas: Arc::default(), stream, options };
         link.info("looking for the stream").await?;
         let heard = link.client.subscribe(link.hint.clone()).await.map_err(|error| failure(doing, error))?;
         let notify = Arc::new(Notify::new());

@@ -15,8 +15,9 @@
 //!
 //! # What is promised
 //! - **Order and completeness.** A message is appended with the sequence number it has to follow (`Nats-Expected-Last-Sequence`), many
-//!   at a time, each but the first with the name of the one before (`Nats-Expected-Last-Msg-Id`): when one fails, those after it fail as
-//!   well. A reader gets messages of which each
+//!   at a time: when one fails, those after it fail as well. With one replica each but the first carries the name of the one before
+//!   (`Nats-Expected-Last-Msg-Id`), so that none gets in behind a message of another relay; with several, on which that comparison is not
+//!   to be relied on, such a message is found by the readers, as a loss. A reader gets messages of which each
 //!   names the one before, or learns that something is missing: by a purge, a deleted message, a limit, a stream that was made anew or
 //!   went back to an older state and grew again.
 //! - **Durability.** JetStream acknowledges before its data is on disk: it syncs every two minutes unless `sync_interval: always` is
@@ -25,8 +26,8 @@
 //!   For the others the relay finds, at its next append or within a check period, that the stream has gone back, and publishes a loss.
 //!   Either way the server drops all it holds. So a forgotten message costs a refill of the caches, and until the relay looks (it must
 //!   be running) a value may be stale; it is never silent.
-//! - **At least once.** A message that was published again is read again: operations are to be de-duplicated by their id. Each
-//!   publication has a `Nats-Msg-Id` of its own, so that the duplicate window never swallows what is deliberately published again after a
+//! - **At least once.** A message that was published again is read again: operations are to be de-duplicated by their id. A
+//!   `Nats-Msg-Id` is never used twice, so that the duplicate window never swallows what is deliberately published again after a
 //!   loss; a stream that is created here has a short one.
 //! - **Hints** are a message of their own, sent when the appended ones were acknowledged. The appended ones themselves would be a
 //!   hint that comes before the message can be read, and every server would get every message twice. After a reconnection there is a hint.

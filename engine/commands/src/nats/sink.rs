@@ -94,8 +94,9 @@ impl Sink for NatsLog {
                 return Ok(None);
             }
             let messages = stream::iter(known.sequence + 1..=last).map(|sequence| self.link().get_surely(sequence)).buffered(WINDOW);
-            let messages: Option<Vec<_>> = messages.try_collect::<Vec<_>>().await?.into_iter().collect();
-            Ok(messages.map(|messages| operations_of(messages.iter().map(|message| message.payload.as_ref()))))
+            let operations = messages.map_ok(|message| message.map(|message| operations_of(std::iter::once(message.payload.as_ref()))));
+            let operations: Option<Vec<_>> = operations.try_collect::<Vec<_>>().await?.into_iter().collect();
+            Ok(operations.map(|operations| operations.concat()))
         })
     }
 
@@ -110,12 +111,14 @@ impl Sink for NatsLog {
                 let mut publish = PublishMessage::build()
                     .payload(message.to_json().into())
                     .expected_last_sequence(end.sequence + number as u64)
-                    .message_id(&place.name)
                     .header(Link::HEADER, place.to_string());
-                if number > 0 {
-                    // If the one before is refused, because another relay's has its number, this one must not get in behind that. The first
-                    // cannot ask for a name: a server that was started again does not know the last one's.
-                    publish = publish.expected_last_message_id(&end.name);
+                if link.has_one_replica() {
+                    publish = publish.message_id(&place.name);
+                    if number > 0 {
+                        // If the one before is refused, because another relay's has its number, this one must not get in behind that. The
+                        // first cannot ask for a name: a server that was started again does not know the last one's.
+                        publish = publish.expected_last_message_id(&end.name);
+                    }
                 }
                 end.name = place.name;
                 let acknowledged = link.context.send_publish(link.subject.clone(), publish).await;

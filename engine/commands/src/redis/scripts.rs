@@ -73,11 +73,13 @@ pub(crate) static HEAD: LazyLock<Script> = LazyLock::new(|| {
            redis.call('HSET', KEYS[1], 's', ARGV[1])
            meta[1] = ARGV[1]
          end
-         local out = {meta[1], meta[2] or '0', meta[3] or '-'}
+         local out, bytes = {meta[1], meta[2] or '0', meta[3] or '-'}, 0
          for _, message in ipairs(redis.call('XREVRANGE', KEYS[2], ARGV[3], '-', 'COUNT', ARGV[2])) do
            out[#out + 1] = message[1]
            out[#out + 1] = message[2][2] or ''
            out[#out + 1] = message[2][6] or ''
+           bytes = bytes + #out[#out]
+           if bytes > 4194304 then return out end
          end
          return out",
     )

@@ -64,8 +64,16 @@ async fn a_step_that_hangs_is_given_up_and_leaves_its_connection_to_others() {
                 late(timeout(LONG, log.trim(LONG)).await);
             }
             blocker.batch_execute("COMMIT").await.expect("unlocked");
-            assert!(queue.claim(&kinds, 1, LONG).await.expect("claimed").events.is_empty());
-            assert_eq!(db.store.journaled(&CommandId::random()).await.expect("asked"), None);
+            let claim = async {
+                loop {
+                    match queue.claim(&kinds, 1, LONG).await {
+                        // Half a second may be short for a new connection, too.
+                        Err(error) if error.is_transient() => {}
+                        claimed => return claimed,
+                    }
+                }
+            };
+            assert!(timeout(LONG, claim).await.expect("not for ever").expect("claimed").events.is_empty());
         },
     )
     .await;
@@ -74,19 +82,19 @@ async fn a_step_that_hangs_is_given_up_and_leaves_its_connection_to_others() {
 #[tokio::test]
 async fn a_trimming_of_many_steps_may_take_longer_than_one_of_them() {
     on_database_with(
-        |builder| builder.read_timeout(Duration::from_secs(2)),
+        |builder| builder.read_timeout(Duration::from_secs(4)),
         async |db| {
             let fill = format!(
                 "INSERT INTO {s}.operations (xid, id, origin, body) SELECT '3', gen_random_uuid(), gen_random_uuid(), '{{}}'
                  FROM generate_series(1, 9000);
-                 CREATE FUNCTION {s}.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END';
+                 CREATE FUNCTION {s}.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.4); RETURN NULL; END';
                  CREATE TRIGGER slow AFTER DELETE ON {s}.operations FOR EACH STATEMENT EXECUTE FUNCTION {s}.slow()",
                 s = db.quoted()
             );
             db.other.batch_execute(&fill).await.expect("filled");
             let began = tokio::time::Instant::now();
             assert_eq!(db.store.log().trim(Duration::ZERO).await.expect("trimmed"), 9000);
-            assert!(began.elapsed() > Duration::from_secs(2), "it was not slow");
+            assert!(began.elapsed() > Duration::from_secs(4), "it was not slow");
         },
     )
     .await;
