@@ -1,0 +1,56 @@
+//! Failures, as they travel.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// A failure: the name of its type, as .NET spells it, and what it says. Both are empty where a stream ends without one.
+///
+/// A .NET caller makes an exception of that type, if it has it and its name ends in `Exception` or `Error`. A TypeScript caller sees the name up to the
+/// comma.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ErrorInfo<'a> {
+    /// `Full.Type.Name, Assembly`.
+    #[serde(rename = "TypeRef", alias = "typeRef", borrow, default, deserialize_with = "or_empty")]
+    pub type_ref: Cow<'a, str>,
+    /// For people.
+    #[serde(rename = "Message", alias = "message", borrow, default, deserialize_with = "or_empty")]
+    pub message: Cow<'a, str>,
+}
+
+impl<'a> ErrorInfo<'a> {
+    /// The type of failures that have none of their own.
+    pub const REMOTE: &'static str = "ActualLab.Serialization.RemoteException, ActualLab.Core";
+    /// Of the protocol's own: no such method, for example.
+    pub const RPC: &'static str = "ActualLab.Rpc.RpcException, ActualLab.Rpc";
+    /// Of arguments that cannot be.
+    pub const ARGUMENT: &'static str = "System.ArgumentException, System.Private.CoreLib";
+    /// Of what cannot be done now.
+    pub const INVALID_OPERATION: &'static str = "System.InvalidOperationException, System.Private.CoreLib";
+    /// Of what was given up. A .NET client asks again.
+    pub const CANCELED: &'static str = "System.OperationCanceledException, System.Private.CoreLib";
+
+    /// One of a type.
+    pub fn new(type_ref: impl Into<Cow<'a, str>>, message: impl Into<Cow<'a, str>>) -> ErrorInfo<'a> {
+        ErrorInfo { type_ref: type_ref.into(), message: message.into() }
+    }
+
+    /// What a call of a method gets that is not there.
+    pub fn no_such_method(method: impl std::fmt::Display) -> ErrorInfo<'static> {
+        ErrorInfo::new(ErrorInfo::RPC, format!("Endpoint not found: '{method}'."))
+    }
+
+    /// Whether it is no failure at all.
+    pub fn is_none(&self) -> bool {
+        self.type_ref.is_empty() && self.message.is_empty()
+    }
+}
+
+/// Null, where a peer gives that for empty.
+fn or_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::Error> {
+    /// One that is borrowed where it can be.
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    Ok(Option::<Text<'de>>::deserialize(deserializer)?.map_or(Cow::Borrowed(""), |text| text.0))
+}

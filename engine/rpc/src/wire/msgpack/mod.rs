@@ -1,0 +1,156 @@
+//! MessagePack for serde, as the peer reads and writes it.
+//!
+//! `rmp-serde` was weighed and left: it has no limit on depth, reads no integer out of a float (JavaScript writes whole numbers above 32 bits as
+//! floats), and its writer is several times slower than the copying it does. The format itself is one page.
+
+mod de;
+mod reader;
+mod ser;
+
+pub(super) use self::de::read;
+pub(super) use self::reader::Reader;
+pub(super) use self::ser::write;
+
+/// The name by which [`Raw`](super::Raw) asks for the bytes as they are.
+pub(super) const RAW: &str = "$wellspring::Raw";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::de::IgnoredAny;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::wire::limits;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn written<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut out, value).expect("written");
+        out
+    }
+
+    fn whole<'a, T: Deserialize<'a>>(mut bytes: &'a [u8]) -> Option<T> {
+        read(&mut bytes).ok().filter(|_| bytes.is_empty())
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Shape {
+        Nothing,
+        Number(u8),
+        Pair(u8, String),
+        Named { first: i64, second: Option<bool> },
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Row<'a> {
+        id: u32,
+        name: &'a str,
+        tags: Vec<String>,
+    }
+
+    #[test]
+    fn integers_take_their_shortest_form_and_are_read_from_any() {
+        let cases: [(i64, &str); 14] = [
+            (0, "00"),
+            (127, "7f"),
+            (128, "cc80"),
+            (255, "ccff"),
+            (256, "cd0100"),
+            (65_535, "cdffff"),
+            (65_536, "ce00010000"),
+            (4_294_967_296, "cf0000000100000000"),
+            (-1, "ff"),
+            (-32, "e0"),
+            (-33, "d0df"),
+            (-129, "d1ff7f"),
+            (-32_769, "d2ffff7fff"),
+            (-2_147_483_649, "d3ffffffff7fffffff"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(hex(&written(&number)), text);
+            assert_eq!(whole::<i64>(&written(&number)), Some(number));
+            // As JavaScript writes what has more than 32 bits.
+            assert_eq!(whole::<i64>(&written(&(number as f64))), Some(number));
+        }
+        assert_eq!(whole::<u8>(&[0xcf, 0, 0, 0, 0, 0, 0, 0, 9]), Some(9));
+        assert_eq!(whole::<u8>(&[0xd3, 0, 0, 0, 0, 0, 0, 1, 0]), None);
+        assert_eq!(whole::<u64>(&written(&1.5)), None);
+        assert_eq!(whole::<u64>(&written(&-1.0)), None);
+        assert_eq!(whole::<f64>(&[0x0a]), Some(10.0));
+        assert_eq!(whole::<f32>(&written(&0.5_f64)), Some(0.5));
+        assert_eq!(whole::<u64>(&written(&u64::MAX)), Some(u64::MAX));
+        assert_eq!(whole::<i64>(&written(&1e300)), None);
+    }
+
+    #[test]
+    fn every_shape_of_serde_comes_back() {
+        for shape in [
+            Shape::Nothing,
+            Shape::Number(9),
+            Shape::Pair(1, "ä".into()),
+            Shape::Named { first: -5, second: None },
+            Shape::Named { first: i64::MIN, second: Some(true) },
+        ] {
+            assert_eq!(whole::<Shape>(&written(&shape)), Some(shape));
+        }
+        let row = Row { id: 7, name: "seven", tags: vec!["a".into(), "b".repeat(300)] };
+        assert_eq!(whole::<Row<'_>>(&written(&row)), Some(row));
+        let map: BTreeMap<u64, Option<char>> = (0..20).map(|key| (key * 1000, Some('x').filter(|_| key > 3))).collect();
+        assert_eq!(whole(&written(&map)), Some(map));
+        assert_eq!(whole::<((), bool, [i8; 3])>(&written(&((), true, [1_i8, -1, 5]))), Some(((), true, [1, -1, 5])));
+    }
+
+    #[test]
+    fn a_class_may_come_by_names_or_by_order() {
+        let by_order = written(&(7, "seven", ["a"]));
+        assert_eq!(whole::<Row<'_>>(&by_order), Some(Row { id: 7, name: "seven", tags: vec!["a".into()] }));
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_passed_over_whatever_it_is() {
+        let values = [
+            "c0",
+            "c2",
+            "05",
+            "e1",
+            "a3616263",
+            "c403010203",
+            "d6ff00000001",
+            "d7ff0000000100000002",
+            "c70305010203",
+            "9301c0a0",
+            "81a16190",
+            "ca3f800000",
+            "cb3ff0000000000000",
+            "d90161",
+            "dc000101",
+            "de00010101",
+            "c8000105ff",
+        ];
+        for value in values {
+            let bytes: Vec<u8> = (0..value.len()).step_by(2).map(|at| u8::from_str_radix(&value[at..at + 2], 16).expect("hex")).collect();
+            assert!(whole::<IgnoredAny>(&bytes).is_some(), "{value}");
+            for short in 0..bytes.len() {
+                assert!(whole::<IgnoredAny>(&bytes[..short]).is_none(), "{value} to {short}");
+            }
+        }
+        assert!(whole::<IgnoredAny>(&[0xc1]).is_none());
+    }
+
+    #[test]
+    fn depth_and_lengths_are_limited() {
+        let nested = |depth: usize| [vec![0x91; depth], vec![0xc0]].concat();
+        assert!(whole::<IgnoredAny>(&nested(limits::DEPTH)).is_some());
+        assert!(whole::<IgnoredAny>(&nested(limits::DEPTH + 1)).is_none());
+        assert!(whole::<IgnoredAny>(&nested(1_000_000)).is_none());
+        assert!(whole::<serde_json::Value>(&nested(1_000_000)).is_none());
+        // Four thousand million values, of which none is there.
+        assert!(whole::<Vec<u64>>(&[0xdd, 0xff, 0xff, 0xff, 0xff]).is_none());
+        assert!(whole::<&str>(&[0xdb, 0xff, 0xff, 0xff, 0xff, 0x61]).is_none());
+    }
+}

@@ -1,0 +1,142 @@
+//! Markers and what follows them.
+
+use super::super::limits;
+use super::super::value::ReadError;
+
+/// What a value begins with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::wire) enum Token<'a> {
+    Nil,
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+    /// How many values follow.
+    Array(usize),
+    /// How many pairs of values follow.
+    Map(usize),
+    /// An extension: its type, and what is in it.
+    Extension(i8, &'a [u8]),
+}
+
+/// Reads tokens off the front of bytes.
+#[derive(Clone, Debug)]
+pub(in crate::wire) struct Reader<'a> {
+    pub(super) rest: &'a [u8],
+    /// Values within values that may yet be begun.
+    pub(super) depth: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(in crate::wire) fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { rest: bytes, depth: limits::DEPTH }
+    }
+
+    pub(in crate::wire) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The next marker, which stays.
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], ReadError> {
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(ReadError::short())?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(ReadError::short())?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    fn length(&mut self, bytes: u8) -> Result<usize, ReadError> {
+        Ok(match bytes {
+            1 => usize::from(self.array::<1>()?[0]),
+            2 => usize::from(u16::from_be_bytes(self.array()?)),
+            _ => u32::from_be_bytes(self.array()?) as usize,
+        })
+    }
+
+    fn text(&mut self, length: usize) -> Result<Token<'a>, ReadError> {
+        std::str::from_utf8(self.take(length)?).map(Token::Text).map_err(|_| ReadError::new("a text is not UTF-8"))
+    }
+
+    fn extension(&mut self, length: usize) -> Result<Token<'a>, ReadError> {
+        let kind = i8::from_be_bytes(self.array()?);
+        Ok(Token::Extension(kind, self.take(length)?))
+    }
+
+    /// The next one.
+    pub(super) fn token(&mut self) -> Result<Token<'a>, ReadError> {
+        let [marker] = self.array()?;
+        Ok(match marker {
+            0x00..=0x7f => Token::Unsigned(u64::from(marker)),
+            0x80..=0x8f => Token::Map(usize::from(marker & 0x0f)),
+            0x90..=0x9f => Token::Array(usize::from(marker & 0x0f)),
+            0xa0..=0xbf => self.text(usize::from(marker & 0x1f))?,
+            0xc0 => Token::Nil,
+            0xc1 => return Err(ReadError::new("a marker that MessagePack does not have")),
+            0xc2 => Token::Bool(false),
+            0xc3 => Token::Bool(true),
+            0xc4..=0xc6 => {
+                let length = self.length(1 << (marker - 0xc4))?;
+                Token::Bytes(self.take(length)?)
+            }
+            0xc7..=0xc9 => {
+                let length = self.length(1 << (marker - 0xc7))?;
+                self.extension(length)?
+            }
+            0xca => Token::Float(f64::from(f32::from_be_bytes(self.array()?))),
+            0xcb => Token::Float(f64::from_be_bytes(self.array()?)),
+            0xcc => Token::Unsigned(u64::from(self.array::<1>()?[0])),
+            0xcd => Token::Unsigned(u64::from(u16::from_be_bytes(self.array()?))),
+            0xce => Token::Unsigned(u64::from(u32::from_be_bytes(self.array()?))),
+            0xcf => Token::Unsigned(u64::from_be_bytes(self.array()?)),
+            0xd0 => Token::Signed(i64::from(i8::from_be_bytes(self.array()?))),
+            0xd1 => Token::Signed(i64::from(i16::from_be_bytes(self.array()?))),
+            0xd2 => Token::Signed(i64::from(i32::from_be_bytes(self.array()?))),
+            0xd3 => Token::Signed(i64::from_be_bytes(self.array()?)),
+            0xd4..=0xd8 => self.extension(1 << (marker - 0xd4))?,
+            0xd9..=0xdb => {
+                let length = self.length(1 << (marker - 0xd9))?;
+                self.text(length)?
+            }
+            0xdc | 0xdd => Token::Array(self.length(if marker == 0xdc { 2 } else { 4 })?),
+            0xde | 0xdf => Token::Map(self.length(if marker == 0xde { 2 } else { 4 })?),
+            0xe0..=0xff => Token::Signed(i64::from(marker as i8)),
+        })
+    }
+
+    /// Passes over a whole value. No recursion: what is left to pass over is a number.
+    pub(in crate::wire) fn skip(&mut self) -> Result<&'a [u8], ReadError> {
+        let before = self.rest;
+        // How many values are left at each depth below this one.
+        let mut left = Vec::new();
+        let mut here = 1_usize;
+        loop {
+            while here == 0 {
+                match left.pop() {
+                    Some(above) => here = above,
+                    None => return Ok(&before[..before.len() - self.rest.len()]),
+                }
+            }
+            here -= 1;
+            let inner = match self.token()? {
+                Token::Array(count) => count,
+                // Of a length that is below 2^32.
+                Token::Map(count) => 2 * count,
+                _ => continue,
+            };
+            if left.len() >= self.depth {
+                return Err(ReadError::deep());
+            }
+            left.push(std::mem::replace(&mut here, inner));
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Ascending ids, packed: each as its difference to the one before, in LEB128.
+
+use thiserror::Error;
+
+use super::varint;
+
+/// Bytes that are no packed ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("these bytes are no packed ids")]
+pub struct Broken;
+
+/// Packs ids, which are in ascending order.
+///
+/// # Panics
+/// In debug builds, if they are not.
+pub fn pack(ids: impl IntoIterator<Item = u64>) -> Vec<u8> {
+    let (mut out, mut last) = (Vec::new(), 0);
+    for id in ids {
+        debug_assert!(id >= last, "{id} comes after {last}");
+        varint::write(&mut out, id.wrapping_sub(last));
+        last = id;
+    }
+    out
+}
+
+/// Unpacks them, one by one: what a peer says of its calls is not stored before it is looked at.
+pub fn unpack(mut bytes: &[u8]) -> impl Iterator<Item = Result<u64, Broken>> {
+    let mut last = Some(0_u64);
+    std::iter::from_fn(move || {
+        let before = last?;
+        if bytes.is_empty() {
+            return None;
+        }
+        last = varint::read(&mut bytes).and_then(|step| before.checked_add(step));
+        Some(last.ok_or(Broken))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_over_the_end_is_refused_once() {
+        let found: Vec<_> = unpack(&[5, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 3]).collect();
+        assert_eq!(found, [Ok(5), Err(Broken)]);
+        assert_eq!(unpack(&[1, 0x80]).collect::<Vec<_>>(), [Ok(1), Err(Broken)]);
+    }
+}

@@ -1,0 +1,325 @@
+//! The peer's own vectors, byte for byte, and every frame that was recorded.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use wellspring_rpc::wire::{
+    Arguments, ErrorInfo, Format, Frame, Guid, Handshake, Head, Message, Messages, MethodId, MethodRef, Proof, Raw, Secret, StreamRef,
+    System, limits, pack, unpack,
+};
+
+const RECORDED: [Format; 3] = [Format::Json5np, Format::Msgpack6, Format::Msgpack6c];
+
+fn fixture(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn vectors(name: &str) -> Vec<Value> {
+    let all: Value = serde_json::from_str(&fixture("vectors.json")).expect("JSON");
+    all[name].as_array().expect("an array").clone()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex")).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A message as it was read, written again.
+fn again(frame: &mut Frame, name: &str, message: &Message<'_>) {
+    let method = MethodId::new(name).expect("short");
+    let headers: Vec<_> = message.headers.iter().collect();
+    let head = match System::of(&MethodRef::Name(name.into())) {
+        Some(call) => Head::system(call, message.related_id),
+        None => Head::call(message.call_type, message.related_id, &method),
+    };
+    let write = |out: &mut wellspring_rpc::wire::Writer<'_>| {
+        out.raw(message.arguments);
+        Ok(())
+    };
+    frame.push(&head.with(&headers), write).expect("written");
+}
+
+/// A recorded frame: who sent it, its bytes, and what the recorder made of it.
+struct Recorded {
+    from_client: bool,
+    bytes: Vec<u8>,
+    names: Vec<String>,
+}
+
+fn recorded(format: Format, scenario: &str) -> Vec<Recorded> {
+    let lines = fixture(&format!("{format}.{scenario}.jsonl"));
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let frames = lines.filter(|line| line.get("dir").is_some());
+    frames
+        .map(|line| Recorded {
+            from_client: line["dir"] == "c2s",
+            bytes: match line["type"].as_str() {
+                Some("text") => text(&line["text"]).as_bytes().to_vec(),
+                _ => bytes(text(&line["hex"])),
+            },
+            names: line["msgs"].as_array().into_iter().flatten().map(|message| text(&message["method"]).to_owned()).collect(),
+        })
+        .collect()
+}
+
+const SCENARIOS: [&str; 14] = [
+    "calls",
+    "cancel",
+    "compute",
+    "dotnet-shaped.derived",
+    "keepalive",
+    "reconnect-new-peer",
+    "reconnect-proof",
+    "reconnect-same-peer",
+    "reconnect-unknown-call",
+    "reverse-call",
+    "stream",
+    "stream-resume.derived",
+    "stream-upload",
+    "unsupported-format",
+];
+
+#[test]
+fn method_names_have_the_peers_hashes() {
+    let vectors = vectors("methodHashes");
+    assert!(vectors.len() > 20);
+    for vector in vectors {
+        let method = MethodId::new(text(&vector["name"])).expect("short");
+        assert_eq!(hex(&method.hash().to_le_bytes()), text(&vector["wireLE"]), "{vector}");
+    }
+}
+
+#[test]
+fn ids_are_packed_as_the_peer_packs_them() {
+    let vectors = vectors("increasingSeq");
+    assert!(vectors.len() > 10);
+    for vector in vectors {
+        let ids: Vec<u64> = vector["values"].as_array().expect("an array").iter().map(|id| id.as_u64().expect("a number")).collect();
+        assert_eq!(hex(&pack(ids.iter().copied())), text(&vector["hex"]));
+        assert_eq!(unpack(&bytes(text(&vector["hex"]))).collect::<Result<Vec<_>, _>>(), Ok(ids));
+    }
+}
+
+#[test]
+fn a_client_proves_itself_as_the_peers_do() {
+    for vector in vectors("reconnectProofs") {
+        let (secret, client) = (Secret::new(text(&vector["secret"])), text(&vector["clientId"]));
+        let counter: u64 = text(&vector["counter"]).parse().expect("a number");
+        let proof = Proof { counter: text(&vector["counter"]).to_owned(), code: text(&vector["proof"]).to_owned() };
+        assert_eq!(secret.prove(client, counter), proof);
+        assert_eq!(secret.check(client, &proof), Some(counter));
+    }
+    for vector in vectors("clientIdFromPeerId") {
+        let peer: Guid = text(&vector["peerId"]).parse().expect("a GUID");
+        assert_eq!(peer.client_id(), text(&vector["clientId"]));
+    }
+}
+
+#[test]
+fn messages_are_the_peers_byte_for_byte() {
+    for vector in vectors("messages") {
+        let name = text(&vector["message"]["Method"]);
+        let number = |part: &str| vector["message"][part].as_u64().unwrap_or_default();
+        let method = MethodId::new(name).expect("short");
+        let head = match System::of(&MethodRef::Name(name.into())) {
+            Some(call) => Head::system(call, number("RelatedId")),
+            None => Head::call(number("CallType") as u8, number("RelatedId"), &method),
+        };
+        for format in RECORDED {
+            let mut frame = Frame::new(format);
+            let push = frame.push(&head, |out| {
+                for argument in vector["args"].as_array().expect("an array") {
+                    match name {
+                        "$sys.Error:1" => out.value(&ErrorInfo::new(text(&argument["TypeRef"]), text(&argument["Message"])))?,
+                        _ => out.value(argument)?,
+                    }
+                }
+                Ok(())
+            });
+            push.expect("written");
+            let expected = match format.is_text() {
+                true => text(&vector[format.key()]).as_bytes().to_vec(),
+                false => bytes(text(&vector[format.key()])),
+            };
+            assert_eq!(hex(frame.bytes()), hex(&expected), "{format}: {vector}");
+        }
+    }
+}
+
+#[test]
+fn every_recorded_frame_is_read_and_written_the_same() {
+    let mut count = 0;
+    for format in RECORDED {
+        for scenario in SCENARIOS {
+            for frame in recorded(format, scenario) {
+                let read = Messages::new(format, &frame.bytes).collect::<Result<Vec<_>, _>>();
+                let read = read.unwrap_or_else(|error| panic!("{format} {scenario}: {error}: {}", hex(&frame.bytes)));
+                // A hash whose name the recorder did not know either.
+                if frame.names.iter().any(|name| name.starts_with('<')) {
+                    continue;
+                }
+                let mut written = Frame::new(format);
+                for (at, message) in read.iter().enumerate() {
+                    let name = match &message.method {
+                        MethodRef::Name(name) => name.to_string(),
+                        MethodRef::Hash(hash) => {
+                            let name = &frame.names[at];
+                            assert_eq!(MethodId::new(name).map(|method| method.hash()), Ok(*hash), "{name}");
+                            name.clone()
+                        }
+                    };
+                    again(&mut written, &name, message);
+                    count += 1;
+                }
+                // What was made by hand says the same in other orders.
+                if !format.is_text() || frame.from_client {
+                    assert_eq!(written.bytes(), frame.bytes, "{format} {scenario}");
+                }
+            }
+        }
+    }
+    assert!(count > 600, "only {count} messages");
+}
+
+#[test]
+fn frames_that_were_made_to_harm_are_read_to_where_they_are_broken() {
+    for format in RECORDED {
+        let frames = recorded(format, "malformed");
+        let refused = frames.iter().filter(|frame| Messages::new(format, &frame.bytes).any(|message| message.is_err())).count();
+        assert!(frames.iter().all(|frame| frame.from_client || Messages::new(format, &frame.bytes).all(|message| message.is_ok())));
+        assert!(refused >= 2, "{format}: {refused}");
+    }
+}
+
+#[test]
+fn every_handshake_that_was_recorded_is_understood() {
+    for format in RECORDED {
+        let mut secrets = 0;
+        for scenario in SCENARIOS {
+            for frame in recorded(format, scenario) {
+                for message in Messages::new(format, &frame.bytes).flatten() {
+                    if System::of(&message.method) != Some(System::Handshake) {
+                        continue;
+                    }
+                    let handshake: Handshake<'_> = Arguments::new(format, message.arguments).read().expect("a handshake");
+                    assert_eq!(handshake.protocol, Handshake::PROTOCOL);
+                    assert!(!handshake.peer.is_none() && !handshake.hub.is_none() && handshake.index > 0);
+                    assert!(frame.from_client || handshake.versions.as_deref().is_none_or(|versions| versions == "Api=1.0"));
+                    secrets += usize::from(handshake.secret.is_some());
+                    let mut written = Vec::new();
+                    wellspring_rpc::wire::Writer::new(format, &mut written).value(&handshake).expect("written");
+                    assert_eq!(Arguments::new(format, &written).read(), Ok(handshake));
+                }
+            }
+        }
+        assert!(secrets >= 2, "{format}: {secrets}");
+    }
+}
+
+#[test]
+fn streams_and_failures_that_were_recorded_are_understood() {
+    for format in RECORDED {
+        let (mut streams, mut failures) = (0, 0);
+        for scenario in ["stream", "calls", "dotnet-shaped.derived"] {
+            for frame in recorded(format, scenario) {
+                for message in Messages::new(format, &frame.bytes).flatten() {
+                    let mut arguments = Arguments::new(format, message.arguments);
+                    match System::of(&message.method) {
+                        Some(System::Ok) => streams += usize::from(arguments.read::<StreamRef>().is_ok()),
+                        Some(System::Error) => {
+                            let error: ErrorInfo<'_> = arguments.read().expect("a failure");
+                            assert!(!error.is_none());
+                            failures += 1;
+                        }
+                        Some(System::End) => {
+                            let _: u64 = arguments.read().expect("an index");
+                            arguments.read::<ErrorInfo<'_>>().expect("a failure, or none");
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        assert!(streams > 3 && failures > 3, "{format}: {streams} streams, {failures} failures");
+    }
+}
+
+#[test]
+fn derived_messages_are_read_with_their_headers() {
+    let all: Value = serde_json::from_str(&fixture("derived-vectors.json")).expect("JSON");
+    let mut read = 0;
+    for vector in all["messages"].as_array().expect("an array") {
+        let Ok(format) = text(&vector["format"]).parse::<Format>() else { continue };
+        let Some(frame) = vector["hex"].as_str().map(bytes).or_else(|| vector["text"].as_str().map(|text| text.as_bytes().to_vec())) else {
+            continue;
+        };
+        let messages = Messages::new(format, &frame).collect::<Result<Vec<_>, _>>();
+        let messages = messages.unwrap_or_else(|error| panic!("{error}: {vector}"));
+        let named = text(&vector["name"]);
+        assert_eq!(
+            named.contains("hash") || named.contains("headers"),
+            messages.iter().any(|message| !message.headers.is_empty()),
+            "{vector}"
+        );
+        read += messages.len();
+    }
+    assert!(read > 3, "{read}");
+}
+
+#[test]
+fn any_value_is_passed_on_as_it_is() {
+    for format in RECORDED {
+        for frame in recorded(format, "calls") {
+            for message in Messages::new(format, &frame.bytes).flatten() {
+                let mut typed = Arguments::new(format, message.arguments);
+                let mut plain = typed.clone();
+                let (raw, bytes) = (typed.read::<Raw>().expect("a value"), plain.raw().expect("a value"));
+                assert_eq!(raw.bytes(), bytes);
+                let mut out = Vec::new();
+                wellspring_rpc::wire::Writer::new(format, &mut out).value(&raw).expect("written");
+                assert_eq!(out, bytes);
+            }
+        }
+    }
+}
+
+#[test]
+fn arguments_that_are_missing_are_null_and_others_are_passed_over() {
+    for format in RECORDED {
+        let mut out = Vec::new();
+        wellspring_rpc::wire::Writer::new(format, &mut out).value(&5).expect("written");
+        let mut arguments = Arguments::new(format, &out);
+        assert_eq!(arguments.read(), Ok(5_u8));
+        assert_eq!(arguments.read(), Ok(None::<String>));
+        assert!(arguments.read::<String>().is_err());
+    }
+    let mut arguments = Arguments::new(Format::Json5np, b"1\x1f\x1f\"x\"");
+    assert_eq!((arguments.read(), arguments.read(), arguments.read()), (Ok(1), Ok(None::<u8>), Ok("x")));
+}
+
+#[test]
+fn a_message_that_is_too_large_leaves_the_frame_as_it_was() {
+    let method = MethodId::new("A.B:1").expect("short");
+    for format in RECORDED {
+        let mut frame = Frame::new(format);
+        frame.push(&Head::call(0, 1, &method), |out| out.value(&1)).expect("written");
+        let before = frame.bytes().to_vec();
+        let most = "x".repeat(limits::ARGUMENTS);
+        assert!(frame.push(&Head::call(0, 2, &method), |out| out.value(&most)).is_err());
+        let header = "x".repeat(limits::HEADER_VALUE + 1);
+        assert!(frame.push(&Head::call(0, 2, &method).with(&[("#", &header)]), |_| Ok(())).is_err());
+        assert!(frame.push(&Head::call(0, 2, &method).with(&[("#", ""); 32]), |_| Ok(())).is_err());
+        assert_eq!(frame.bytes(), before);
+        frame.push(&Head::call(0, 2, &method).with(&[("#", ""); 31]), |_| Ok(())).expect("written");
+        let read = Messages::new(format, frame.bytes()).collect::<Result<Vec<_>, _>>().expect("read");
+        assert_eq!((read.len(), read[1].headers.get("#"), read[1].arguments), (2, Some(""), &b""[..]));
+    }
+}
