@@ -1,7 +1,44 @@
 //! Remote compute: Wellspring's functions over the network, on the ActualLab.Rpc wire.
 //!
-//! What stands so far is the wire itself, [`wire`]: formats, frames, messages, the values of system calls, and the data formats of
-//! arguments and results.
+//! A [`Hub`] offers [services](Service). A client that calls a compute method gets its value, and is told once it is stale. What stands so far is
+//! the server's side of calls: regular, compute and no-wait, over [WebSockets](web), with reconnection; and [the wire](wire).
+//!
+//! ```
+//! use wellspring::Engine;
+//! use wellspring_rpc::{Failure, Hub, Service};
+//!
+//! let engine = Engine::new();
+//! let stock = engine.source("stock", |_: &String| 0_u32)?;
+//! let (read, write) = (stock.clone(), stock.clone());
+//! let service = Service::new("IStock")
+//!     .compute("Get:2", move |(item,): (String,)| {
+//!         let (engine, stock) = (engine.clone(), read.clone());
+//!         async move { stock.computed(&engine, &item) }
+//!     })
+//!     .method("Set:3", move |(item, count): (String, u32)| {
+//!         write.set(&item, count);
+//!         async { Ok::<_, Failure>(()) }
+//!     });
+//! let hub = Hub::builder().service(service)?.build();
+//! let app: axum::Router = wellspring_rpc::web::router(hub);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
+mod arguments;
+mod call;
+mod calls;
+mod connection;
+mod failure;
+mod hub;
+mod outgoing;
+mod peer;
+mod service;
+pub mod transport;
+pub mod web;
 pub mod wire;
+
+pub use crate::arguments::FromArguments;
+pub use crate::failure::Failure;
+pub use crate::hub::{Hub, HubBuilder, NotProved, Timings, Visitor};
+pub use crate::service::{Service, ServiceError};

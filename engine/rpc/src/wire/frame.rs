@@ -94,6 +94,15 @@ impl Frame {
         std::mem::take(&mut self.bytes)
     }
 
+    /// Takes the messages from a place on, at which one begins, into a frame of their own.
+    pub(crate) fn split_last(&mut self, at: usize) -> Frame {
+        let mut bytes = self.bytes.split_off(at);
+        if self.format.is_text() {
+            bytes.drain(..text::SEPARATOR);
+        }
+        Frame { format: self.format, bytes }
+    }
+
     /// Adds a message. Its arguments are written by a function, which is called once.
     ///
     /// # Errors

@@ -81,6 +81,19 @@ impl<'a> Head<'a> {
         Head { call_type: 0, related_id, method: Method::System(call), headers: &[] }
     }
 
+    /// Which system call it is, if it is one.
+    pub fn system_call(&self) -> Option<System> {
+        match self.method {
+            Method::User(_) => None,
+            Method::System(call) => Some(call),
+        }
+    }
+
+    /// The first value of a header.
+    pub fn header(&self, key: &str) -> Option<&'a str> {
+        self.headers.iter().find(|(known, _)| *known == key).map(|(_, value)| *value)
+    }
+
     /// With headers.
     #[must_use]
     pub const fn with(self, headers: &'a [(&'a str, &'a str)]) -> Head<'a> {

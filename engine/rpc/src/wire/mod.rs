@@ -29,7 +29,7 @@ pub use self::guid::{Guid, NoGuid};
 pub use self::handshake::Handshake;
 pub use self::message::{Head, Headers, Malformed, Message};
 pub use self::method::{MethodId, MethodRef, NameTooLong};
-pub use self::packed::{Broken, pack, unpack};
+pub use self::packed::{Broken, Packed, pack, unpack};
 pub use self::proof::{Proof, Secret};
 pub use self::stream_ref::StreamRef;
 pub use self::system::System;

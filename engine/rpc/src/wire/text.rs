@@ -13,6 +13,8 @@ use super::method::MethodRef;
 const LF: u8 = 0x0a;
 /// Second of the two bytes between messages. No JSON has it within.
 const RS: u8 = 0x1e;
+/// How many bytes there are between messages.
+pub(super) const SEPARATOR: usize = 2;
 /// Between arguments. Nor this one.
 pub(super) const US: u8 = 0x1f;
 

@@ -1,0 +1,194 @@
+//! The calls that one peer has received and that are not over.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+
+use tokio::task::AbortHandle;
+use wellspring::Invalidated;
+
+use crate::peer::Peer;
+use crate::wire::System;
+
+/// Answers that are kept for who may not have got them: more, and the oldest are forgotten. A caller that comes back for one of those has its call
+/// run again.
+const MOST_KEPT: usize = 4_096;
+/// Bytes of them.
+const MOST_KEPT_BYTES: usize = 4 << 20;
+
+/// By the caller's ids.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    map: HashMap<u64, Entry, ahash::RandomState>,
+    kept: std::collections::VecDeque<u64>,
+    kept_bytes: usize,
+}
+
+/// A call that is not over.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) of: Of,
+    pub(crate) state: State,
+}
+
+/// What was called.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Of {
+    /// Which method, by its number, and the type of the call. None where only the answer is known.
+    pub(crate) method: Option<(usize, u8)>,
+    /// On which connection of the peer it came, counted from one; or was answered, where only that is known.
+    pub(crate) connection: u32,
+}
+
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Its body runs.
+    Running(AbortHandle),
+    /// It is over, and the answer could not be given, or may have been lost on its way.
+    Answered(Answer),
+    /// It was answered with a value, whose end is to be told, and is waited for as long as this is there. The answer, if it may have been lost.
+    Live { _end: Option<Invalidated>, answer: Option<Answer> },
+    /// The value is stale, and nobody was there to be told.
+    Stale { answer: Option<Answer> },
+}
+
+/// An answer, to be given again.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) call: System,
+    pub(crate) hash: Option<Box<str>>,
+    pub(crate) arguments: Box<[u8]>,
+}
+
+impl Answer {
+    fn size(&self) -> usize {
+        self.arguments.len() + 64
+    }
+}
+
+impl Calls {
+    pub(crate) fn get(&self, id: u64) -> Option<&Entry> {
+        self.map.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: u64) -> Option<&mut Entry> {
+        self.map.get_mut(&id)
+    }
+
+    /// A call that is not known.
+    pub(crate) fn insert(&mut self, id: u64, of: Of, state: State) {
+        debug_assert!(!self.map.contains_key(&id), "call {id} is known");
+        self.map.insert(id, Entry { of, state });
+    }
+
+    /// Takes a call out, with all that is kept of it.
+    pub(crate) fn remove(&mut self, id: u64) -> Option<Entry> {
+        let entry = self.map.remove(&id)?;
+        if let Some(answer) = entry.answer() {
+            self.kept_bytes -= answer.size();
+        }
+        if self.map.is_empty() {
+            self.map.shrink_to(64);
+        }
+        Some(entry)
+    }
+
+    /// Keeps the answer of a call, unless it is known and has one. One that is not known is over with its answer.
+    pub(crate) fn keep(&mut self, id: u64, of: Of, answer: Answer) {
+        let size = answer.size();
+        match self.map.get_mut(&id).map(|entry| &mut entry.state) {
+            Some(State::Live { answer: kept @ None, .. } | State::Stale { answer: kept @ None }) => *kept = Some(answer),
+            Some(_) => return,
+            None => self.insert(id, of, State::Answered(answer)),
+        }
+        self.kept_bytes += size;
+        self.kept.push_back(id);
+        while self.kept.len() > MOST_KEPT || self.kept_bytes > MOST_KEPT_BYTES {
+            let Some(oldest) = self.kept.pop_front() else { return };
+            self.forget_answer(oldest);
+        }
+    }
+
+    /// The value of a call is stale, and whether the other end has heard of it nobody knows.
+    pub(crate) fn outlive(&mut self, id: u64, of: Of) {
+        match self.map.get_mut(&id).map(|entry| &mut entry.state) {
+            None => self.insert(id, of, State::Stale { answer: None }),
+            Some(State::Running(_)) => {}
+            Some(state) => {
+                *state = match std::mem::replace(state, State::Stale { answer: None }) {
+                    State::Answered(answer) => State::Stale { answer: Some(answer) },
+                    State::Live { answer, .. } => State::Stale { answer },
+                    stale => stale,
+                };
+            }
+        }
+    }
+
+    /// What is kept of an answer is not needed any more.
+    pub(crate) fn forget_answer(&mut self, id: u64) {
+        let Some(entry) = self.map.get_mut(&id) else { return };
+        let size = entry.answer().map(Answer::size);
+        match &mut entry.state {
+            State::Answered(_) => drop(self.map.remove(&id)),
+            State::Live { answer, .. } | State::Stale { answer } => *answer = None,
+            State::Running(_) => {}
+        }
+        self.kept_bytes -= size.unwrap_or_default();
+    }
+
+    /// All, after which there are none.
+    pub(crate) fn clear(&mut self) -> impl Iterator<Item = Entry> + use<> {
+        (self.kept, self.kept_bytes) = Default::default();
+        std::mem::take(&mut self.map).into_values()
+    }
+
+    /// Those of earlier connections, but for the ones that are listed, are over: whoever called has forgotten them. Running ones go on.
+    pub(crate) fn forget_unlisted(&mut self, connection: u32, listed: &[u64]) {
+        let is_over = |(id, entry): (&u64, &Entry)| {
+            let keeps = entry.of.connection >= connection || matches!(entry.state, State::Running(_)) || listed.binary_search(id).is_ok();
+            (!keeps).then_some(*id)
+        };
+        let over: Vec<u64> = self.map.iter().filter_map(is_over).collect();
+        for id in over {
+            self.remove(id);
+        }
+        self.kept.retain(|id| self.map.get(id).is_some_and(|entry| entry.answer().is_some()));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+}
+
+impl Entry {
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        match &self.state {
+            State::Answered(answer) => Some(answer),
+            State::Live { answer, .. } | State::Stale { answer } => answer.as_ref(),
+            State::Running(_) => None,
+        }
+    }
+}
+
+/// Says to a peer that the value of a call is stale.
+#[derive(Debug)]
+pub(crate) struct Notice {
+    pub(crate) peer: Weak<Peer>,
+    pub(crate) id: u64,
+}
+
+impl Wake for Notice {
+    fn wake(self: Arc<Self>) {
+        // A peer that is gone has nobody to tell.
+        if let Some(peer) = self.peer.upgrade() {
+            peer.is_stale(self.id);
+        }
+    }
+}
+
+/// Sees to it that a notice is given at a value's end; whether that has come already.
+pub(crate) fn arm(end: &mut Invalidated, notice: Notice) -> bool {
+    let waker = Waker::from(Arc::new(notice));
+    pin!(end).poll(&mut Context::from_waker(&waker)) == Poll::Ready(())
+}

@@ -1,0 +1,202 @@
+//! What waits to be sent: one buffer that everybody writes into, and one writer task that takes it away whole.
+//!
+//! So a message costs its bytes and a lock that is held while they are written, and however many there are by the time the writer is back make one
+//! frame. A queue of messages, one allocation each, was rejected.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::wire::{Format, Frame, FrameError, Head, WriteError, Writer, limits};
+
+/// At which size a frame is not added to.
+const FULL: usize = 32 << 10;
+/// Room that an empty buffer keeps.
+const KEPT: usize = 4 << 10;
+/// Bytes that wait above which nothing more is read from the other end, which should read first.
+const HIGH: usize = 1 << 20;
+/// Bytes that wait above which the other end is given up.
+const MOST: usize = 64 << 20;
+
+/// The messages that wait for one peer's connection.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    state: Mutex<State>,
+    /// For the writer: there is something, or an end.
+    filled: Notify,
+    /// For the reader: there is room again.
+    emptied: Notify,
+    /// For the connection: the other end does not read.
+    overflown: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Whether there is a connection, on which the handshakes are over.
+    open: bool,
+    /// Nothing is sent any more; the code that the connection is closed with.
+    ended: Option<u16>,
+    frame: Frame,
+    full: Vec<Vec<u8>>,
+    /// In `full`.
+    bytes: usize,
+    /// How many are not done yet with what goes into one frame.
+    corks: usize,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    Queued,
+    /// There is no connection: nothing was written.
+    Closed,
+}
+
+impl Outgoing {
+    pub(crate) fn new(format: Format) -> Outgoing {
+        let state = State { open: false, ended: None, frame: Frame::new(format), full: Vec::new(), bytes: 0, corks: 0 };
+        Outgoing { state: Mutex::new(state), filled: Notify::new(), emptied: Notify::new(), overflown: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A message that could not be written whole is taken out again before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Messages are taken from now on.
+    pub(crate) fn open(&self) {
+        let mut state = self.state();
+        (state.open, state.ended) = (true, None);
+    }
+
+    /// No message is taken from now on; those that were not sent yet.
+    pub(crate) fn close(&self) -> Vec<Vec<u8>> {
+        let mut state = self.state();
+        (state.open, state.bytes) = (false, 0);
+        state.ended.get_or_insert(1000);
+        let mut unsent = std::mem::take(&mut state.full);
+        if !state.frame.is_empty() {
+            unsent.push(state.frame.take());
+        }
+        drop(state);
+        self.filled.notify_one();
+        self.emptied.notify_one();
+        unsent
+    }
+
+    /// Adds a message.
+    pub(crate) fn push<W>(&self, head: &Head<'_>, arguments: W) -> Result<Pushed, FrameError>
+    where
+        W: FnOnce(&mut Writer<'_>) -> Result<(), WriteError>,
+    {
+        let mut state = self.state();
+        if !state.open {
+            return Ok(Pushed::Closed);
+        }
+        let was_empty = state.frame.is_empty() && state.full.is_empty();
+        let before = state.frame.bytes().len();
+        state.frame.push(head, arguments)?;
+        let now = state.frame.bytes().len();
+        if now > limits::FRAME && before > 0 {
+            // It is of the size of a frame by itself.
+            let last = state.frame.split_last(before);
+            state.rotate();
+            state.frame = last;
+        }
+        if state.frame.bytes().len() >= FULL {
+            state.rotate();
+        }
+        let wake = state.corks == 0 && was_empty;
+        if state.bytes > MOST {
+            self.overflown.notify_one();
+        }
+        drop(state);
+        if wake {
+            self.filled.notify_one();
+        }
+        Ok(Pushed::Queued)
+    }
+
+    /// Until it is dropped, what is added is not sent: more comes that belongs into the same frame.
+    pub(crate) fn cork(&self) -> Cork<'_> {
+        self.state().corks += 1;
+        Cork(self)
+    }
+
+    /// The writer is to end, and to say this. What is added from now on is not sent by it.
+    pub(crate) fn end(&self, code: u16) {
+        self.state().ended = Some(code);
+        self.filled.notify_one();
+        self.emptied.notify_one();
+    }
+
+    /// Waits until there is something to be sent, and takes it; the code at the end.
+    pub(crate) async fn take(&self) -> Result<Vec<Vec<u8>>, u16> {
+        loop {
+            let filled = self.filled.notified();
+            {
+                let mut state = self.state();
+                if let Some(code) = state.ended {
+                    return Err(code);
+                }
+                if state.corks == 0 {
+                    if !state.frame.is_empty() {
+                        state.rotate();
+                    }
+                    if !state.full.is_empty() {
+                        state.bytes = 0;
+                        let taken = std::mem::take(&mut state.full);
+                        drop(state);
+                        self.emptied.notify_one();
+                        return Ok(taken);
+                    }
+                }
+            }
+            filled.await;
+        }
+    }
+
+    /// Waits until more waits than the other end will ever read.
+    pub(crate) async fn overflow(&self) {
+        self.overflown.notified().await;
+    }
+
+    /// Waits until the other end has read enough of what it has asked for.
+    pub(crate) async fn room(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            {
+                let state = self.state();
+                if state.bytes < HIGH || state.ended.is_some() {
+                    return;
+                }
+            }
+            emptied.await;
+        }
+    }
+}
+
+impl State {
+    fn rotate(&mut self) {
+        let frame = self.frame.take();
+        self.bytes += frame.len();
+        self.full.push(frame);
+        self.frame.clear(KEPT);
+    }
+}
+
+/// See [`Outgoing::cork`].
+#[derive(Debug)]
+pub(crate) struct Cork<'a>(&'a Outgoing);
+
+impl Drop for Cork<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.corks -= 1;
+        let any = state.corks == 0 && (!state.frame.is_empty() || !state.full.is_empty());
+        drop(state);
+        if any {
+            self.0.filled.notify_one();
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Services: methods by name, and what runs them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use serde::Serialize;
+use thiserror::Error;
+use tokio_util::sync::ReusableBoxFuture;
+use wellspring::{Computed, Fault, Value};
+
+use crate::arguments::FromArguments;
+use crate::call::Call;
+use crate::failure::Failure;
+use crate::wire::{Arguments, MethodId, MethodRef, NameTooLong, ReadError, System};
+
+/// Where a call's future is until it is over: the room is used again by the next.
+pub(crate) type Slot = ReusableBoxFuture<'static, ()>;
+
+/// What is done for a call of a method.
+trait Run: Send + Sync + 'static {
+    /// Reads the arguments, and puts what will answer the call into the slot.
+    fn start(&self, arguments: Arguments<'_>, call: Call, slot: &mut Slot) -> Result<(), (ReadError, Call)>;
+}
+
+/// What kind of calls a method takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Regular,
+    NoWait,
+    Compute,
+}
+
+/// A method that can be called.
+#[derive(Clone)]
+pub(crate) struct Method {
+    pub(crate) id: MethodId,
+    pub(crate) kind: Kind,
+    run: Arc<dyn Run>,
+}
+
+impl fmt::Debug for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Method").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl Method {
+    pub(crate) fn start(&self, arguments: Arguments<'_>, call: Call, slot: &mut Slot) -> Result<(), (ReadError, Call)> {
+        self.run.start(arguments, call, slot)
+    }
+}
+
+/// The methods of one name, as they are added to a [`Hub`](crate::Hub).
+///
+/// A method's name is `Name:N`, where N counts its parameters as the other end's language declares them: in .NET and TypeScript, with the
+/// cancellation token, which is never sent.
+#[derive(Debug)]
+pub struct Service {
+    name: String,
+    methods: Vec<(String, Kind, RunBox)>,
+}
+
+struct RunBox(Arc<dyn Run>);
+
+impl fmt::Debug for RunBox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
+impl Service {
+    /// One without methods.
+    pub fn new(name: impl Into<String>) -> Service {
+        Service { name: name.into(), methods: Vec::new() }
+    }
+
+    fn add(mut self, name: impl Into<String>, kind: Kind, run: impl Run) -> Service {
+        self.methods.push((name.into(), kind, RunBox(Arc::new(run))));
+        self
+    }
+
+    /// A method that is called and answers once.
+    #[must_use]
+    pub fn method<A, T, E, F, U>(self, name: impl Into<String>, run: F) -> Service
+    where
+        A: FromArguments,
+        T: Serialize + Send + 'static,
+        E: Into<Failure> + Send + 'static,
+        F: Fn(A) -> U + Send + Sync + 'static,
+        U: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        self.add(
+            name,
+            Kind::Regular,
+            Regular(
+                move |arguments, call: Call| {
+                    let answer = run(arguments);
+                    async move {
+                        match answer.await {
+                            Ok(value) => call.answer(|out| out.value(&value)),
+                            Err(error) => call.fail(&error.into()),
+                        }
+                    }
+                },
+                std::marker::PhantomData,
+            ),
+        )
+    }
+
+    /// A method that is not answered.
+    #[must_use]
+    pub fn no_wait<A, F, U>(self, name: impl Into<String>, run: F) -> Service
+    where
+        A: FromArguments,
+        F: Fn(A) -> U + Send + Sync + 'static,
+        U: Future<Output = ()> + Send + 'static,
+    {
+        self.add(name, Kind::NoWait, Regular(move |arguments, _: Call| run(arguments), std::marker::PhantomData))
+    }
+
+    /// A method whose value is pushed: the caller is told once it is stale. What it answers with is the generation of a function's value.
+    #[must_use]
+    pub fn compute<A, V, F, U>(self, name: impl Into<String>, run: F) -> Service
+    where
+        A: FromArguments,
+        V: Value + Serialize,
+        F: Fn(A) -> U + Send + Sync + 'static,
+        U: Future<Output = Result<Computed<V>, Fault>> + Send + 'static,
+    {
+        self.add(
+            name,
+            Kind::Compute,
+            Regular(
+                move |arguments, call: Call| {
+                    let computed = run(arguments);
+                    async move {
+                        match computed.await {
+                            Ok(computed) => call.push(computed.invalidated(), |out| out.value(computed.value())),
+                            Err(fault) => call.fail(&Failure::of_fault(&fault)),
+                        }
+                    }
+                },
+                std::marker::PhantomData,
+            ),
+        )
+    }
+
+    /// A method whose value is pushed, of a function that may fail. A failure is a value like others: it is stale when the function says so.
+    #[must_use]
+    pub fn try_compute<A, T, E, F, U>(self, name: impl Into<String>, run: F) -> Service
+    where
+        A: FromArguments,
+        T: Serialize,
+        E: Clone + Into<Failure>,
+        Result<T, E>: Value,
+        F: Fn(A) -> U + Send + Sync + 'static,
+        U: Future<Output = Result<Computed<Result<T, E>>, Fault>> + Send + 'static,
+    {
+        self.add(
+            name,
+            Kind::Compute,
+            Regular(
+                move |arguments, call: Call| {
+                    let computed = run(arguments);
+                    async move {
+                        match computed.await {
+                            Ok(computed) => match computed.value() {
+                                Ok(value) => call.push(computed.invalidated(), |out| out.value(value)),
+                                Err(error) => call.push_failure(computed.invalidated(), &error.clone().into()),
+                            },
+                            Err(fault) => call.fail(&Failure::of_fault(&fault)),
+                        }
+                    }
+                },
+                std::marker::PhantomData,
+            ),
+        )
+    }
+}
+
+/// What reads arguments and makes a future of them.
+struct Regular<A, F>(F, std::marker::PhantomData<fn(A)>);
+
+impl<A, F, U> Run for Regular<A, F>
+where
+    A: FromArguments,
+    F: Fn(A, Call) -> U + Send + Sync + 'static,
+    U: Future<Output = ()> + Send + 'static,
+{
+    fn start(&self, mut arguments: Arguments<'_>, call: Call, slot: &mut Slot) -> Result<(), (ReadError, Call)> {
+        match A::from_arguments(&mut arguments) {
+            Ok(read) => {
+                slot.set((self.0)(read, call));
+                Ok(())
+            }
+            Err(error) => Err((error, call)),
+        }
+    }
+}
+
+/// Why a hub cannot have a service.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// The name of a method is longer than messages can say.
+    #[error("method `{name}`: {error}")]
+    TooLong {
+        /// The full name.
+        name: String,
+        /// How long it may be.
+        error: NameTooLong,
+    },
+    /// There is a method of this name.
+    #[error("there is a method `{0}` already")]
+    Twice(String),
+    /// Two names have one hash, so that compact formats could not tell them apart. One has to be called otherwise.
+    #[error("methods `{0}` and `{1}` have the same hash, by which compact formats name them")]
+    SameHash(String, String),
+    /// `$sys` and `$sys-c` are the protocol's own.
+    #[error("the service name `{0}` is reserved")]
+    Reserved(String),
+}
+
+/// All methods of a hub.
+#[derive(Debug, Default)]
+pub(crate) struct Methods {
+    all: Vec<Method>,
+    by_name: HashMap<String, usize, ahash::RandomState>,
+    by_hash: HashMap<u32, usize, ahash::RandomState>,
+}
+
+impl Methods {
+    pub(crate) fn add(&mut self, service: Service) -> Result<(), ServiceError> {
+        if service.name.starts_with('$') {
+            return Err(ServiceError::Reserved(service.name));
+        }
+        for (name, kind, run) in service.methods {
+            let name = format!("{}.{name}", service.name);
+            let id = MethodId::new(name.clone()).map_err(|error| ServiceError::TooLong { name: name.clone(), error })?;
+            if let Some(call) = System::of(&MethodRef::Hash(id.hash())) {
+                return Err(ServiceError::SameHash(name, call.name().to_owned()));
+            }
+            let at = self.all.len();
+            if self.by_name.insert(name.clone(), at).is_some() {
+                return Err(ServiceError::Twice(name));
+            }
+            if let Some(other) = self.by_hash.insert(id.hash(), at) {
+                return Err(ServiceError::SameHash(name, self.all[other].id.name().to_owned()));
+            }
+            self.all.push(Method { id, kind, run: run.0 });
+        }
+        Ok(())
+    }
+
+    /// The number of a method, and the method.
+    pub(crate) fn find(&self, method: &MethodRef<'_>) -> Option<(usize, &Method)> {
+        let at = match method {
+            MethodRef::Name(name) => *self.by_name.get(&**name)?,
+            MethodRef::Hash(hash) => *self.by_hash.get(hash)?,
+        };
+        Some((at, &self.all[at]))
+    }
+}

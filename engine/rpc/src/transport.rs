@@ -1,0 +1,60 @@
+//! What carries frames.
+
+use std::future::Future;
+use std::io;
+
+use bytes::Bytes;
+
+/// A frame that has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// Of a transport that tells text from bytes: text.
+    Text(Bytes),
+    /// Of such a transport: bytes.
+    Binary(Bytes),
+    /// Of one that does not.
+    Frame(Bytes),
+}
+
+/// Why a connection is closed by this end: the code and the reason of a WebSocket's close frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Close<'a> {
+    /// The code.
+    pub code: u16,
+    /// For people; at most 123 bytes.
+    pub reason: &'a str,
+}
+
+impl Close<'_> {
+    /// There is nothing more to say.
+    pub const NORMAL: Close<'static> = Close { code: 1000, reason: "" };
+    /// The other end does not keep to the protocol.
+    pub const PROTOCOL: Close<'static> = Close { code: 1002, reason: "" };
+    /// A frame is of the wrong kind.
+    pub const KIND: Close<'static> = Close { code: 1003, reason: "" };
+    /// A frame is larger than it may be.
+    pub const TOO_LARGE: Close<'static> = Close { code: 1009, reason: "" };
+    /// The format is not spoken here. The client gives up.
+    pub const FORMAT: u16 = 4001;
+}
+
+/// The half of a connection that frames come from.
+pub trait FrameReader: Send + 'static {
+    /// The next frame; none at the end. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// When the connection is broken. [`io::ErrorKind::InvalidData`] for a frame that is larger than it may be.
+    fn read(&mut self) -> impl Future<Output = io::Result<Option<Incoming>>> + Send;
+}
+
+/// The half of a connection that frames go to.
+pub trait FrameWriter: Send + 'static {
+    /// Sends frames, text or not, and waits until they are on their way.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    fn write(&mut self, frames: &[Bytes], text: bool) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Closes it.
+    fn close(&mut self, close: Close<'_>) -> impl Future<Output = ()> + Send;
+}
