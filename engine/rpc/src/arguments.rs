@@ -1,8 +1,9 @@
 //! What a method takes.
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::wire::{Arguments, ReadError};
+use crate::wire::{Arguments, ReadError, WriteError, Writer};
 
 /// The arguments of a method: a tuple of up to eight, each of which can be read.
 pub trait FromArguments: Sized + Send + 'static {
@@ -13,11 +14,29 @@ pub trait FromArguments: Sized + Send + 'static {
     fn from_arguments(arguments: &mut Arguments<'_>) -> Result<Self, ReadError>;
 }
 
+/// The arguments of a call: a tuple of up to eight, each of which can be written.
+pub trait ToArguments {
+    /// Writes them.
+    ///
+    /// # Errors
+    /// If the format has no way to write one.
+    fn to_arguments(&self, out: &mut Writer<'_>) -> Result<(), WriteError>;
+}
+
 macro_rules! tuples {
     ($($($name:ident)*;)*) => {$(
         impl<$($name: DeserializeOwned + Send + 'static),*> FromArguments for ($($name,)*) {
             fn from_arguments(_arguments: &mut Arguments<'_>) -> Result<Self, ReadError> {
                 Ok(($(_arguments.read::<$name>()?,)*))
+            }
+        }
+
+        #[allow(non_snake_case, reason = "a name for each member of a tuple")]
+        impl<$($name: Serialize),*> ToArguments for ($($name,)*) {
+            fn to_arguments(&self, _out: &mut Writer<'_>) -> Result<(), WriteError> {
+                let ($($name,)*) = self;
+                $(_out.value($name)?;)*
+                Ok(())
             }
         }
     )*};

@@ -14,22 +14,35 @@ use tokio::time::{Instant, timeout};
 use crate::peer::{Peer, Recent};
 use crate::service::Slot;
 use crate::transport::{Close, FrameReader, FrameWriter, Incoming};
-use crate::wire::{Arguments, Frame, FrameError, Guid, Handshake, Head, Messages, System, limits};
+use crate::wire::{Arguments, Format, Frame, FrameError, Handshake, Head, Messages, System, limits};
 
-/// Serves a connection until its end, or until another one of the same client takes its place.
-pub(crate) async fn serve<R: FrameReader, W: FrameWriter>(peer: Arc<Peer>, mut reader: R, mut writer: W, replaced: watch::Receiver<bool>) {
+/// Serves a connection until its end, or until it is to end; the code that the other end has closed it with. Says when the handshakes are over.
+pub(crate) async fn serve<R: FrameReader, W: FrameWriter>(
+    peer: Arc<Peer>,
+    mut reader: R,
+    mut writer: W,
+    replaced: watch::Receiver<bool>,
+    greeted: impl FnOnce(),
+) -> Option<u16> {
     let hello = match greet(&peer, &mut reader, &mut writer).await {
         Ok(hello) => hello,
-        Err(Refused(close)) => return writer.close(close).await,
+        Err(Refused(close, said)) => {
+            writer.close(close).await;
+            return said;
+        }
     };
-    peer.met(hello.peer);
+    // It was read once, to see whether it can be.
+    if let Some(handshake) = hello.read() {
+        peer.met(&handshake);
+    }
+    greeted();
     let writing = tokio::spawn(write(peer.clone(), writer, replaced));
     let abort = writing.abort_handle();
-    let reading = read(&peer, reader, &hello.rest);
+    let reading = read(&peer, reader, &hello.frame);
     let mut writing = pin!(writing);
-    let (close, written) = tokio::select! {
-        close = reading => (close, None),
-        written = &mut writing => (Close::NORMAL, Some(written)),
+    let ((close, said), written) = tokio::select! {
+        ended = reading => (ended, None),
+        written = &mut writing => ((Close::NORMAL, None), Some(written)),
     };
     peer.out.end(close.code);
     let written = match written {
@@ -44,17 +57,27 @@ pub(crate) async fn serve<R: FrameReader, W: FrameWriter>(peer: Arc<Peer>, mut r
     };
     // A writer that was given up takes what it had sent with it: it is found again by whoever asks.
     peer.lost(written.unwrap_or_default());
+    said
 }
 
-/// What the other end has said first.
+/// What the other end has said first: a frame, of which the handshake is the first message.
 struct Hello {
-    peer: Guid,
-    /// The first frame, of which the handshake was the first message.
-    rest: Bytes,
+    format: Format,
+    frame: Bytes,
 }
 
-/// The connection is closed, like this.
-struct Refused(Close<'static>);
+impl Hello {
+    fn read(&self) -> Option<Handshake<'_>> {
+        let message = Messages::new(self.format, &self.frame).next()?.ok()?;
+        if System::of(&message.method) != Some(System::Handshake) {
+            return None;
+        }
+        Arguments::new(self.format, message.arguments).read().ok()
+    }
+}
+
+/// The connection is closed, like this; or was, by the other end.
+struct Refused(Close<'static>, Option<u16>);
 
 async fn greet<R: FrameReader, W: FrameWriter>(peer: &Peer, reader: &mut R, writer: &mut W) -> Result<Hello, Refused> {
     let limit = peer.hub.timings.handshake;
@@ -65,23 +88,19 @@ async fn greet<R: FrameReader, W: FrameWriter>(peer: &Peer, reader: &mut R, writ
         reader.read().await
     });
     let frame = match first.await {
-        Ok(Ok(Some(frame))) => expected(frame, peer.format.is_text()).ok_or(Refused(Close::KIND))?,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return Err(Refused(Close::TOO_LARGE)),
-        _ => return Err(Refused(Close::NORMAL)),
+        Ok(Ok(Some(Incoming::Closed(code)))) => return Err(Refused(Close::NORMAL, Some(code))),
+        Ok(Ok(Some(frame))) => expected(frame, peer.format.is_text()).ok_or(Refused(Close::KIND, None))?,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return Err(Refused(Close::TOO_LARGE, None)),
+        _ => return Err(Refused(Close::NORMAL, None)),
     };
     if frame.len() > limits::FIRST_FRAME {
-        return Err(Refused(Close::TOO_LARGE));
+        return Err(Refused(Close::TOO_LARGE, None));
     }
-    let refused = || Refused(Close::PROTOCOL);
-    let message = Messages::new(peer.format, &frame).next().and_then(Result::ok).ok_or_else(refused)?;
-    if System::of(&message.method) != Some(System::Handshake) {
-        return Err(refused());
+    let hello = Hello { format: peer.format, frame };
+    match hello.read() {
+        Some(handshake) if handshake.protocol == Handshake::PROTOCOL => Ok(hello),
+        _ => Err(Refused(Close::PROTOCOL, None)),
     }
-    let handshake: Handshake<'_> = Arguments::new(peer.format, message.arguments).read().map_err(|_| refused())?;
-    if handshake.protocol != Handshake::PROTOCOL {
-        return Err(refused());
-    }
-    Ok(Hello { peer: handshake.peer, rest: frame.clone() })
 }
 
 fn unwritten(error: FrameError) -> io::Error {
@@ -94,12 +113,12 @@ fn expected(frame: Incoming, text: bool) -> Option<Bytes> {
         Incoming::Frame(frame) => Some(frame),
         Incoming::Text(frame) if text => Some(frame),
         Incoming::Binary(frame) if !text => Some(frame),
-        Incoming::Text(_) | Incoming::Binary(_) => None,
+        Incoming::Text(_) | Incoming::Binary(_) | Incoming::Closed(_) => None,
     }
 }
 
-/// Reads and runs until the end, which is to be like this.
-async fn read<R: FrameReader>(peer: &Arc<Peer>, mut reader: R, first: &Bytes) -> Close<'static> {
+/// Reads and runs until the end, which is to be like this; or the code that the other end has said.
+async fn read<R: FrameReader>(peer: &Arc<Peer>, mut reader: R, first: &Bytes) -> (Close<'static>, Option<u16>) {
     let mut slot = Slot::new(async {});
     let mut alive = Instant::now();
     // The handshake in it is known, and said once.
@@ -108,17 +127,18 @@ async fn read<R: FrameReader>(peer: &Arc<Peer>, mut reader: R, first: &Bytes) ->
         peer.out.room().await;
         let frame = tokio::select! {
             frame = reader.read() => frame,
-            () = tokio::time::sleep_until(alive + peer.hub.timings.silence) => return Close::NORMAL,
-            () = peer.out.overflow() => return Close::NORMAL,
+            () = tokio::time::sleep_until(alive + peer.hub.timings.silence) => return (Close::NORMAL, None),
+            () = peer.out.overflow() => return (Close::NORMAL, None),
         };
         match frame {
+            Ok(Some(Incoming::Closed(code))) => return (Close::NORMAL, Some(code)),
             Ok(Some(frame)) => match expected(frame, peer.format.is_text()) {
-                Some(frame) if frame.len() > limits::FRAME => return Close::TOO_LARGE,
+                Some(frame) if frame.len() > limits::FRAME => return (Close::TOO_LARGE, None),
                 Some(frame) => run(peer, &frame, &mut slot, &mut alive),
-                None => return Close::KIND,
+                None => return (Close::KIND, None),
             },
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Close::TOO_LARGE,
-            Ok(None) | Err(_) => return Close::NORMAL,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return (Close::TOO_LARGE, None),
+            Ok(None) | Err(_) => return (Close::NORMAL, None),
         }
         // A client that sends without a pause must not keep others of this thread from their turn.
         tokio::task::consume_budget().await;

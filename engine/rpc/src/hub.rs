@@ -131,6 +131,11 @@ impl Hub {
         HubBuilder::default()
     }
 
+    /// This end of a connection that it makes itself.
+    pub(crate) fn client_peer(&self, format: Format) -> Arc<Peer> {
+        Arc::new(Peer::new(self.0.clone(), format, false))
+    }
+
     /// How many calls of all clients are not over: those that run, and those whose callers wait to hear that a value is stale.
     pub fn open_calls(&self) -> usize {
         self.0.clients().values().map(|client| client.peer.open_calls()).sum()
@@ -169,10 +174,10 @@ impl Hub {
             let before = {
                 let mut clients = self.0.clients();
                 if key.1.is_empty() {
-                    break (Arc::new(Peer::new(self.0.clone(), key.0)), 0);
+                    break (Arc::new(Peer::new(self.0.clone(), key.0, true)), 0);
                 }
                 let client = clients.entry(key.clone()).or_insert_with(|| Client {
-                    peer: Arc::new(Peer::new(self.0.clone(), key.0)),
+                    peer: Arc::new(Peer::new(self.0.clone(), key.0, true)),
                     connection: None,
                     proved: 0,
                     seen: 0,
@@ -192,7 +197,7 @@ impl Hub {
             tokio::task::yield_now().await;
         };
         let end = End { hub: &self.0, key: &key, peer: &peer, seen };
-        connection::serve(peer.clone(), reader, writer, replaced).await;
+        connection::serve(peer.clone(), reader, writer, replaced, || {}).await;
         drop(end);
     }
 }
@@ -207,6 +212,8 @@ struct End<'a> {
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
+        // A task that was dropped in the middle has not said so.
+        self.peer.lost([[0_u8; 0]; 0]);
         if self.key.1.is_empty() {
             return self.peer.forget_all();
         }

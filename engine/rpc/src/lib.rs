@@ -31,14 +31,17 @@ mod calls;
 mod connection;
 mod failure;
 mod hub;
+mod outbound;
 mod outgoing;
 mod peer;
+mod remote;
 mod service;
 pub mod transport;
 pub mod web;
 pub mod wire;
 
-pub use crate::arguments::FromArguments;
+pub use crate::arguments::{FromArguments, ToArguments};
 pub use crate::failure::Failure;
 pub use crate::hub::{Hub, HubBuilder, NotProved, Timings, Visitor};
+pub use crate::remote::{CallError, Connected, Remote, RemoteBuilder, Replica};
 pub use crate::service::{Service, ServiceError};

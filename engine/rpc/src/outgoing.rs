@@ -58,6 +58,10 @@ impl Outgoing {
         Outgoing { state: Mutex::new(state), filled: Notify::new(), emptied: Notify::new(), overflown: Notify::new() }
     }
 
+    pub(crate) fn format(&self) -> Format {
+        self.state().frame.format()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A message that could not be written whole is taken out again before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

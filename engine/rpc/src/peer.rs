@@ -18,6 +18,7 @@ use crate::call::{Asks, Call};
 use crate::calls::{self, Answer, Calls, Entry, Notice, Of, State};
 use crate::failure::Failure;
 use crate::hub::Shared;
+use crate::outbound::{Met, Outbound};
 use crate::outgoing::{Outgoing, Pushed};
 use crate::service::{Kind, Slot};
 use crate::wire::{
@@ -28,14 +29,17 @@ use crate::wire::{
 /// How long after a failure that nobody tracks a caller is told that it is stale.
 const UNTRACKED: Duration = Duration::from_secs(1);
 
-/// The server's end of one client: what is known of its calls, whether or not it is connected now.
+/// This end of a connection between two processes: what is known of the calls of both, whether or not they are connected now.
 pub(crate) struct Peer {
     pub(crate) hub: Arc<Shared>,
+    /// Whether the other end has to prove by our secret that it is the same again, as clients do.
+    is_server: bool,
     pub(crate) id: Guid,
     pub(crate) format: Format,
     pub(crate) secret: Secret,
     pub(crate) born: Instant,
     pub(crate) out: Outgoing,
+    pub(crate) made: Outbound,
     calls: Mutex<Calls>,
     /// Calls whose values are stale.
     stale: Mutex<Vec<u64>>,
@@ -49,6 +53,8 @@ pub(crate) struct Peer {
 #[derive(Default)]
 struct Remote {
     peer: Option<Guid>,
+    /// By which this end proves itself.
+    secret: Option<Secret>,
     /// The connection on which it has told which calls it waits for.
     reconciled: u32,
 }
@@ -61,14 +67,16 @@ impl fmt::Debug for Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(hub: Arc<Shared>, format: Format) -> Peer {
+    pub(crate) fn new(hub: Arc<Shared>, format: Format, is_server: bool) -> Peer {
         Peer {
             hub,
+            is_server,
             id: Guid::random(),
             format,
             secret: Secret::random(),
             born: Instant::now(),
             out: Outgoing::new(format),
+            made: Outbound::default(),
             calls: Mutex::default(),
             stale: Mutex::default(),
             stale_come: Notify::new(),
@@ -100,7 +108,7 @@ impl Peer {
             hub: self.hub.id,
             protocol: Handshake::PROTOCOL,
             index: i32::try_from(index).unwrap_or(i32::MAX),
-            secret: Some(Cow::Borrowed(self.secret.as_str())),
+            secret: self.is_server.then(|| Cow::Borrowed(self.secret.as_str())),
         }
     }
 
@@ -108,13 +116,28 @@ impl Peer {
         self.connection.load(Ordering::Relaxed)
     }
 
-    /// The other end has said who it is: another one than before knows of no calls.
-    pub(crate) fn met(&self, remote: Guid) {
-        let changed = self.remote().peer.replace(remote).is_some_and(|before| before != remote);
-        if changed {
+    /// The other end has said who it is: another one than before knows of no calls, and is not heard of those that it had made.
+    pub(crate) fn met(&self, hello: &Handshake<'_>) {
+        let met = {
+            let mut remote = self.remote();
+            if let Some(secret) = hello.secret.as_deref().filter(|secret| !secret.is_empty()) {
+                remote.secret = Some(Secret::new(secret));
+            }
+            match remote.peer.replace(hello.peer) {
+                None => Met::First,
+                Some(before) if before == hello.peer => Met::Same,
+                Some(_) => Met::Other,
+            }
+        };
+        if met == Met::Other {
             self.forget_all();
         }
-        self.out.open();
+        self.made.resume(&self.out, met, hello.index);
+    }
+
+    /// By which this end proves itself, once it knows.
+    pub(crate) fn remote_secret(&self) -> Option<Secret> {
+        self.remote().secret.clone()
     }
 
     /// Every call is over.
@@ -387,7 +410,9 @@ impl Peer {
                 let (index, stages): (i32, BTreeMap<u32, Packed<'_>>) = (arguments.read()?, arguments.read()?);
                 self.reconcile(message.related_id, index, &stages)?;
             }
-            // Repeated handshakes, and what is about calls and streams that are not known.
+            System::Ok | System::Error | System::Match => self.made.answered(&self.out, message.related_id, call, message.arguments),
+            System::Invalidate => self.made.ended(message.related_id),
+            // Repeated handshakes, and what is about streams that are not known.
             _ => {}
         }
         Ok(())

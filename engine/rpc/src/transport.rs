@@ -14,6 +14,22 @@ pub enum Incoming {
     Binary(Bytes),
     /// Of one that does not.
     Frame(Bytes),
+    /// The other end has closed the connection, and said this code. The last that comes.
+    Closed(u16),
+}
+
+/// A way to get to the other end.
+pub trait Connector: std::fmt::Debug + Send + Sync + 'static {
+    /// The half that frames come from.
+    type Reader: FrameReader;
+    /// The half that frames go to.
+    type Writer: FrameWriter;
+
+    /// Makes a connection, as a [visitor](crate::Visitor) of the other end.
+    ///
+    /// # Errors
+    /// When the other end cannot be reached, or refuses: it is tried again later.
+    fn connect(&self, visitor: &crate::Visitor) -> impl Future<Output = io::Result<(Self::Reader, Self::Writer)>> + Send;
 }
 
 /// Why a connection is closed by this end: the code and the reason of a WebSocket's close frame.

@@ -12,10 +12,11 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-use wellspring_rpc::web::{self, Origins};
+use wellspring_rpc::web::{self, Origins, WebAddress};
 use wellspring_rpc::wire::{
     Arguments, Format, Frame, Guid, Handshake, Head, Messages, MethodId, Secret, System, WriteError, Writer, limits,
 };
+use wellspring_rpc::{Connected, Remote, Replica};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -164,4 +165,30 @@ async fn what_is_no_websocket_is_told_so() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("answered");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_of_ours_calls_and_hears_through_sockets_in_every_format() {
+    let world = World::new();
+    let address = serve(&world, Origins::Same).await;
+    let web = WebAddress::new(format!("ws://{address}/rpc/ws")).expect("an address");
+    for format in Format::ALL {
+        let remote = Remote::builder(web.clone()).format(format).connect();
+        let (get, set) = (MethodId::new("ICounter.Get:2").expect("short"), MethodId::new("ICounter.Set:3").expect("short"));
+        let key = format.key();
+        let replica: Replica<i64> = remote.compute(&get, (key,)).await.expect("a value");
+        assert_eq!(*replica.value(), 0);
+        remote.call::<()>(&set, (key, 5)).await.expect("set");
+        tokio::time::timeout(PATIENCE, replica.stale()).await.expect("stale");
+        let large = "x".repeat(1 << 20);
+        let echo = MethodId::new("IDemo.EchoAny:2").expect("short");
+        assert_eq!(remote.call(&echo, (&large,)).await, Ok(large.clone()));
+    }
+    let elsewhere = WebAddress::new(format!("ws://{address}/rpc/ws?f=mempack6")).expect("an address");
+    assert!(WebAddress::new("http://here").is_err());
+    // The address says one format and the client another: the server refuses that it is said twice, and the client tries again.
+    let remote = Remote::builder(elsewhere).connect();
+    let mut state = remote.connected();
+    let again = state.wait_for(|state| matches!(state, Connected::Again(_)));
+    tokio::time::timeout(PATIENCE, again).await.expect("refused").expect("it lives");
 }

@@ -21,7 +21,7 @@ pub struct ReadError(Box<str>);
 pub struct WriteError(Box<str>);
 
 impl ReadError {
-    pub(super) fn new(reason: impl Into<Box<str>>) -> ReadError {
+    pub(crate) fn new(reason: impl Into<Box<str>>) -> ReadError {
         ReadError(reason.into())
     }
 
@@ -128,6 +128,12 @@ impl<'w> Writer<'w> {
     pub fn raw(&mut self, value: &[u8]) {
         self.separate();
         self.out.extend_from_slice(value);
+    }
+
+    /// All arguments, as they were written before in the same format.
+    pub(crate) fn raw_all(&mut self, arguments: &[u8]) {
+        self.any = true;
+        self.out.extend_from_slice(arguments);
     }
 
     fn separate(&mut self) {

@@ -149,3 +149,115 @@ impl Client {
         }
     }
 }
+
+/// A way to a hub through memory, which can be cut.
+#[derive(Clone, Debug)]
+pub struct Wire(Arc<WireState>);
+
+#[derive(Debug)]
+struct WireState {
+    hub: std::sync::Mutex<Hub>,
+    down: AtomicBool,
+    connections: std::sync::atomic::AtomicUsize,
+    /// What cuts the present connection.
+    cut: std::sync::Mutex<Option<(Arc<AtomicBool>, tokio::sync::watch::Sender<bool>)>>,
+}
+
+/// A client's half.
+pub struct WireReader {
+    frames: mpsc::UnboundedReceiver<Sent>,
+    cut: tokio::sync::watch::Receiver<bool>,
+    text: bool,
+}
+
+/// A client's half.
+pub struct WireWriter {
+    frames: mpsc::UnboundedSender<Incoming>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Wire {
+    pub fn to(hub: &Hub) -> Wire {
+        let hub = std::sync::Mutex::new(hub.clone());
+        Wire(Arc::new(WireState { hub, down: AtomicBool::new(false), connections: Default::default(), cut: Default::default() }))
+    }
+
+    /// The next connection is made to another hub.
+    pub fn lead_to(&self, hub: &Hub) {
+        *self.0.hub.lock().expect("no panic") = hub.clone();
+    }
+
+    /// Cuts the present connection: what is under way is lost.
+    pub fn cut(&self) {
+        if let Some((broken, cut)) = self.0.cut.lock().expect("no panic").take() {
+            broken.store(true, Ordering::SeqCst);
+            cut.send_replace(true);
+        }
+    }
+
+    /// No connection can be made, or again.
+    pub fn set_down(&self, down: bool) {
+        self.0.down.store(down, Ordering::SeqCst);
+        if down {
+            self.cut();
+        }
+    }
+
+    /// How many connections were made.
+    pub fn connections(&self) -> usize {
+        self.0.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl wellspring_rpc::transport::Connector for Wire {
+    type Reader = WireReader;
+    type Writer = WireWriter;
+
+    async fn connect(&self, visitor: &Visitor) -> io::Result<(WireReader, WireWriter)> {
+        if self.0.down.load(Ordering::SeqCst) {
+            return Err(io::Error::other("down"));
+        }
+        let hub = self.0.hub.lock().expect("no panic").clone();
+        hub.admit(visitor).map_err(io::Error::other)?;
+        self.0.connections.fetch_add(1, Ordering::SeqCst);
+        let (to_server, incoming) = mpsc::unbounded_channel();
+        let (outgoing, from_server) = mpsc::unbounded_channel();
+        let broken = Arc::new(AtomicBool::new(false));
+        let (cut, is_cut) = tokio::sync::watch::channel(false);
+        *self.0.cut.lock().expect("no panic") = Some((broken.clone(), cut));
+        let (visitor, text) = (visitor.clone(), visitor.format.is_text());
+        let writer = PipeWriter { frames: outgoing, broken: broken.clone() };
+        tokio::spawn(async move { hub.serve(visitor, PipeReader(incoming), writer).await });
+        Ok((WireReader { frames: from_server, cut: is_cut, text }, WireWriter { frames: to_server, broken }))
+    }
+}
+
+impl FrameReader for WireReader {
+    async fn read(&mut self) -> io::Result<Option<Incoming>> {
+        tokio::select! {
+            biased;
+            _ = self.cut.wait_for(|cut| *cut) => Err(io::Error::other("cut")),
+            sent = self.frames.recv() => Ok(match sent {
+                Some(Sent::Frame(frame)) if self.text => Some(Incoming::Text(frame)),
+                Some(Sent::Frame(frame)) => Some(Incoming::Binary(frame)),
+                Some(Sent::Close(code, _)) => Some(Incoming::Closed(code)),
+                None => None,
+            }),
+        }
+    }
+}
+
+impl FrameWriter for WireWriter {
+    async fn write(&mut self, frames: &[Bytes], text: bool) -> io::Result<()> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(io::Error::other("cut"));
+        }
+        for frame in frames.iter().cloned() {
+            let frame = if text { Incoming::Text(frame) } else { Incoming::Binary(frame) };
+            self.frames.send(frame).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self, _: Close<'_>) {}
+}

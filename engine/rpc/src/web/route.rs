@@ -155,7 +155,9 @@ impl FrameReader for WebReader {
                 Some(Ok(Message::Binary(bytes))) => Ok(Some(Incoming::Binary(bytes))),
                 // Answered by the library.
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                Some(Ok(Message::Close(_))) | None => Ok(None),
+                // 1005: it has said none.
+                Some(Ok(Message::Close(close))) => Ok(Some(Incoming::Closed(close.map_or(1005, |close| close.code)))),
+                None => Ok(None),
                 Some(Err(error)) => Err(broken(error)),
             };
         }

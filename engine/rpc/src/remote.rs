@@ -1,0 +1,339 @@
+//! Another process, as a client sees it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use crate::arguments::ToArguments;
+use crate::connection;
+use crate::failure::Failure;
+use crate::hub::{Hub, Visitor};
+use crate::outbound::{End, Reply};
+use crate::peer::Peer;
+use crate::transport::{Close, Connector};
+use crate::wire::{Arguments, ErrorInfo, Format, Head, MethodId, ReadError, System, WriteError, Writer};
+
+/// How often a compute call is made again that was stale before it was answered.
+const TRIES: u32 = 3;
+
+/// A connection shorter than this counts as a failed attempt.
+const SHORT: Duration = Duration::from_secs(15);
+
+/// A process whose methods are called. It is connected to as long as this is there, and connected to again when a connection breaks: calls go on
+/// through that, each run once by a server that keeps to the protocol as ours does. Clones are the same remote.
+#[derive(Clone)]
+pub struct Remote(Arc<Shared>);
+
+struct Shared {
+    peer: Arc<Peer>,
+    state: watch::Receiver<Connected>,
+    task: JoinHandle<()>,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("peer", &self.0.peer).field("state", &*self.0.state.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// Whether there is a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Connected {
+    /// One is being made.
+    Connecting,
+    /// There is one.
+    Yes,
+    /// The last attempt has failed, or the last connection broke: another is made at that time.
+    Again(Instant),
+    /// The other end does not speak the format: no other attempt is made.
+    Never,
+}
+
+/// Why a call has no result.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The other end says so.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// The result is not what was expected.
+    #[error("the result cannot be read: {0}")]
+    Unreadable(#[from] ReadError),
+    /// The arguments cannot be sent.
+    #[error("the arguments cannot be sent: {0}")]
+    Unsendable(String),
+    /// There is no connection, and there will be none; or the remote was dropped.
+    #[error("the other end cannot be reached any more")]
+    Unreachable,
+    /// The value was stale before it had come, each time.
+    #[error("the value was stale before it had come, {TRIES} times in a row")]
+    Stale,
+}
+
+impl From<WriteError> for CallError {
+    fn from(error: WriteError) -> CallError {
+        CallError::Unsendable(error.to_string())
+    }
+}
+
+/// How a remote is connected to.
+#[derive(Debug)]
+pub struct RemoteBuilder<C> {
+    connector: C,
+    format: Format,
+    hub: Option<Hub>,
+    backoff: (Duration, Duration),
+}
+
+impl Remote {
+    /// Over a connector.
+    pub fn builder<C: Connector>(connector: C) -> RemoteBuilder<C> {
+        let backoff = (Duration::from_secs(1), Duration::from_secs(60));
+        RemoteBuilder { connector, format: Format::Msgpack6c, hub: None, backoff }
+    }
+
+    /// Calls a method, and waits for its result. Without a connection the call waits for one.
+    ///
+    /// Dropping the future gives the call up, and tells the other end.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call<T: DeserializeOwned>(&self, method: &MethodId, arguments: impl ToArguments) -> Result<T, CallError> {
+        let made = self.start(0, method, &arguments)?;
+        match made.reply().await? {
+            Reply::Answer { call, arguments, .. } => self.read(call, &arguments),
+            Reply::Cancelled => Err(CallError::Stale),
+        }
+    }
+
+    /// Calls a compute method, and waits for its value, whose end the other end tells.
+    ///
+    /// # Errors
+    /// See [`CallError`]. A failure is a value like others to the other end: see [`Remote::try_compute`].
+    pub async fn compute<T: DeserializeOwned>(&self, method: &MethodId, arguments: impl ToArguments) -> Result<Replica<T>, CallError> {
+        let Replica { value, end, call } = self.try_compute(method, arguments).await?;
+        Ok(Replica { value: value?, end, call })
+    }
+
+    /// As [`compute`](Remote::compute): a failure of the method itself is a value, which ends too.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn try_compute<T: DeserializeOwned>(
+        &self,
+        method: &MethodId,
+        arguments: impl ToArguments,
+    ) -> Result<Replica<Result<T, Failure>>, CallError> {
+        for _ in 0..TRIES {
+            let mut call = self.start(1, method, &arguments)?;
+            let Reply::Answer { call: kind, arguments, end } = call.reply_of().await? else { continue };
+            let value = match self.read(kind, &arguments) {
+                Ok(value) => Ok(value),
+                Err(CallError::Failed(failure)) => Err(failure),
+                Err(error) => return Err(error),
+            };
+            return Ok(Replica { value, end: end.unwrap_or_default(), call });
+        }
+        Err(CallError::Stale)
+    }
+
+    /// Calls a method that is not answered. Without a connection it is not called.
+    ///
+    /// # Errors
+    /// If the arguments cannot be written.
+    pub fn tell(&self, method: &MethodId, arguments: impl ToArguments) -> Result<(), CallError> {
+        let told = self.0.peer.out.push(&Head::call(0, 0, method), |out| arguments.to_arguments(out));
+        told.map(|_| ()).map_err(|error| CallError::Unsendable(error.to_string()))
+    }
+
+    /// Whether there is a connection, and when that changes.
+    pub fn connected(&self) -> watch::Receiver<Connected> {
+        self.0.state.clone()
+    }
+
+    /// How many calls have no result yet, or have one whose end is waited for.
+    pub fn open_calls(&self) -> usize {
+        self.0.peer.made.len()
+    }
+
+    fn start(&self, call_type: u8, method: &MethodId, arguments: &impl ToArguments) -> Result<Made, CallError> {
+        let peer = &self.0.peer;
+        let mut written = Vec::new();
+        arguments.to_arguments(&mut Writer::new(peer.format, &mut written))?;
+        let made = peer.made.call(&peer.out, call_type, method, written.into());
+        let (id, reply) = made.map_err(|error| CallError::Unsendable(error.to_string()))?;
+        Ok(Made { remote: self.clone(), id, reply: Some(reply) })
+    }
+
+    fn read<T: DeserializeOwned>(&self, call: System, arguments: &[u8]) -> Result<T, CallError> {
+        let mut arguments = Arguments::new(self.0.peer.format, arguments);
+        if call == System::Ok {
+            return Ok(arguments.read()?);
+        }
+        let ErrorInfo { type_ref, message } = arguments.read()?;
+        Err(Failure::typed(type_ref.into_owned(), message.into_owned()).into())
+    }
+}
+
+impl<C: Connector> RemoteBuilder<C> {
+    /// What is spoken: `msgpack6c` if nothing is said.
+    #[must_use]
+    pub fn format(mut self, format: Format) -> RemoteBuilder<C> {
+        self.format = format;
+        self
+    }
+
+    /// What the other end may call here, and timings: nothing, and the usual ones, if nothing is said.
+    #[must_use]
+    pub fn hub(mut self, hub: &Hub) -> RemoteBuilder<C> {
+        self.hub = Some(hub.clone());
+        self
+    }
+
+    /// How long to wait after a first failure and after many, give or take a quarter: 1 s and 60 s if nothing is said.
+    #[must_use]
+    pub fn backoff(mut self, first: Duration, most: Duration) -> RemoteBuilder<C> {
+        self.backoff = (first, most.max(first));
+        self
+    }
+
+    /// Begins to connect.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn connect(self) -> Remote {
+        let hub = self.hub.clone().unwrap_or_else(|| Hub::builder().build());
+        let peer = hub.client_peer(self.format);
+        let (tell, state) = watch::channel(Connected::Connecting);
+        let task = tokio::spawn(run(self, peer.clone(), tell));
+        Remote(Arc::new(Shared { peer, state, task }))
+    }
+}
+
+/// Connects, again and again.
+async fn run<C: Connector>(how: RemoteBuilder<C>, peer: Arc<Peer>, state: watch::Sender<Connected>) {
+    let (mut tries, mut failures) = (0, 0_u32);
+    let mut visitor = Visitor::new(peer.id.client_id(), how.format);
+    // Nobody replaces a client's connection but the client.
+    let (_keep, replaced) = watch::channel(false);
+    loop {
+        state.send_replace(Connected::Connecting);
+        if let Some(secret) = peer.remote_secret() {
+            tries += 1;
+            visitor.proof = Some(secret.prove(&visitor.client_id, tries));
+        }
+        let began = Instant::now();
+        let said = match timeout(peer.hub.timings.handshake, how.connector.connect(&visitor)).await {
+            Ok(Ok((reader, writer))) => {
+                let said =
+                    connection::serve(peer.clone(), reader, writer, replaced.clone(), || _ = state.send_replace(Connected::Yes)).await;
+                if began.elapsed() >= SHORT {
+                    failures = 0;
+                }
+                said
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(target: "wellspring::rpc", %error, "no connection: trying again");
+                None
+            }
+            Err(_) => None,
+        };
+        if said == Some(Close::FORMAT) {
+            tracing::error!(target: "wellspring::rpc", format = %how.format, "the other end does not speak the format");
+            peer.made.close();
+            state.send_replace(Connected::Never);
+            return;
+        }
+        let (first, most) = how.backoff;
+        let pause = first.saturating_mul(1 << failures.min(16)).min(most).mul_f64(0.75 + 0.5 * fastrand::f64());
+        failures = failures.saturating_add(1);
+        let next = Instant::now() + pause;
+        state.send_replace(Connected::Again(next));
+        tokio::time::sleep_until(next).await;
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.peer.made.close();
+        self.peer.forget_all();
+        self.peer.out.close();
+    }
+}
+
+/// A call that was made: given up when it is dropped.
+struct Made {
+    remote: Remote,
+    id: u64,
+    reply: Option<tokio::sync::oneshot::Receiver<Reply>>,
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Made").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Made {
+    async fn reply(mut self) -> Result<Reply, CallError> {
+        self.reply_of().await
+    }
+
+    async fn reply_of(&mut self) -> Result<Reply, CallError> {
+        match &mut self.reply {
+            Some(reply) => reply.await.map_err(|_| CallError::Unreachable),
+            None => Err(CallError::Unreachable),
+        }
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // What is over is not known any more.
+        let peer = &self.remote.0.peer;
+        peer.made.forget(&peer.out, self.id);
+    }
+}
+
+/// A value of another process, which says when it is stale. Dropping it tells the other end that nobody waits to hear of that.
+#[derive(Debug)]
+pub struct Replica<T> {
+    value: T,
+    end: Arc<End>,
+    call: Made,
+}
+
+impl<T> Replica<T> {
+    /// The value, also when it is stale.
+    pub fn value(&self) -> &T {
+        &self.value
+    }
+
+    /// The value, of which nobody will hear that it is stale.
+    pub fn into_value(self) -> T {
+        self.value
+    }
+
+    /// Whether the other end has said that it is stale.
+    pub fn is_stale(&self) -> bool {
+        self.end.has_come()
+    }
+
+    /// Waits until the other end says that it is stale, or nobody can say that any more.
+    pub async fn stale(&self) {
+        self.end.wait().await;
+    }
+
+    /// The number of its call, for who looks at the wire.
+    pub fn call_id(&self) -> u64 {
+        self.call.id
+    }
+}
