@@ -8,11 +8,14 @@ use crate::failure::Failure;
 use crate::peer::Peer;
 use crate::wire::{System, WriteError, Writer};
 
-/// A call under way. Whoever has it answers it, once; one that is dropped unanswered (a body that panicked) is answered with a failure.
+/// A call under way. Whoever has it answers it, once. One that is dropped unanswered (its body panicked) is answered with a failure, if it is known
+/// to run.
 #[derive(Debug)]
 pub(crate) struct Call {
     peer: Option<Arc<Peer>>,
     pub(crate) id: u64,
+    /// Which of all calls it is: ids come again, with another client or after a cancellation.
+    pub(crate) serial: u64,
     pub(crate) asks: Asks,
 }
 
@@ -25,49 +28,50 @@ pub(crate) struct Asks {
     pub(crate) hash: Option<Box<str>>,
 }
 
+/// When an answer is stale.
+#[derive(Debug)]
+pub(crate) enum Ends {
+    /// Nobody asks.
+    Never,
+    /// Nobody knows, so it is said in a while.
+    Soon,
+    At(Invalidated),
+}
+
 impl Call {
-    pub(crate) fn new(peer: Arc<Peer>, id: u64, asks: Asks) -> Call {
-        Call { peer: Some(peer), id, asks }
+    pub(crate) fn new(peer: Arc<Peer>, id: u64, serial: u64, asks: Asks) -> Call {
+        Call { peer: Some(peer), id, serial, asks }
     }
 
     /// With a result.
-    pub(crate) fn answer(mut self, write: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) {
-        if let Some(peer) = self.peer.take() {
-            peer.answer(self.id, &self.asks, System::Ok, None, &write);
-        }
+    pub(crate) fn answer(self, write: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) {
+        self.give(System::Ok, Ends::Never, &write);
     }
 
-    /// With a failure, of which nobody can say when it is stale: a caller that wants to know is told so a second later.
-    pub(crate) fn fail(mut self, failure: &Failure) {
-        if let Some(peer) = self.peer.take() {
-            Call::failed(&peer, self.id, &self.asks, failure);
-        }
+    /// With a failure, of which nobody can say when it is stale.
+    pub(crate) fn fail(self, failure: &Failure) {
+        let ends = if self.asks.push { Ends::Soon } else { Ends::Never };
+        self.give(System::Error, ends, &|out| out.value(&failure.info()));
     }
 
     /// With a result, until it is stale.
-    pub(crate) fn push(mut self, end: Invalidated, write: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) {
-        if let Some(peer) = self.peer.take() {
-            let end = self.asks.push.then_some(end);
-            peer.answer(self.id, &self.asks, System::Ok, end, &write);
-        }
+    pub(crate) fn push(self, end: Invalidated, write: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) {
+        let ends = if self.asks.push { Ends::At(end) } else { Ends::Never };
+        self.give(System::Ok, ends, &write);
     }
 
     /// With a failure, until it is stale.
-    pub(crate) fn push_failure(mut self, end: Invalidated, failure: &Failure) {
-        if let Some(peer) = self.peer.take() {
-            let end = self.asks.push.then_some(end);
-            peer.answer(self.id, &self.asks, System::Error, end, &|out| out.value(&failure.info()));
-        }
+    pub(crate) fn push_failure(self, end: Invalidated, failure: &Failure) {
+        let ends = if self.asks.push { Ends::At(end) } else { Ends::Never };
+        self.give(System::Error, ends, &|out| out.value(&failure.info()));
     }
 
-    fn failed(peer: &Arc<Peer>, id: u64, asks: &Asks, failure: &Failure) {
-        if id == 0 {
-            return;
+    fn give(mut self, call: System, ends: Ends, write: &dyn Fn(&mut Writer<'_>) -> Result<(), WriteError>) {
+        if let Some(peer) = &self.peer {
+            peer.answer(self.id, self.serial, &self.asks, call, ends, write);
         }
-        peer.answer(id, asks, System::Error, None, &|out| out.value(&failure.info()));
-        if asks.push {
-            peer.tell_later(id);
-        }
+        // Not before: what writes a result is the user's, and may panic.
+        self.peer = None;
     }
 }
 
@@ -75,9 +79,10 @@ impl Drop for Call {
     fn drop(&mut self) {
         // A call that was cancelled is not known any more, so nothing is said to who does not want to hear it.
         if let Some(peer) = self.peer.take()
-            && peer.is_running(self.id)
+            && peer.is_running(self.id, self.serial)
         {
-            Call::failed(&peer, self.id, &self.asks, &Failure::new("the call was given up by the server"));
+            let asks = std::mem::take(&mut self.asks);
+            Call::new(peer, self.id, self.serial, asks).fail(&Failure::new("the call was given up by the server"));
         }
     }
 }

@@ -20,6 +20,8 @@ const MOST_KEPT_BYTES: usize = 4 << 20;
 /// By the caller's ids.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
+    /// The last connection on which the other end has told, or is taken to have told, which calls it waits for.
+    pub(crate) reconciled: u32,
     map: HashMap<u64, Entry, ahash::RandomState>,
     kept: std::collections::VecDeque<u64>,
     kept_bytes: usize,
@@ -43,8 +45,8 @@ pub(crate) struct Of {
 
 #[derive(Debug)]
 pub(crate) enum State {
-    /// Its body runs.
-    Running(AbortHandle),
+    /// Its body runs: which of all calls it is, and the task, once there is one.
+    Running(u64, Option<AbortHandle>),
     /// It is over, and the answer could not be given, or may have been lost on its way.
     Answered(Answer),
     /// It was answered with a value, whose end is to be told, and is waited for as long as this is there. The answer, if it may have been lost.
@@ -54,11 +56,18 @@ pub(crate) enum State {
 }
 
 /// An answer, to be given again.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) call: System,
     pub(crate) hash: Option<Box<str>>,
     pub(crate) arguments: Box<[u8]>,
+}
+
+impl std::fmt::Debug for Answer {
+    /// Without what it says, which is not for a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("call", &self.call).field("bytes", &self.arguments.len()).finish()
+    }
 }
 
 impl Answer {
@@ -87,6 +96,7 @@ impl Calls {
         let entry = self.map.remove(&id)?;
         if let Some(answer) = entry.answer() {
             self.kept_bytes -= answer.size();
+            self.kept.retain(|kept| *kept != id);
         }
         if self.map.is_empty() {
             self.map.shrink_to(64);
@@ -114,7 +124,7 @@ impl Calls {
     pub(crate) fn outlive(&mut self, id: u64, of: Of) {
         match self.map.get_mut(&id).map(|entry| &mut entry.state) {
             None => self.insert(id, of, State::Stale { answer: None }),
-            Some(State::Running(_)) => {}
+            Some(State::Running(..)) => {}
             Some(state) => {
                 *state = match std::mem::replace(state, State::Stale { answer: None }) {
                     State::Answered(answer) => State::Stale { answer: Some(answer) },
@@ -125,6 +135,11 @@ impl Calls {
         }
     }
 
+    /// Those that are stale, and were not said to be.
+    pub(crate) fn stale(&self) -> impl Iterator<Item = u64> {
+        self.map.iter().filter(|(_, entry)| matches!(entry.state, State::Stale { .. })).map(|(id, _)| *id)
+    }
+
     /// What is kept of an answer is not needed any more.
     pub(crate) fn forget_answer(&mut self, id: u64) {
         let Some(entry) = self.map.get_mut(&id) else { return };
@@ -132,7 +147,7 @@ impl Calls {
         match &mut entry.state {
             State::Answered(_) => drop(self.map.remove(&id)),
             State::Live { answer, .. } | State::Stale { answer } => *answer = None,
-            State::Running(_) => {}
+            State::Running(..) => {}
         }
         self.kept_bytes -= size.unwrap_or_default();
     }
@@ -146,12 +161,15 @@ impl Calls {
     /// Those of earlier connections, but for the ones that are listed, are over: whoever called has forgotten them. Running ones go on.
     pub(crate) fn forget_unlisted(&mut self, connection: u32, listed: &[u64]) {
         let is_over = |(id, entry): (&u64, &Entry)| {
-            let keeps = entry.of.connection >= connection || matches!(entry.state, State::Running(_)) || listed.binary_search(id).is_ok();
+            let keeps = entry.of.connection >= connection || matches!(entry.state, State::Running(..)) || listed.binary_search(id).is_ok();
             (!keeps).then_some(*id)
         };
         let over: Vec<u64> = self.map.iter().filter_map(is_over).collect();
         for id in over {
-            self.remove(id);
+            // One by one would look through all that are kept for each.
+            if let Some(entry) = self.map.remove(&id) {
+                self.kept_bytes -= entry.answer().map_or(0, Answer::size);
+            }
         }
         self.kept.retain(|id| self.map.get(id).is_some_and(|entry| entry.answer().is_some()));
     }
@@ -166,7 +184,7 @@ impl Entry {
         match &self.state {
             State::Answered(answer) => Some(answer),
             State::Live { answer, .. } | State::Stale { answer } => answer.as_ref(),
-            State::Running(_) => None,
+            State::Running(..) => None,
         }
     }
 }

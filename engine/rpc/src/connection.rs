@@ -4,14 +4,15 @@
 //! answers is not asked for more questions.
 
 use std::io;
-use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::peer::{Peer, Recent};
+use crate::hub::Timings;
+use crate::peer::Peer;
+use crate::recent::Recent;
 use crate::service::Slot;
 use crate::transport::{Close, FrameReader, FrameWriter, Incoming};
 use crate::wire::{Arguments, Format, Frame, FrameError, Handshake, Head, Messages, System, limits};
@@ -21,13 +22,17 @@ pub(crate) async fn serve<R: FrameReader, W: FrameWriter>(
     peer: Arc<Peer>,
     mut reader: R,
     mut writer: W,
-    replaced: watch::Receiver<bool>,
+    mut replaced: watch::Receiver<bool>,
     greeted: impl FnOnce(),
 ) -> Option<u16> {
-    let hello = match greet(&peer, &mut reader, &mut writer).await {
+    let hello = tokio::select! {
+        hello = greet(&peer, &mut reader, &mut writer) => hello,
+        _ = replaced.wait_for(|replaced| *replaced) => Err(Refused(Close::NORMAL, None)),
+    };
+    let hello = match hello {
         Ok(hello) => hello,
-        Err(Refused(close, said)) => {
-            writer.close(close).await;
+        Err(Refused(with, said)) => {
+            close(&mut writer, with, &peer.offer.timings).await;
             return said;
         }
     };
@@ -36,28 +41,26 @@ pub(crate) async fn serve<R: FrameReader, W: FrameWriter>(
         peer.met(&handshake);
     }
     greeted();
-    let writing = tokio::spawn(write(peer.clone(), writer, replaced));
-    let abort = writing.abort_handle();
-    let reading = read(&peer, reader, &hello.frame);
-    let mut writing = pin!(writing);
+    let recent = Arc::new(Mutex::new(Recent::default()));
+    let mut writing = tokio::spawn(write(peer.clone(), writer, replaced, recent.clone()));
     let ((close, said), written) = tokio::select! {
-        ended = reading => (ended, None),
-        written = &mut writing => ((Close::NORMAL, None), Some(written)),
+        ended = read(&peer, reader, &hello.frame) => (ended, false),
+        _ = &mut writing => ((Close::NORMAL, None), true),
     };
     peer.out.end(close.code);
-    let written = match written {
-        Some(written) => written,
-        None => match timeout(peer.hub.timings.close, &mut writing).await {
-            Ok(written) => written,
-            Err(_) => {
-                abort.abort();
-                writing.await
-            }
-        },
-    };
-    // A writer that was given up takes what it had sent with it: it is found again by whoever asks.
-    peer.lost(written.unwrap_or_default());
+    // It says good-bye by itself, if the other end lets it.
+    if !written && timeout(2 * peer.offer.timings.close, &mut writing).await.is_err() {
+        writing.abort();
+    }
+    let recent = recent.lock().unwrap_or_else(PoisonError::into_inner).take();
+    peer.lost(recent);
     said
+}
+
+/// Closes a connection, unless the other end does not let it be closed.
+pub(crate) async fn close<W: FrameWriter>(writer: &mut W, close: Close<'_>, timings: &Timings) {
+    // The connection is gone either way.
+    let _ = timeout(timings.close, writer.close(close)).await;
 }
 
 /// What the other end has said first: a frame, of which the handshake is the first message.
@@ -80,7 +83,7 @@ impl Hello {
 struct Refused(Close<'static>, Option<u16>);
 
 async fn greet<R: FrameReader, W: FrameWriter>(peer: &Peer, reader: &mut R, writer: &mut W) -> Result<Hello, Refused> {
-    let limit = peer.hub.timings.handshake;
+    let limit = peer.offer.timings.handshake;
     let first = timeout(limit, async {
         let mut frame = Frame::new(peer.format);
         frame.push(&Head::system(System::Handshake, 0), |out| out.value(&peer.greet())).map_err(unwritten)?;
@@ -122,81 +125,113 @@ async fn read<R: FrameReader>(peer: &Arc<Peer>, mut reader: R, first: &Bytes) ->
     let mut slot = Slot::new(async {});
     let mut alive = Instant::now();
     // The handshake in it is known, and said once.
-    run(peer, first, &mut slot, &mut alive);
+    run(peer, first, &mut slot, &mut alive).await;
     loop {
-        peer.out.room().await;
         let frame = tokio::select! {
-            frame = reader.read() => frame,
-            () = tokio::time::sleep_until(alive + peer.hub.timings.silence) => return (Close::NORMAL, None),
-            () = peer.out.overflow() => return (Close::NORMAL, None),
+            biased;
+            () = peer.out.ended() => return (Close::NORMAL, None),
+            () = tokio::time::sleep_until(alive + peer.offer.timings.silence) => return (Close::NORMAL, None),
+            frame = async {
+                peer.out.room().await;
+                reader.read().await
+            } => frame,
         };
         match frame {
             Ok(Some(Incoming::Closed(code))) => return (Close::NORMAL, Some(code)),
             Ok(Some(frame)) => match expected(frame, peer.format.is_text()) {
                 Some(frame) if frame.len() > limits::FRAME => return (Close::TOO_LARGE, None),
-                Some(frame) => run(peer, &frame, &mut slot, &mut alive),
+                Some(frame) => run(peer, &frame, &mut slot, &mut alive).await,
                 None => return (Close::KIND, None),
             },
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return (Close::TOO_LARGE, None),
             Ok(None) | Err(_) => return (Close::NORMAL, None),
         }
-        // A client that sends without a pause must not keep others of this thread from their turn.
-        tokio::task::consume_budget().await;
     }
 }
 
-/// Runs what is called in a frame. All that is answered at once goes into one frame.
-fn run(peer: &Arc<Peer>, frame: &[u8], slot: &mut Slot, alive: &mut Instant) {
-    let _cork = peer.out.cork();
-    for message in Messages::new(peer.format, frame) {
-        match message {
-            Ok(message) => {
-                if System::of(&message.method) == Some(System::KeepAlive) {
-                    *alive = Instant::now();
+/// Messages after which others get their turn, and it is seen how much waits to be sent.
+const TURN: usize = 256;
+
+/// Runs what is called in a frame. What is answered at once goes into one frame, as far as frames go.
+async fn run(peer: &Arc<Peer>, frame: &[u8], slot: &mut Slot, alive: &mut Instant) {
+    let mut messages = Messages::new(peer.format, frame).peekable();
+    while messages.peek().is_some() {
+        {
+            let _cork = peer.out.cork();
+            for message in messages.by_ref().take(TURN) {
+                match message {
+                    Ok(message) => {
+                        if System::of(&message.method) == Some(System::KeepAlive) {
+                            *alive = Instant::now();
+                        }
+                        peer.receive(&message, slot);
+                    }
+                    Err(error) => tracing::debug!(target: "wellspring::rpc", %error, "a message cannot be read"),
                 }
-                peer.receive(&message, slot);
+                if peer.out.is_high() {
+                    break;
+                }
             }
-            Err(error) => tracing::debug!(target: "wellspring::rpc", %error, "a message cannot be read"),
+        }
+        if messages.peek().is_some() {
+            tokio::task::yield_now().await;
+            // Whoever does not read its answers is not answered: the connection ends by its silence, if not by this.
+            let silence = *alive + peer.offer.timings.silence;
+            tokio::select! {
+                () = peer.out.room() => {}
+                () = tokio::time::sleep_until(silence) => return,
+            }
+            if peer.out.is_ended() {
+                return;
+            }
         }
     }
 }
 
-/// Writes until the end; what was written last.
-async fn write<W: FrameWriter>(peer: Arc<Peer>, mut writer: W, mut replaced: watch::Receiver<bool>) -> Vec<Bytes> {
+/// Writes until the end. What it has written last is there for whoever outlives it.
+async fn write<W: FrameWriter>(peer: Arc<Peer>, mut writer: W, mut replaced: watch::Receiver<bool>, recent: Arc<Mutex<Recent>>) {
     let text = peer.format.is_text();
-    let mut recent = Recent::default();
-    let mut next = Instant::now() + peer.hub.timings.keep_alive;
-    let close = loop {
+    let mut next = Instant::now() + peer.offer.timings.keep_alive;
+    let with = loop {
+        let untracked = peer.next_untracked().unwrap_or(next);
+        // Signs of life and ends first: answers may never stop coming.
         let frames = tokio::select! {
             biased;
             _ = replaced.wait_for(|replaced| *replaced) => break Close::NORMAL,
-            frames = peer.out.take() => match frames {
-                Ok(frames) => frames,
-                Err(code) => break Close { code, reason: "" },
-            },
-            () = peer.stale_come.notified() => {
-                peer.tell_stale();
-                continue;
-            }
             () = tokio::time::sleep_until(next) => {
-                next += peer.hub.timings.keep_alive;
+                next += peer.offer.timings.keep_alive;
+                peer.presume_reconciled();
+                peer.tell_stale();
                 // Nothing is consumed from the other end, and a list of nothing can always be written.
                 let _ = peer.out.push(&Head::system(System::KeepAlive, 0), |out| out.value(&[0_u64; 0]));
                 continue;
             }
+            () = peer.stale_come.notified() => {
+                peer.tell_stale();
+                continue;
+            }
+            () = tokio::time::sleep_until(untracked), if untracked < next => {
+                peer.tell_stale();
+                continue;
+            }
+            frames = peer.out.take() => match frames {
+                Ok(frames) => frames,
+                Err(code) => break Close { code, reason: "" },
+            },
         };
         let frames: Vec<Bytes> = frames.into_iter().map(Bytes::from).collect();
-        for frame in &frames {
-            recent.add(frame.clone());
+        {
+            let mut recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
+            frames.iter().for_each(|frame| recent.add(frame.clone()));
         }
         let written = tokio::select! {
             written = writer.write(&frames, text) => written,
             _ = replaced.wait_for(|replaced| *replaced) => break Close::NORMAL,
+            () = peer.out.ended() => break Close::NORMAL,
         };
         if written.is_err() {
             break Close::NORMAL;
         }
     };
-    writer.close(close).await;
-    recent.take()
+    close(&mut writer, with, &peer.offer.timings).await;
 }

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::connection;
 use crate::peer::Peer;
 use crate::service::{Methods, Service, ServiceError};
-use crate::transport::{FrameReader, FrameWriter};
+use crate::transport::{Close, FrameReader, FrameWriter};
 use crate::wire::{Format, Guid, Proof};
 
 /// How long things take, or may take. The defaults are the peer's.
@@ -46,16 +47,22 @@ impl Default for Timings {
 #[derive(Clone, Debug)]
 pub struct Hub(Arc<Shared>);
 
-pub(crate) struct Shared {
+struct Shared {
+    offer: Arc<Offer>,
+    clients: Mutex<HashMap<(Format, String), Client, ahash::RandomState>>,
+}
+
+/// What every connection needs of a hub. Apart from the clients, each of which has it.
+#[derive(Debug)]
+pub(crate) struct Offer {
     pub(crate) id: Guid,
     pub(crate) methods: Methods,
     pub(crate) timings: Timings,
-    clients: Mutex<HashMap<(Format, String), Client, ahash::RandomState>>,
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("id", &self.id).field("methods", &self.methods).finish_non_exhaustive()
+        f.debug_struct("Hub").field("offer", &self.offer).finish_non_exhaustive()
     }
 }
 
@@ -66,8 +73,16 @@ struct Client {
     connection: Option<watch::Sender<bool>>,
     /// The largest number that it has proved itself with.
     proved: u64,
-    /// How many connections there were.
-    seen: u64,
+    /// How many have asked for its place: only the last gets it.
+    asked: u64,
+    /// Ends it after a while without a connection.
+    forgetting: Option<AbortHandle>,
+}
+
+impl Client {
+    fn new(peer: Peer) -> Client {
+        Client { peer: Arc::new(peer), connection: None, proved: 0, asked: 0, forgetting: None }
+    }
 }
 
 /// What goes into a [`Hub`].
@@ -97,15 +112,15 @@ impl HubBuilder {
     /// Makes it.
     pub fn build(self) -> Hub {
         let HubBuilder { methods, timings } = self;
-        Hub(Arc::new(Shared { id: Guid::random(), methods, timings, clients: Mutex::default() }))
+        Hub(Arc::new(Shared { offer: Arc::new(Offer { id: Guid::random(), methods, timings }), clients: Mutex::default() }))
     }
 }
 
 /// Who wants to connect.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Visitor {
-    /// By which a client is known again. Empty: it never is.
+    /// By which a client is known again, in at most [`Visitor::LONGEST`] bytes. Empty, or longer: it never is.
     pub client_id: String,
     /// What it speaks.
     pub format: Format,
@@ -113,7 +128,17 @@ pub struct Visitor {
     pub proof: Option<Proof>,
 }
 
+impl fmt::Debug for Visitor {
+    /// Without the id, by which somebody else could take its place.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Visitor").field("format", &self.format).field("proof", &self.proof).finish_non_exhaustive()
+    }
+}
+
 impl Visitor {
+    /// Bytes of an id by which a client can be known.
+    pub const LONGEST: usize = 128;
+
     /// One without a proof.
     pub fn new(client_id: impl Into<String>, format: Format) -> Visitor {
         Visitor { client_id: client_id.into(), format, proof: None }
@@ -133,15 +158,16 @@ impl Hub {
 
     /// This end of a connection that it makes itself.
     pub(crate) fn client_peer(&self, format: Format) -> Arc<Peer> {
-        Arc::new(Peer::new(self.0.clone(), format, false))
+        Arc::new(Peer::new(self.0.offer.clone(), format, false))
     }
 
-    /// How many calls of all clients are not over: those that run, and those whose callers wait to hear that a value is stale.
+    /// How many calls of all clients that are known by an id are not over: those that run, and those whose callers wait to hear that a value is
+    /// stale.
     pub fn open_calls(&self) -> usize {
         self.0.clients().values().map(|client| client.peer.open_calls()).sum()
     }
 
-    /// How many clients are known, connected or not.
+    /// How many clients are known by an id, connected or not.
     pub fn clients(&self) -> usize {
         self.0.clients().len()
     }
@@ -166,77 +192,99 @@ impl Hub {
         }
     }
 
-    /// Serves a visitor that was [admitted](Hub::admit), until its connection ends. One that has another connection loses that first.
-    pub async fn serve<R: FrameReader, W: FrameWriter>(&self, visitor: Visitor, reader: R, writer: W) {
-        let key = (visitor.format, visitor.client_id);
+    /// Serves a visitor that was [admitted](Hub::admit), until its connection ends. One that has another connection loses that first; if others ask
+    /// for its place meanwhile, the last one gets it.
+    pub async fn serve<R: FrameReader, W: FrameWriter>(&self, visitor: Visitor, reader: R, mut writer: W) {
+        let Visitor { client_id, format, proof } = visitor;
+        if client_id.is_empty() || client_id.len() > Visitor::LONGEST {
+            let peer = Arc::new(Peer::new(self.0.offer.clone(), format, true));
+            let (_keep, replaced) = watch::channel(false);
+            let _end = Private(&peer);
+            connection::serve(peer.clone(), reader, writer, replaced, || {}).await;
+            return;
+        }
+        let key = (format, client_id);
         let (replace, replaced) = watch::channel(false);
-        let (peer, seen) = loop {
+        let mut asked = None;
+        let peer = loop {
             let before = {
                 let mut clients = self.0.clients();
-                if key.1.is_empty() {
-                    break (Arc::new(Peer::new(self.0.clone(), key.0, true)), 0);
-                }
-                let client = clients.entry(key.clone()).or_insert_with(|| Client {
-                    peer: Arc::new(Peer::new(self.0.clone(), key.0, true)),
-                    connection: None,
-                    proved: 0,
-                    seen: 0,
+                let client = clients.entry(key.clone()).or_insert_with(|| Client::new(Peer::new(self.0.offer.clone(), format, true)));
+                let mine = *asked.get_or_insert_with(|| {
+                    client.asked += 1;
+                    client.asked
                 });
+                // It may be another client by now, of whom nobody else has asked yet.
+                client.asked = client.asked.max(mine);
                 match &client.connection {
-                    Some(before) => before.clone(),
+                    // It may have been proved meanwhile that this is somebody else.
+                    _ if client.asked > mine || (proof.is_none() && client.proved > 0) => None,
+                    Some(before) => Some(before.clone()),
                     None => {
-                        client.connection = Some(replace.clone());
-                        client.seen += 1;
-                        break (client.peer.clone(), client.seen);
+                        client.connection = Some(replace);
+                        if let Some(forgetting) = client.forgetting.take() {
+                            forgetting.abort();
+                        }
+                        break client.peer.clone();
                     }
                 }
             };
+            let Some(before) = before else {
+                connection::close(&mut writer, Close::NORMAL, &self.0.offer.timings).await;
+                return;
+            };
             before.send_replace(true);
-            // The other one has ended when nobody listens.
+            // The other one has ended when nobody listens, see `Place`.
             before.closed().await;
-            tokio::task::yield_now().await;
         };
-        let end = End { hub: &self.0, key: &key, peer: &peer, seen };
+        let place = Place { hub: &self.0, key: &key, peer: &peer, _listens: replaced.clone() };
         connection::serve(peer.clone(), reader, writer, replaced, || {}).await;
-        drop(end);
+        drop(place);
     }
 }
 
-/// A connection's end, also of one whose task is dropped.
-struct End<'a> {
+/// The end of a connection of a client that is never known again.
+struct Private<'a>(&'a Arc<Peer>);
+
+impl Drop for Private<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// A connection's place, given up at its end, also if its task is dropped.
+struct Place<'a> {
     hub: &'a Arc<Shared>,
     key: &'a (Format, String),
     peer: &'a Arc<Peer>,
-    seen: u64,
+    /// Dropped after the place was given up: whoever waits for that finds it free.
+    _listens: watch::Receiver<bool>,
 }
 
-impl Drop for End<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
         // A task that was dropped in the middle has not said so.
         self.peer.lost([[0_u8; 0]; 0]);
-        if self.key.1.is_empty() {
-            return self.peer.forget_all();
-        }
-        if let Some(client) = self.hub.clients().get_mut(self.key) {
-            client.connection = None;
-        }
-        let (least, most) = self.hub.timings.retention;
+        let (least, most) = self.hub.offer.timings.retention;
         let kept = (Instant::now().duration_since(self.peer.born) / 3).clamp(least, most.max(least));
-        let (hub, key, seen) = (Arc::downgrade(self.hub), self.key.clone(), self.seen);
-        let forget = async move {
-            tokio::time::sleep(kept).await;
-            let Some(hub) = hub.upgrade() else { return };
-            let mut clients = hub.clients();
-            if clients.get(&key).is_some_and(|client| client.connection.is_none() && client.seen == seen)
-                && let Some(client) = clients.remove(&key)
-            {
-                drop(clients);
-                client.peer.forget_all();
-            }
-        };
-        // Without a runtime everything ends.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(forget);
+        let mut clients = self.hub.clients();
+        let Some(client) = clients.get_mut(self.key) else { return };
+        client.connection = None;
+        let runtime = tokio::runtime::Handle::try_current();
+        // Who never said who it is has nothing to come back to.
+        if let (true, Ok(runtime)) = (self.peer.has_met(), runtime) {
+            let (hub, key) = (Arc::downgrade(self.hub), self.key.clone());
+            let forget = async move {
+                tokio::time::sleep(kept).await;
+                if let Some(hub) = hub.upgrade() {
+                    hub.forget(&key);
+                }
+            };
+            client.forgetting = Some(runtime.spawn(forget).abort_handle());
+        } else {
+            clients.remove(self.key);
+            drop(clients);
+            self.peer.close();
         }
     }
 }
@@ -245,5 +293,23 @@ impl Shared {
     fn clients(&self) -> MutexGuard<'_, HashMap<(Format, String), Client, ahash::RandomState>> {
         // Every change is whole before anything that can panic.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, key: &(Format, String)) {
+        let mut clients = self.clients();
+        if clients.get(key).is_some_and(|client| client.connection.is_none())
+            && let Some(client) = clients.remove(key)
+        {
+            drop(clients);
+            client.peer.close();
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for client in self.clients().values() {
+            client.peer.close();
+        }
     }
 }

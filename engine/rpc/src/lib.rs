@@ -34,6 +34,7 @@ mod hub;
 mod outbound;
 mod outgoing;
 mod peer;
+mod recent;
 mod remote;
 mod service;
 pub mod transport;

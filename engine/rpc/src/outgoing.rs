@@ -3,6 +3,7 @@
 //! So a message costs its bytes and a lock that is held while they are written, and however many there are by the time the writer is back make one
 //! frame. A queue of messages, one allocation each, was rejected.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -11,26 +12,22 @@ use crate::wire::{Format, Frame, FrameError, Head, WriteError, Writer, limits};
 
 /// At which size a frame is not added to.
 const FULL: usize = 32 << 10;
-/// Room that an empty buffer keeps.
-const KEPT: usize = 4 << 10;
 /// Bytes that wait above which nothing more is read from the other end, which should read first.
 const HIGH: usize = 1 << 20;
-/// Bytes that wait above which the other end is given up.
+/// Bytes that wait above which nothing is added and the connection is given up.
 const MOST: usize = 64 << 20;
 
 /// The messages that wait for one peer's connection.
-#[derive(Debug)]
 pub(crate) struct Outgoing {
     state: Mutex<State>,
     /// For the writer: there is something, or an end.
     filled: Notify,
     /// For the reader: there is room again.
     emptied: Notify,
-    /// For the connection: the other end does not read.
-    overflown: Notify,
+    /// For both: it is over.
+    over: Notify,
 }
 
-#[derive(Debug)]
 struct State {
     /// Whether there is a connection, on which the handshakes are over.
     open: bool,
@@ -44,6 +41,16 @@ struct State {
     corks: usize,
 }
 
+/// The code of a connection whose other end does not read what it has asked for.
+const OVERFLOW: u16 = 1008;
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Outgoing").field("open", &state.open).field("bytes", &state.bytes).finish_non_exhaustive()
+    }
+}
+
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
@@ -55,7 +62,7 @@ pub(crate) enum Pushed {
 impl Outgoing {
     pub(crate) fn new(format: Format) -> Outgoing {
         let state = State { open: false, ended: None, frame: Frame::new(format), full: Vec::new(), bytes: 0, corks: 0 };
-        Outgoing { state: Mutex::new(state), filled: Notify::new(), emptied: Notify::new(), overflown: Notify::new() }
+        Outgoing { state: Mutex::new(state), filled: Notify::new(), emptied: Notify::new(), over: Notify::new() }
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -63,7 +70,7 @@ impl Outgoing {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A message that could not be written whole is taken out again before anything can panic.
+        // A message that could not be written whole is taken out again, also when that is by a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,9 +90,14 @@ impl Outgoing {
             unsent.push(state.frame.take());
         }
         drop(state);
+        self.wake_all();
+        unsent
+    }
+
+    fn wake_all(&self) {
         self.filled.notify_one();
         self.emptied.notify_one();
-        unsent
+        self.over.notify_waiters();
     }
 
     /// Adds a message.
@@ -112,7 +124,12 @@ impl Outgoing {
         }
         let wake = state.corks == 0 && was_empty;
         if state.bytes > MOST {
-            self.overflown.notify_one();
+            // What comes from now on has nowhere to go.
+            state.open = false;
+            state.ended.get_or_insert(OVERFLOW);
+            drop(state);
+            self.wake_all();
+            return Ok(Pushed::Queued);
         }
         drop(state);
         if wake {
@@ -130,8 +147,7 @@ impl Outgoing {
     /// The writer is to end, and to say this. What is added from now on is not sent by it.
     pub(crate) fn end(&self, code: u16) {
         self.state().ended = Some(code);
-        self.filled.notify_one();
-        self.emptied.notify_one();
+        self.wake_all();
     }
 
     /// Waits until there is something to be sent, and takes it; the code at the end.
@@ -160,9 +176,24 @@ impl Outgoing {
         }
     }
 
-    /// Waits until more waits than the other end will ever read.
-    pub(crate) async fn overflow(&self) {
-        self.overflown.notified().await;
+    /// Waits until nothing is sent any more.
+    pub(crate) async fn ended(&self) {
+        let mut over = std::pin::pin!(self.over.notified());
+        // Counted among those who wait before it looks.
+        over.as_mut().enable();
+        if self.state().ended.is_none() {
+            over.await;
+        }
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.state().ended.is_some()
+    }
+
+    /// Whether so much waits that nothing more should be asked for.
+    pub(crate) fn is_high(&self) -> bool {
+        let state = self.state();
+        state.bytes >= HIGH || state.ended.is_some()
     }
 
     /// Waits until the other end has read enough of what it has asked for.
@@ -185,7 +216,6 @@ impl State {
         let frame = self.frame.take();
         self.bytes += frame.len();
         self.full.push(frame);
-        self.frame.clear(KEPT);
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,12 +12,11 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use wellspring::Invalidated;
 
-use crate::call::{Asks, Call};
+use crate::call::{Asks, Call, Ends};
 use crate::calls::{self, Answer, Calls, Entry, Notice, Of, State};
 use crate::failure::Failure;
-use crate::hub::Shared;
+use crate::hub::Offer;
 use crate::outbound::{Met, Outbound};
 use crate::outgoing::{Outgoing, Pushed};
 use crate::service::{Kind, Slot};
@@ -29,9 +28,14 @@ use crate::wire::{
 /// How long after a failure that nobody tracks a caller is told that it is stale.
 const UNTRACKED: Duration = Duration::from_secs(1);
 
+/// More calls than this nobody waits for at once.
+const MOST_LISTED: usize = 1 << 20;
+
 /// This end of a connection between two processes: what is known of the calls of both, whether or not they are connected now.
+///
+/// Locks are taken in this order: calls, then what is going out. The others are held while nothing else is taken.
 pub(crate) struct Peer {
-    pub(crate) hub: Arc<Shared>,
+    pub(crate) offer: Arc<Offer>,
     /// Whether the other end has to prove by our secret that it is the same again, as clients do.
     is_server: bool,
     pub(crate) id: Guid,
@@ -41,9 +45,15 @@ pub(crate) struct Peer {
     pub(crate) out: Outgoing,
     pub(crate) made: Outbound,
     calls: Mutex<Calls>,
+    /// Of the last call that was received.
+    serial: AtomicU64,
+    /// Of the call whose body is run by the reader just now, before anything is written down of it.
+    inline: AtomicU64,
     /// Calls whose values are stale.
     stale: Mutex<Vec<u64>>,
     pub(crate) stale_come: Notify,
+    /// Calls that failed without anybody knowing for how long, and when that is said to be over.
+    untracked: Mutex<VecDeque<(Instant, u64)>>,
     /// How many connections there were.
     connection: AtomicU32,
     /// The other end.
@@ -55,8 +65,6 @@ struct Remote {
     peer: Option<Guid>,
     /// By which this end proves itself.
     secret: Option<Secret>,
-    /// The connection on which it has told which calls it waits for.
-    reconciled: u32,
 }
 
 impl fmt::Debug for Peer {
@@ -67,9 +75,9 @@ impl fmt::Debug for Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(hub: Arc<Shared>, format: Format, is_server: bool) -> Peer {
+    pub(crate) fn new(offer: Arc<Offer>, format: Format, is_server: bool) -> Peer {
         Peer {
-            hub,
+            offer,
             is_server,
             id: Guid::random(),
             format,
@@ -78,8 +86,11 @@ impl Peer {
             out: Outgoing::new(format),
             made: Outbound::default(),
             calls: Mutex::default(),
+            serial: AtomicU64::new(0),
+            inline: AtomicU64::new(0),
             stale: Mutex::default(),
             stale_come: Notify::new(),
+            untracked: Mutex::default(),
             connection: AtomicU32::new(0),
             remote: Mutex::default(),
         }
@@ -94,18 +105,22 @@ impl Peer {
         self.stale.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn untracked(&self) -> MutexGuard<'_, VecDeque<(Instant, u64)>> {
+        self.untracked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn remote(&self) -> MutexGuard<'_, Remote> {
         self.remote.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What this end says first on its next connection.
     pub(crate) fn greet(&self) -> Handshake<'_> {
-        // Ordered by the hub, which has one connection of a peer at a time.
+        // Relaxed: there is one connection of a peer at a time.
         let index = self.connection.fetch_add(1, Ordering::Relaxed) + 1;
         Handshake {
             peer: self.id,
             versions: Some(Cow::Borrowed("Api=1.0")),
-            hub: self.hub.id,
+            hub: self.offer.id,
             protocol: Handshake::PROTOCOL,
             index: i32::try_from(index).unwrap_or(i32::MAX),
             secret: self.is_server.then(|| Cow::Borrowed(self.secret.as_str())),
@@ -135,20 +150,33 @@ impl Peer {
         self.made.resume(&self.out, met, hello.index);
     }
 
+    /// Whether the other end has ever said who it is.
+    pub(crate) fn has_met(&self) -> bool {
+        self.remote().peer.is_some()
+    }
+
     /// By which this end proves itself, once it knows.
     pub(crate) fn remote_secret(&self) -> Option<Secret> {
         self.remote().secret.clone()
     }
 
-    /// Every call is over.
+    /// Every call of the other end is over.
     pub(crate) fn forget_all(&self) {
         let over: Vec<Entry> = self.calls().clear().collect();
         self.stale().clear();
+        self.untracked().clear();
         for entry in &over {
-            if let State::Running(abort) = &entry.state {
+            if let State::Running(_, Some(abort)) = &entry.state {
                 abort.abort();
             }
         }
+    }
+
+    /// This end is given up.
+    pub(crate) fn close(&self) {
+        self.out.close();
+        self.made.close();
+        self.forget_all();
     }
 
     /// The connection is gone, with what was sent last and what was not sent any more: what is answered in it is kept.
@@ -183,73 +211,93 @@ impl Peer {
         if message.method.service().is_some_and(|service| service == "$sys" || service == "$sys-c") {
             return tracing::debug!(target: "wellspring::rpc", method = %message.method, "a system call that is not known: ignored");
         }
-        let Some((number, method)) = self.hub.methods.find(&message.method) else {
-            let asks = Asks { push: message.call_type == 1, hash: None };
-            let failure = Failure::typed(ErrorInfo::RPC, ErrorInfo::no_such_method(&message.method).message);
-            return Call::new(self.clone(), message.related_id, asks).fail(&failure);
+        let found = self.offer.methods.find(&message.method);
+        let is_waited_for = found.is_none_or(|(_, method)| method.kind != Kind::NoWait);
+        let (id, is_compute) = match is_waited_for {
+            true if message.related_id == 0 => {
+                return tracing::debug!(target: "wellspring::rpc", "a call that cannot be answered, as it has no id: ignored");
+            }
+            true => (message.related_id, message.call_type == 1),
+            // Whatever id it has is of no meaning.
+            false => (0, false),
         };
-        let (id, is_compute) = (message.related_id, message.call_type == 1);
-        if method.kind != Kind::NoWait {
-            if self.is_known(id, number, message.call_type) {
-                return;
-            }
-            if message.call_type > 1 || (is_compute && method.kind != Kind::Compute) {
-                let failure = Failure::typed(ErrorInfo::RPC, format!("Invalid CallTypeId: {}.", message.call_type));
-                return Call::new(self.clone(), id, Asks { push: is_compute, hash: None }).fail(&failure);
-            }
+        if is_waited_for && self.is_known(id, found.map(|(number, _)| (number, message.call_type))) {
+            return;
         }
-        let hash = message.headers.get(Headers::HASH).map(Box::from);
-        let asks = Asks { push: is_compute, hash };
-        let call = Call::new(self.clone(), if method.kind == Kind::NoWait { 0 } else { id }, asks.clone());
-        let started = catch_unwind(AssertUnwindSafe(|| method.start(Arguments::new(self.format, message.arguments), call, slot)));
+        let asks = Asks { push: is_compute, hash: message.headers.get(Headers::HASH).map(Box::from) };
+        // Relaxed: one reader at a time counts.
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
+        let call = || Call::new(self.clone(), id, serial, asks.clone());
+        // Release, with the acquire of whoever settles it: by this thread, in the very call below, or not at all.
+        self.inline.store(serial, Ordering::Release);
+        let Some((number, method)) = found else {
+            return call().fail(&Failure::typed(ErrorInfo::RPC, ErrorInfo::no_such_method(&message.method).message));
+        };
+        if is_waited_for && (message.call_type > 1 || (is_compute && method.kind != Kind::Compute)) {
+            return call().fail(&Failure::typed(ErrorInfo::RPC, format!("Invalid CallTypeId: {}.", message.call_type)));
+        }
+        let started = catch_unwind(AssertUnwindSafe(|| method.start(Arguments::new(self.format, message.arguments), call(), slot)));
         match started {
             Ok(Ok(())) => {}
             Ok(Err((error, call))) => {
                 return call.fail(&Failure::typed(ErrorInfo::ARGUMENT, format!("The arguments cannot be read: {error}.")));
             }
             // The slot has what it had before, which is over.
-            Err(_) => return Call::new(self.clone(), id, asks).fail(&Failure::new("the method panicked")),
+            Err(_) => return call().fail(&Failure::new("the method panicked")),
         }
         // Most are over at once: then nothing is written down of them.
-        let mut cx = Context::from_waker(Waker::noop());
-        match catch_unwind(AssertUnwindSafe(|| slot.poll(&mut cx))) {
+        match catch_unwind(AssertUnwindSafe(|| slot.poll(&mut Context::from_waker(Waker::noop())))) {
             Ok(Poll::Ready(())) => {}
-            Ok(Poll::Pending) => self.run(id, number, message.call_type, std::mem::replace(slot, Slot::new(async {}))),
+            Ok(Poll::Pending) => {
+                let of = Of { method: Some((number, message.call_type)), connection: self.connection() };
+                self.run(id, serial, of, std::mem::replace(slot, Slot::new(async {})));
+            }
             Err(_) => {
+                call().fail(&Failure::new("the method panicked"));
                 *slot = Slot::new(async {});
-                Call::new(self.clone(), id, asks).fail(&Failure::new("the method panicked"));
             }
         }
     }
 
-    /// A task of its own.
-    fn run(self: &Arc<Peer>, id: u64, method: usize, call_type: u8, slot: Slot) {
+    /// Goes on in a task of its own.
+    fn run(self: &Arc<Peer>, id: u64, serial: u64, of: Of, slot: Slot) {
         if id == 0 {
             tokio::spawn(slot);
             return;
         }
-        // Before it can be over.
-        let mut calls = self.calls();
+        // Before it can be over, and not in one step with the spawning: a runtime that is ending drops the body at once, which asks.
+        self.calls().insert(id, of, State::Running(serial, None));
         let abort = tokio::spawn(slot).abort_handle();
-        calls.insert(id, Of { method: Some((method, call_type)), connection: self.connection() }, State::Running(abort));
+        match self.calls().get_mut(id).map(|entry| &mut entry.state) {
+            Some(State::Running(running, task)) if *running == serial => *task = Some(abort),
+            // It is over, or everything was forgotten.
+            _ => abort.abort(),
+        }
     }
 
     /// Whether a call with this id is known. It is joined if it is the same, and ignored if it is another.
-    fn is_known(self: &Arc<Peer>, id: u64, method: usize, call_type: u8) -> bool {
+    fn is_known(&self, id: u64, called: Option<(usize, u8)>) -> bool {
+        let connection = self.connection();
         let mut calls = self.calls();
-        let Some(entry) = calls.get(id) else { return false };
-        if entry.of.method.is_some_and(|known| known != (method, call_type)) {
+        let Some(entry) = calls.get_mut(id) else { return false };
+        if called.is_none() || entry.of.method.is_some_and(|known| Some(known) != called) {
             tracing::debug!(target: "wellspring::rpc", id, "a call has the id of another one: ignored");
             return true;
         }
+        let is_stale = matches!(entry.state, State::Stale { .. });
         match (&entry.state, entry.answer()) {
-            (State::Running(_), _) => {}
+            (State::Running(..), _) => {}
             (_, Some(answer)) => _ = self.give(id, answer),
             // It was answered, and the answer is not there any more: it is cheap to find again.
             (_, None) => {
                 calls.remove(id);
                 return false;
             }
+        }
+        entry.of.connection = connection;
+        drop(calls);
+        if is_stale {
+            self.is_stale(id);
         }
         true
     }
@@ -259,82 +307,93 @@ impl Peer {
         let headers = answer.hash.as_deref().map(|hash| (Headers::HASH, hash));
         let head = Head::system(answer.call, id).with(headers.as_slice());
         let given = self.out.push(&head, |out| {
-            out.raw(&answer.arguments);
+            out.raw_all(&answer.arguments);
             Ok(())
         });
         matches!(given, Ok(Pushed::Queued))
     }
 
-    pub(crate) fn is_running(&self, id: u64) -> bool {
-        matches!(self.calls().get(id), Some(Entry { state: State::Running(_), .. }))
+    pub(crate) fn is_running(&self, id: u64, serial: u64) -> bool {
+        matches!(self.calls().get(id), Some(Entry { state: State::Running(running, _), .. }) if *running == serial)
     }
 
     /// Answers a call, and watches the value's end if that is wanted.
     pub(crate) fn answer(
         self: &Arc<Peer>,
         id: u64,
+        serial: u64,
         asks: &Asks,
         call: System,
-        end: Option<Invalidated>,
+        ends: Ends,
         write: &dyn Fn(&mut Writer<'_>) -> Result<(), WriteError>,
     ) {
         if id == 0 {
             return;
         }
-        if let Some(known) = asks.hash.as_deref().filter(|_| call == System::Ok) {
-            let mut arguments = Vec::new();
-            if let Err(error) = write(&mut Writer::new(self.format, &mut arguments)) {
-                return self.cannot_write(id, &error.into());
-            }
-            let hash = hash(&arguments);
-            let answer = match *known == *hash {
-                true => Answer { call: System::Match, hash: None, arguments: Box::default() },
-                false => Answer { call, hash: Some(hash.into()), arguments: arguments.into() },
-            };
-            let headers = answer.hash.as_deref().map(|hash| (Headers::HASH, hash));
-            let head = Head::system(answer.call, id).with(headers.as_slice());
-            return self.settle(id, &head, end, &|out| {
-                if answer.call == System::Ok {
-                    out.raw(&answer.arguments);
-                }
-                Ok(())
-            });
+        let Some(known) = asks.hash.as_deref().filter(|_| call == System::Ok) else {
+            return self.settle(id, serial, &Head::system(call, id), ends, write);
+        };
+        let mut arguments = Vec::new();
+        if let Err(error) = write(&mut Writer::new(self.format, &mut arguments)) {
+            return self.settle(id, serial, &Head::system(call, id), ends, &|_| Err(error.clone()));
         }
-        self.settle(id, &Head::system(call, id), end, write);
+        let hash = hash(&arguments);
+        if *known == *hash {
+            return self.settle(id, serial, &Head::system(System::Match, id), ends, &|_| Ok(()));
+        }
+        let headers = [(Headers::HASH, hash.as_str())];
+        self.settle(id, serial, &Head::system(call, id).with(&headers), ends, &|out| {
+            out.raw_all(&arguments);
+            Ok(())
+        });
     }
 
     fn settle(
         self: &Arc<Peer>,
         id: u64,
+        serial: u64,
         head: &Head<'_>,
-        end: Option<Invalidated>,
+        ends: Ends,
         write: &dyn Fn(&mut Writer<'_>) -> Result<(), WriteError>,
     ) {
         // Under this lock, so that a call is never found running after its answer could not be given.
         let mut calls = self.calls();
-        let pushed = self.out.push(head, write);
-        let before = calls.remove(id).map(|entry| entry.of);
-        let of = before.unwrap_or_else(|| Of { method: None, connection: self.connection() });
-        let answer = match pushed {
-            Ok(Pushed::Queued) => None,
+        let of = match calls.get(id) {
+            Some(Entry { of, state: State::Running(running, _) }) if *running == serial => *of,
+            None if self.inline.load(Ordering::Acquire) == serial => Of { method: None, connection: self.connection() },
+            // It was cancelled, or is of a client that is not there any more.
+            _ => return,
+        };
+        let (of, answer) = match self.out.push(head, write) {
+            // Whoever is told by this connection can be told by it of the end.
+            Ok(Pushed::Queued) => (Of { connection: self.connection(), ..of }, None),
             Ok(Pushed::Closed) => {
                 let mut arguments = Vec::new();
                 if let Err(error) = write(&mut Writer::new(self.format, &mut arguments)) {
                     drop(calls);
-                    return self.cannot_write(id, &error.into());
+                    return self.cannot_write(id, serial, head, ends, &error.into());
                 }
                 let (call, hash) = (head.system_call().unwrap_or(System::Ok), head.header(Headers::HASH).map(Box::from));
-                Some(Answer { call, hash, arguments: arguments.into() })
+                (of, Some(Answer { call, hash, arguments: arguments.into() }))
             }
             Err(error) => {
                 drop(calls);
-                return self.cannot_write(id, &error);
+                return self.cannot_write(id, serial, head, ends, &error);
             }
         };
+        calls.remove(id);
         let mut over = false;
-        if let Some(mut end) = end {
-            over = calls::arm(&mut end, Notice { peer: Arc::downgrade(self), id });
-            calls.insert(id, of, State::Live { _end: Some(end), answer: None });
+        match ends {
+            Ends::Never => {}
+            Ends::Soon => {
+                calls.insert(id, of, State::Live { _end: None, answer: None });
+                self.untracked().push_back((Instant::now() + UNTRACKED, id));
+                self.stale_come.notify_one();
+            }
+            Ends::At(mut end) => {
+                over = calls::arm(&mut end, Notice { peer: Arc::downgrade(self), id });
+                calls.insert(id, of, State::Live { _end: Some(end), answer: None });
+            }
         }
         if let Some(answer) = answer {
             calls.keep(id, of, answer);
@@ -345,28 +404,15 @@ impl Peer {
         }
     }
 
-    fn cannot_write(self: &Arc<Peer>, id: u64, error: &FrameError) {
-        tracing::warn!(target: "wellspring::rpc", %error, "a result cannot be sent");
-        let failure = Failure::new(format!("The result cannot be sent: {error}."));
-        self.answer(id, &Asks::default(), System::Error, None, &|out| out.value(&failure.info()));
-    }
-
-    /// A failure that nobody knows the end of is over in a while.
-    pub(crate) fn tell_later(self: &Arc<Peer>, id: u64) {
-        let peer = Arc::downgrade(self);
-        {
-            let mut calls = self.calls();
-            if calls.get(id).is_none() {
-                let of = Of { method: None, connection: self.connection() };
-                calls.insert(id, of, State::Live { _end: None, answer: None });
-            }
+    /// In the place of a result that cannot be sent: a failure, which ends when the result would have.
+    fn cannot_write(self: &Arc<Peer>, id: u64, serial: u64, head: &Head<'_>, ends: Ends, error: &FrameError) {
+        tracing::debug!(target: "wellspring::rpc", %error, "a result cannot be sent");
+        if head.system_call() == Some(System::Error) {
+            // Two short texts can be sent.
+            return;
         }
-        tokio::spawn(async move {
-            tokio::time::sleep(UNTRACKED).await;
-            if let Some(peer) = peer.upgrade() {
-                peer.is_stale(id);
-            }
-        });
+        let failure = Failure::new("the result cannot be sent: it is too large, or not for this format");
+        self.settle(id, serial, &Head::system(System::Error, id), ends, &|out| out.value(&failure.info()));
     }
 
     /// The value of a call is stale. Said by whoever has committed that, so nothing is done here but to write it down.
@@ -375,15 +421,24 @@ impl Peer {
         self.stale_come.notify_one();
     }
 
-    /// Tells which values are stale, all in one frame. Of calls that came on an earlier connection only if the other end has said that it waits.
+    /// Tells which values are stale, all in one frame. Of calls that were answered on an earlier connection only once the other end has said that it
+    /// waits for them.
     pub(crate) fn tell_stale(&self) {
-        let stale = std::mem::take(&mut *self.stale());
-        let reconciled = self.remote().reconciled == self.connection();
+        let mut stale = std::mem::take(&mut *self.stale());
+        let now = Instant::now();
+        {
+            let mut untracked = self.untracked();
+            while untracked.front().is_some_and(|(when, _)| *when <= now) {
+                stale.extend(untracked.pop_front().map(|(_, id)| id));
+            }
+        }
         let _cork = self.out.cork();
+        let connection = self.connection();
         let mut calls = self.calls();
+        let reconciled = calls.reconciled == connection;
         for id in stale {
             let Some(Entry { of, state: state @ (State::Live { .. } | State::Stale { .. }) }) = calls.get_mut(id) else { continue };
-            let may = reconciled || of.connection == self.connection();
+            let may = reconciled || of.connection == connection;
             if may && matches!(self.out.push(&Head::system(System::Invalidate, id), |_| Ok(())), Ok(Pushed::Queued)) {
                 calls.remove(id);
             } else if let State::Live { answer, .. } = state {
@@ -392,12 +447,29 @@ impl Peer {
         }
     }
 
+    /// When there is something to be told next, if that is known.
+    pub(crate) fn next_untracked(&self) -> Option<Instant> {
+        self.untracked().front().map(|(when, _)| *when)
+    }
+
+    /// A client that has nothing to wait for does not say so. After a while it is taken to have said it: the ends of what it has forgotten do no harm.
+    pub(crate) fn presume_reconciled(&self) {
+        let connection = self.connection();
+        let mut calls = self.calls();
+        if calls.reconciled != connection {
+            calls.reconciled = connection;
+            let stale: Vec<u64> = calls.stale().collect();
+            drop(calls);
+            self.stale().extend(stale);
+        }
+    }
+
     fn receive_system(self: &Arc<Peer>, call: System, message: &Message<'_>) -> Result<(), ReadError> {
         let mut arguments = Arguments::new(self.format, message.arguments);
         match call {
             System::Cancel => {
                 let entry = self.calls().remove(message.related_id);
-                if let Some(Entry { state: State::Running(abort), .. }) = entry {
+                if let Some(Entry { state: State::Running(_, Some(abort)), .. }) = entry {
                     abort.abort();
                 }
             }
@@ -406,10 +478,7 @@ impl Peer {
                 self.disown(&streams);
             }
             System::Ack => self.disown(&[message.related_id]),
-            System::Reconnect => {
-                let (index, stages): (i32, BTreeMap<u32, Packed<'_>>) = (arguments.read()?, arguments.read()?);
-                self.reconcile(message.related_id, index, &stages)?;
-            }
+            System::Reconnect => self.reconcile(message.related_id, &mut arguments),
             System::Ok | System::Error | System::Match => self.made.answered(&self.out, message.related_id, call, message.arguments),
             System::Invalidate => self.made.ended(message.related_id),
             // Repeated handshakes, and what is about streams that are not known.
@@ -426,47 +495,49 @@ impl Peer {
         }
     }
 
-    /// The other end says which calls it waits for, and at which stage each is; it is told which of them are not known.
-    fn reconcile(self: &Arc<Peer>, id: u64, index: i32, stages: &BTreeMap<u32, Packed<'_>>) -> Result<(), ReadError> {
+    /// The other end says which calls it waits for, and at which stage each is; it is told which of them are not known. If it is not told it sends all
+    /// of them again, which does no harm.
+    fn reconcile(&self, id: u64, arguments: &mut Arguments<'_>) {
+        let refuse = |why: String| {
+            let failure = Failure::typed(ErrorInfo::RPC, why);
+            // Two short texts can be sent, and who is not connected does not hear it.
+            let _ = self.out.push(&Head::system(System::Error, id), |out| out.value(&failure.info()));
+        };
+        let (index, stages) = match Stages::read(arguments) {
+            Ok(read) => read,
+            Err(error) => return refuse(format!("The calls cannot be read: {error}.")),
+        };
         let connection = self.connection();
-        let reply = Call::new(self.clone(), id, Asks::default());
-        {
-            let mut remote = self.remote();
-            if u32::try_from(index) != Ok(connection) || remote.reconciled == connection {
-                drop(remote);
-                reply.fail(&Failure::typed(ErrorInfo::RPC, "It is too late to reconnect on this connection."));
-                return Ok(());
-            }
-            remote.reconciled = connection;
-        }
-        let _cork = self.out.cork();
         let (mut unknown, mut listed, mut stale) = (Vec::new(), Vec::new(), Vec::new());
+        let _cork = self.out.cork();
         {
             let mut calls = self.calls();
-            for (stage, ids) in stages {
-                for id in ids.ids() {
-                    let Ok(id) = id else { break };
-                    listed.push(id);
-                    let Some(entry) = calls.get(id) else {
-                        unknown.push(id);
-                        continue;
-                    };
-                    match (&entry.state, stage) {
-                        (State::Live { answer: None, .. } | State::Stale { answer: None }, 0) => {
-                            // What it was answered with is not there any more, and cheap to find again.
+            if u32::try_from(index) != Ok(connection) || calls.reconciled == connection {
+                drop(calls);
+                return refuse("It is too late to reconnect on this connection.".to_owned());
+            }
+            calls.reconciled = connection;
+            for (stage, id) in stages.0 {
+                listed.push(id);
+                let Some(entry) = calls.get_mut(id) else {
+                    unknown.push(id);
+                    continue;
+                };
+                // What was answered on this connection is on its way.
+                if entry.of.connection != connection && stage == 0 {
+                    match (&entry.state, entry.answer()) {
+                        (State::Running(..), _) => {}
+                        (_, Some(answer)) => _ = self.give(id, answer),
+                        // What it was answered with is not there any more, and cheap to find again.
+                        (_, None) => {
                             unknown.push(id);
                             calls.remove(id);
                             continue;
                         }
-                        (State::Answered(answer), 0)
-                        | (State::Live { answer: Some(answer), .. } | State::Stale { answer: Some(answer) }, 0) => {
-                            self.give(id, answer);
-                        }
-                        _ => {}
                     }
-                    if matches!(entry.state, State::Stale { .. }) {
-                        stale.push(id);
-                    }
+                }
+                if matches!(entry.state, State::Stale { .. }) {
+                    stale.push(id);
                 }
             }
             listed.sort_unstable();
@@ -474,10 +545,11 @@ impl Peer {
         }
         unknown.sort_unstable();
         unknown.dedup();
-        reply.answer(|out| out.value(&Packed(Cow::Owned(pack(unknown.iter().copied())))));
+        let unknown = Packed(Cow::Owned(pack(unknown)));
+        // As above.
+        let _ = self.out.push(&Head::system(System::Ok, id), |out| out.value(&unknown));
         self.stale().extend(stale);
         self.stale_come.notify_one();
-        Ok(())
     }
 
     /// How many calls are not over.
@@ -486,40 +558,31 @@ impl Peer {
     }
 }
 
+/// Calls that are waited for: at which stage each is. None twice.
+struct Stages(Vec<(u32, u64)>);
+
+impl Stages {
+    fn read(arguments: &mut Arguments<'_>) -> Result<(i32, Stages), ReadError> {
+        let (index, packed): (i32, BTreeMap<u32, Packed<'_>>) = (arguments.read()?, arguments.read()?);
+        let mut stages = Vec::new();
+        for (stage, ids) in &packed {
+            let mut last = None;
+            for id in ids.ids() {
+                let id = id.map_err(|error| ReadError::new(error.to_string()))?;
+                if stages.len() >= MOST_LISTED {
+                    return Err(ReadError::new("more calls than anybody waits for"));
+                }
+                if last.replace(id) != Some(id) {
+                    stages.push((*stage, id));
+                }
+            }
+        }
+        Ok((index, Stages(stages)))
+    }
+}
+
 /// What a result is compared by: the first 18 bytes of its SHA-256, in base64.
 fn hash(arguments: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(&Sha256::digest(arguments)[..18])
-}
-
-/// The frames that were sent last, of which nobody knows whether they have arrived: those of the last second, and not more than 256 KiB.
-#[derive(Debug, Default)]
-pub(crate) struct Recent {
-    frames: VecDeque<(Instant, bytes::Bytes)>,
-    bytes: usize,
-}
-
-impl Recent {
-    /// Longer ago than this, what was sent counts as received.
-    const AGE: Duration = Duration::from_secs(1);
-    /// More than this is not kept.
-    const BYTES: usize = 256 << 10;
-
-    pub(crate) fn add(&mut self, frame: bytes::Bytes) {
-        let now = Instant::now();
-        self.bytes += frame.len();
-        self.frames.push_back((now, frame));
-        while let Some((sent, frame)) = self.frames.front()
-            && (self.bytes > Recent::BYTES || now.duration_since(*sent) > Recent::AGE)
-        {
-            self.bytes -= frame.len();
-            self.frames.pop_front();
-        }
-    }
-
-    pub(crate) fn take(&mut self) -> Vec<bytes::Bytes> {
-        let now = Instant::now();
-        self.bytes = 0;
-        self.frames.drain(..).filter(|(sent, _)| now.duration_since(*sent) <= Recent::AGE).map(|(_, frame)| frame).collect()
-    }
 }

@@ -230,7 +230,7 @@ async fn run<C: Connector>(how: RemoteBuilder<C>, peer: Arc<Peer>, state: watch:
             visitor.proof = Some(secret.prove(&visitor.client_id, tries));
         }
         let began = Instant::now();
-        let said = match timeout(peer.hub.timings.handshake, how.connector.connect(&visitor)).await {
+        let said = match timeout(peer.offer.timings.handshake, how.connector.connect(&visitor)).await {
             Ok(Ok((reader, writer))) => {
                 let said =
                     connection::serve(peer.clone(), reader, writer, replaced.clone(), || _ = state.send_replace(Connected::Yes)).await;
@@ -263,9 +263,7 @@ async fn run<C: Connector>(how: RemoteBuilder<C>, peer: Arc<Peer>, state: watch:
 impl Drop for Shared {
     fn drop(&mut self) {
         self.task.abort();
-        self.peer.made.close();
-        self.peer.forget_all();
-        self.peer.out.close();
+        self.peer.close();
     }
 }
 

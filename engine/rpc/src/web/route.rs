@@ -1,6 +1,7 @@
 //! The hub as a route of an axum application.
 
 use std::io;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
@@ -68,6 +69,10 @@ async fn connect(
     let Some(Asked { client_id, format, counter, code }) = Asked::read(query.as_deref().unwrap_or_default()) else {
         return StatusCode::BAD_REQUEST.into_response();
     };
+    let client_id = client_id.unwrap_or_default();
+    if client_id.len() > Visitor::LONGEST {
+        return StatusCode::BAD_REQUEST.into_response();
+    }
     let upgrade = upgrade.max_message_size(limits::FRAME).max_frame_size(limits::FRAME);
     let format = match format.unwrap_or_default().as_str() {
         "" => Format::default(),
@@ -76,14 +81,19 @@ async fn connect(
             Err(unknown) => {
                 // A browser does not see why a connection is refused, so it is made first.
                 let refuse = async move |socket: WebSocket| {
-                    let (sink, _) = socket.split();
-                    WebWriter(sink).close(Close { code: Close::FORMAT, reason: &unknown.to_string() }).await;
+                    let (sink, mut stream) = socket.split();
+                    let close = async {
+                        WebWriter(sink).close(Close { code: Close::FORMAT, reason: &unknown.to_string() }).await;
+                        // What was sent meanwhile is read: a socket that is closed with something unread may take the code with it.
+                        while let Some(Ok(_)) = stream.next().await {}
+                    };
+                    let _ = tokio::time::timeout(FAREWELL, close).await;
                 };
                 return upgrade.on_upgrade(refuse);
             }
         },
     };
-    let mut visitor = Visitor::new(client_id.unwrap_or_default(), format);
+    let mut visitor = Visitor::new(client_id, format);
     visitor.proof = match (counter, code) {
         (None, None) => None,
         (Some(counter), Some(code)) => Some(Proof { counter, code }),
@@ -98,8 +108,11 @@ async fn connect(
     })
 }
 
+/// How long a client may take to hear that it is refused.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What a connection's address says.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Asked {
     client_id: Option<String>,
     format: Option<String>,

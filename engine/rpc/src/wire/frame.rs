@@ -1,5 +1,7 @@
 //! Frames: messages, one after the other.
 
+use std::fmt;
+
 use thiserror::Error;
 
 use super::format::Format;
@@ -40,8 +42,8 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// A frame to be sent. It keeps its room when it is emptied for the next.
-#[derive(Clone, Debug)]
+/// A frame to be sent.
+#[derive(Clone)]
 pub struct Frame {
     format: Format,
     bytes: Vec<u8>,
@@ -60,6 +62,13 @@ pub enum FrameError {
     /// An argument cannot be written in this format.
     #[error(transparent)]
     Value(#[from] WriteError),
+}
+
+impl fmt::Debug for Frame {
+    /// Without what is in it, which is not for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame").field("format", &self.format).field("bytes", &self.bytes.len()).finish()
+    }
 }
 
 impl Frame {
@@ -81,12 +90,6 @@ impl Frame {
     /// Whether there is no message.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
-    }
-
-    /// Takes all messages out, and keeps at most so much room for the next ones.
-    pub fn clear(&mut self, room: usize) {
-        self.bytes.clear();
-        self.bytes.shrink_to(room);
     }
 
     /// Takes what is to be sent away.
@@ -112,12 +115,10 @@ impl Frame {
     where
         W: FnOnce(&mut Writer<'_>) -> Result<(), WriteError>,
     {
-        let before = self.bytes.len();
-        let pushed = self.try_push(head, arguments);
-        if pushed.is_err() {
-            self.bytes.truncate(before);
-        }
-        pushed
+        let mut undo = Undo { before: self.bytes.len(), frame: self };
+        undo.frame.try_push(head, arguments)?;
+        undo.before = undo.frame.bytes.len();
+        Ok(())
     }
 
     fn try_push<W>(&mut self, head: &Head<'_>, arguments: W) -> Result<(), FrameError>
@@ -137,6 +138,18 @@ impl Frame {
         arguments(&mut Writer::new(self.format, out))?;
         within(out.len() - begin)?;
         binary::end(out, head, length_at)
+    }
+}
+
+/// Takes a message out again that is not whole, also when whatever writes its arguments panics.
+struct Undo<'f> {
+    before: usize,
+    frame: &'f mut Frame,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        self.frame.bytes.truncate(self.before);
     }
 }
 

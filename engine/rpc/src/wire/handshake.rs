@@ -10,7 +10,7 @@ use super::guid::Guid;
 use super::limits;
 
 /// What each end says of itself, first of all, on every connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Handshake<'a> {
     /// The sender's peer. Who is connected again knows by it whether the other end still knows of its calls.
     pub peer: Guid,
@@ -24,6 +24,16 @@ pub struct Handshake<'a> {
     pub index: i32,
     /// What a client proves by that a connection is its own: from a server only.
     pub secret: Option<Cow<'a, str>>,
+}
+
+impl fmt::Debug for Handshake<'_> {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Handshake { peer, versions, hub, protocol, index, secret: _ } = self;
+        let mut out = f.debug_struct("Handshake");
+        out.field("peer", peer).field("versions", versions).field("hub", hub).field("protocol", protocol).field("index", index);
+        out.finish_non_exhaustive()
+    }
 }
 
 impl Handshake<'_> {

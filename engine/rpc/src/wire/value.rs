@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::format::Format;
 use super::{msgpack, text};
 
-/// A value that cannot be read: why, in words that say nothing of the value.
+/// A value that cannot be read: why. The words may quote the value, so they are for whoever has sent it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct ReadError(Box<str>);

@@ -17,6 +17,14 @@ pub struct PipeReader(mpsc::UnboundedReceiver<Incoming>);
 pub struct PipeWriter {
     frames: mpsc::UnboundedSender<Sent>,
     broken: Arc<AtomicBool>,
+    stalled: Arc<Stalled>,
+}
+
+/// Whether the other end does not read, and how much it was given.
+#[derive(Debug, Default)]
+pub struct Stalled {
+    pub so: AtomicBool,
+    pub bytes: std::sync::atomic::AtomicUsize,
 }
 
 /// What the server has sent.
@@ -37,6 +45,10 @@ impl FrameWriter for PipeWriter {
         // What is sent into a broken connection is lost, and nobody is told.
         if !self.broken.load(Ordering::SeqCst) {
             for frame in frames {
+                self.stalled.bytes.fetch_add(frame.len(), Ordering::SeqCst);
+                if self.stalled.so.load(Ordering::SeqCst) {
+                    std::future::pending::<()>().await;
+                }
                 self.frames.send(Sent::Frame(frame.clone())).map_err(io::Error::other)?;
             }
         }
@@ -44,6 +56,9 @@ impl FrameWriter for PipeWriter {
     }
 
     async fn close(&mut self, close: Close<'_>) {
+        if self.stalled.so.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let _ = self.frames.send(Sent::Close(close.code, close.reason.to_owned()));
     }
 }
@@ -54,6 +69,7 @@ pub struct Client {
     to_server: Option<mpsc::UnboundedSender<Incoming>>,
     from_server: mpsc::UnboundedReceiver<Sent>,
     broken: Arc<AtomicBool>,
+    stalled: Arc<Stalled>,
     serving: tokio::task::JoinHandle<()>,
     /// Messages that came and were not asked for yet.
     pub pool: Vec<Received>,
@@ -72,10 +88,11 @@ impl Client {
     pub fn connect(hub: &Hub, visitor: Visitor) -> Client {
         let (to_server, incoming) = mpsc::unbounded_channel();
         let (outgoing, from_server) = mpsc::unbounded_channel();
-        let broken = Arc::new(AtomicBool::new(false));
-        let (hub, format, writer) = (hub.clone(), visitor.format, PipeWriter { frames: outgoing, broken: broken.clone() });
+        let (broken, stalled) = (Arc::new(AtomicBool::new(false)), Arc::<Stalled>::default());
+        let writer = PipeWriter { frames: outgoing, broken: broken.clone(), stalled: stalled.clone() };
+        let (hub, format) = (hub.clone(), visitor.format);
         let serving = tokio::spawn(async move { hub.serve(visitor, PipeReader(incoming), writer).await });
-        Client { format, to_server: Some(to_server), from_server, broken, serving, pool: Vec::new() }
+        Client { format, to_server: Some(to_server), from_server, broken, stalled, serving, pool: Vec::new() }
     }
 
     pub fn send(&self, frame: impl Into<Bytes>) {
@@ -109,6 +126,22 @@ impl Client {
     pub async fn leave(mut self) {
         self.to_server = None;
         (&mut self.serving).await.expect("no panic");
+    }
+
+    /// What the server sends from now on goes nowhere, and it waits.
+    pub fn stop_reading(&self) {
+        self.stalled.so.store(true, Ordering::SeqCst);
+        self.stalled.bytes.store(0, Ordering::SeqCst);
+    }
+
+    /// How many bytes the server has given to the connection since.
+    pub fn accepted(&self) -> usize {
+        self.stalled.bytes.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the server is done with the connection.
+    pub async fn ended(&mut self) {
+        tokio::time::timeout(super::PATIENCE, &mut self.serving).await.expect("it goes on").expect("no panic");
     }
 
     /// The next thing the server says.
@@ -226,7 +259,7 @@ impl wellspring_rpc::transport::Connector for Wire {
         let (cut, is_cut) = tokio::sync::watch::channel(false);
         *self.0.cut.lock().expect("no panic") = Some((broken.clone(), cut));
         let (visitor, text) = (visitor.clone(), visitor.format.is_text());
-        let writer = PipeWriter { frames: outgoing, broken: broken.clone() };
+        let writer = PipeWriter { frames: outgoing, broken: broken.clone(), stalled: Arc::default() };
         tokio::spawn(async move { hub.serve(visitor, PipeReader(incoming), writer).await });
         Ok((WireReader { frames: from_server, cut: is_cut, text }, WireWriter { frames: to_server, broken }))
     }

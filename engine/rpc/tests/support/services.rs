@@ -31,6 +31,28 @@ impl From<Zero> for Failure {
     }
 }
 
+/// A value that has no way into any format.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unwritable(i64);
+
+impl serde::Serialize for Unwritable {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("on purpose"))
+    }
+}
+
+/// A value that panics when half of it is written.
+pub struct Panics;
+
+impl serde::Serialize for Panics {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeSeq;
+        let mut list = serializer.serialize_seq(Some(2))?;
+        list.serialize_element("half of it")?;
+        panic!("on purpose");
+    }
+}
+
 fn done() -> Result<(), Failure> {
     Ok(())
 }
@@ -67,6 +89,7 @@ impl World {
         let slow = slow.expect("registered");
         let asked = engine.clone();
         let (asked_or, asked_slow) = (engine.clone(), engine.clone());
+        let set = counters.clone();
         let counter = Service::new("ICounter")
             .compute("Get:2", move |(key,): (String,)| std::future::ready(get.computed(&asked, &key)))
             .try_compute("GetOrFail:2", move |(key,): (String,)| std::future::ready(or_fail.computed(&asked_or, &key)))
@@ -75,7 +98,7 @@ impl World {
                 async move { slow.computed(&engine, &key).await }
             })
             .method("Set:3", move |(key, value): (String, i64)| {
-                counters.set(&key, value);
+                set.set(&key, value);
                 async { done() }
             });
         let counted = runs.clone();
@@ -103,7 +126,26 @@ impl World {
             });
         let broken = engine.function("broken", |_: &Cx, _: &()| -> u8 { panic!("on purpose") }).expect("registered");
         let asked = engine.clone();
+        let count = counters.clone();
+        let unwritable = engine.function("unwritable", move |cx: &Cx, key: &String| Unwritable(count.get(cx, key).unwrap_or(-1)));
+        let (unwritable, asked_unwritable) = (unwritable.expect("registered"), engine.clone());
+        let late = engine.async_function("late", |_: Cx, pause: u64| async move {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            assert!(std::hint::black_box(false), "on purpose");
+        });
+        let (late, asked_late) = (late.expect("registered"), engine.clone());
         let odd = Service::new("IOdd")
+            .compute("Unwritable:2", move |(key,): (String,)| std::future::ready(unwritable.computed(&asked_unwritable, &key)))
+            .compute("Late:2", move |(pause,): (u64,)| {
+                let (late, engine) = (late.clone(), asked_late.clone());
+                async move { late.computed(&engine, &pause).await }
+            })
+            .method("Panics:1", |()| async { Ok::<_, Failure>(Panics) })
+            .method("PanicsLater:1", |()| async {
+                tokio::task::yield_now().await;
+                Ok::<_, Failure>(Panics)
+            })
+            .no_wait("SlowPing:1", |()| async { tokio::time::sleep(Duration::from_millis(10)).await })
             .compute("Broken:1", move |()| std::future::ready(broken.computed(&asked, &())))
             .compute("Nobody:1", |()| async { Err::<wellspring::Computed<u8>, _>(Fault::Gone) });
         let builder = Hub::builder().service(counter).and_then(|builder| builder.service(demo)).and_then(|builder| builder.service(odd));
