@@ -1,0 +1,148 @@
+//! What the other end says.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use super::Peer;
+use crate::call::{Asks, Call};
+use crate::calls::{Entry, Of, State};
+use crate::failure::Failure;
+use crate::service::{Kind, Slot};
+use crate::wire::{Arguments, ErrorInfo, Head, Headers, Message, ReadError, System};
+
+impl Peer {
+    /// One message of the other end.
+    pub(crate) fn receive(self: &Arc<Peer>, message: &Message<'_>, slot: &mut Slot) {
+        if let Some(call) = System::of(&message.method) {
+            if let Err(error) = self.receive_system(call, message) {
+                tracing::debug!(target: "wellspring::rpc", method = call.name(), %error, "a system call cannot be read");
+            }
+            return;
+        }
+        if message.method.service().is_some_and(|service| service == "$sys" || service == "$sys-c") {
+            return tracing::debug!(target: "wellspring::rpc", method = %message.method, "a system call that is not known: ignored");
+        }
+        let found = self.offer.methods.find(&message.method);
+        let is_waited_for = found.is_none_or(|(_, method)| method.kind != Kind::NoWait);
+        let (id, is_compute) = match is_waited_for {
+            true if message.related_id == 0 => {
+                return tracing::debug!(target: "wellspring::rpc", "a call that cannot be answered, as it has no id: ignored");
+            }
+            true => (message.related_id, message.call_type == 1),
+            // Whatever id it has is of no meaning.
+            false => (0, false),
+        };
+        if is_waited_for && self.is_known(id, found.map(|(number, _)| (number, message.call_type))) {
+            return;
+        }
+        let asks = Asks { push: is_compute, hash: message.headers.get(Headers::HASH).map(Box::from) };
+        // Relaxed: one reader at a time counts.
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
+        let call = || Call::new(self.clone(), id, serial, asks.clone());
+        // Release, with the acquire of whoever settles it: by this thread, in the very call below, or not at all.
+        self.inline.store(serial, Ordering::Release);
+        let Some((number, method)) = found else {
+            return call().fail(&Failure::typed(ErrorInfo::RPC, ErrorInfo::no_such_method(&message.method).message));
+        };
+        if is_waited_for && (message.call_type > 1 || (is_compute && method.kind != Kind::Compute)) {
+            return call().fail(&Failure::typed(ErrorInfo::RPC, format!("Invalid CallTypeId: {}.", message.call_type)));
+        }
+        let started = catch_unwind(AssertUnwindSafe(|| method.start(Arguments::new(self.format, message.arguments), call(), slot)));
+        match started {
+            Ok(Ok(())) => {}
+            Ok(Err((error, call))) => {
+                return call.fail(&Failure::typed(ErrorInfo::ARGUMENT, format!("The arguments cannot be read: {error}.")));
+            }
+            // The slot has what it had before, which is over.
+            Err(_) => return call().fail(&Failure::new("the method panicked")),
+        }
+        // Most are over at once: then nothing is written down of them.
+        match catch_unwind(AssertUnwindSafe(|| slot.poll(&mut Context::from_waker(Waker::noop())))) {
+            Ok(Poll::Ready(())) => {}
+            Ok(Poll::Pending) => {
+                let of = Of { method: Some((number, message.call_type)), connection: self.connection() };
+                self.run(id, serial, of, std::mem::replace(slot, Slot::new(async {})));
+            }
+            Err(_) => {
+                call().fail(&Failure::new("the method panicked"));
+                *slot = Slot::new(async {});
+            }
+        }
+    }
+
+    /// Goes on in a task of its own.
+    fn run(self: &Arc<Peer>, id: u64, serial: u64, of: Of, slot: Slot) {
+        if id == 0 {
+            tokio::spawn(slot);
+            return;
+        }
+        // Before it can be over, and not in one step with the spawning: a runtime that is ending drops the body at once, which asks.
+        self.calls().insert(id, of, State::Running(serial, None));
+        let abort = tokio::spawn(slot).abort_handle();
+        match self.calls().get_mut(id).map(|entry| &mut entry.state) {
+            Some(State::Running(running, task)) if *running == serial => *task = Some(abort),
+            // It is over, or everything was forgotten.
+            _ => abort.abort(),
+        }
+    }
+
+    /// Whether a call with this id is known. It is joined if it is the same, and ignored if it is another.
+    fn is_known(&self, id: u64, called: Option<(usize, u8)>) -> bool {
+        let connection = self.connection();
+        let mut calls = self.calls();
+        let Some(entry) = calls.get_mut(id) else { return false };
+        if called.is_none() || entry.of.method.is_some_and(|known| Some(known) != called) {
+            tracing::debug!(target: "wellspring::rpc", id, "a call has the id of another one: ignored");
+            return true;
+        }
+        let is_stale = matches!(entry.state, State::Stale { .. });
+        match (&entry.state, entry.answer()) {
+            (State::Running(..), _) => {}
+            (_, Some(answer)) => _ = self.give(id, answer),
+            // It was answered, and the answer is not there any more: it is cheap to find again.
+            (_, None) => {
+                calls.remove(id);
+                return false;
+            }
+        }
+        entry.of.connection = connection;
+        drop(calls);
+        if is_stale {
+            self.is_stale(id);
+        }
+        true
+    }
+
+    fn receive_system(self: &Arc<Peer>, call: System, message: &Message<'_>) -> Result<(), ReadError> {
+        let mut arguments = Arguments::new(self.format, message.arguments);
+        match call {
+            System::Cancel => {
+                let entry = self.calls().remove(message.related_id);
+                if let Some(Entry { state: State::Running(_, Some(abort)), .. }) = entry {
+                    abort.abort();
+                }
+            }
+            System::KeepAlive => {
+                let streams: Vec<u64> = arguments.read::<Option<_>>()?.unwrap_or_default();
+                self.disown(&streams);
+            }
+            System::Ack => self.disown(&[message.related_id]),
+            System::Reconnect => self.reconcile(message.related_id, &mut arguments),
+            System::Ok | System::Error | System::Match => self.made.answered(&self.out, message.related_id, call, message.arguments),
+            System::Invalidate => self.made.ended(message.related_id),
+            // Repeated handshakes, and what is about streams that are not known.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Streams that are not ours, or not any more.
+    fn disown(&self, streams: &[u64]) {
+        if !streams.is_empty() {
+            // Without a connection there is nobody to tell.
+            let _ = self.out.push(&Head::system(System::Disconnect, 0), |out| out.value(streams));
+        }
+    }
+}

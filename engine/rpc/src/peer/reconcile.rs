@@ -1,0 +1,140 @@
+//! Ends of values, and who still waits for them after a connection was made again.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::Peer;
+use crate::calls::{Entry, State};
+use crate::failure::Failure;
+use crate::outgoing::Pushed;
+use crate::wire::{Arguments, ErrorInfo, Head, Packed, ReadError, System, pack};
+
+/// More calls than this nobody waits for at once.
+const MOST_LISTED: usize = 1 << 20;
+
+impl Peer {
+    /// Tells which values are stale, all in one frame. Of calls that were answered on an earlier connection only once the other end has said that it
+    /// waits for them.
+    pub(crate) fn tell_stale(&self) {
+        let mut stale = std::mem::take(&mut *self.stale());
+        let now = Instant::now();
+        {
+            let mut untracked = self.untracked();
+            while untracked.front().is_some_and(|(when, _)| *when <= now) {
+                stale.extend(untracked.pop_front().map(|(_, id)| id));
+            }
+        }
+        let _cork = self.out.cork();
+        let connection = self.connection();
+        let mut calls = self.calls();
+        let reconciled = calls.reconciled == connection;
+        for id in stale {
+            let Some(Entry { of, state: state @ (State::Live { .. } | State::Stale { .. }) }) = calls.get_mut(id) else { continue };
+            let may = reconciled || of.connection == connection;
+            if may && matches!(self.out.push(&Head::system(System::Invalidate, id), |_| Ok(())), Ok(Pushed::Queued)) {
+                calls.remove(id);
+            } else if let State::Live { answer, .. } = state {
+                *state = State::Stale { answer: answer.take() };
+            }
+        }
+    }
+
+    /// When there is something to be told next, if that is known.
+    pub(crate) fn next_untracked(&self) -> Option<Instant> {
+        self.untracked().front().map(|(when, _)| *when)
+    }
+
+    /// A client that has nothing to wait for does not say so. After a while it is taken to have said it: the ends of what it has forgotten do no harm.
+    pub(crate) fn presume_reconciled(&self) {
+        let connection = self.connection();
+        let mut calls = self.calls();
+        if calls.reconciled != connection {
+            calls.reconciled = connection;
+            let stale: Vec<u64> = calls.stale().collect();
+            drop(calls);
+            self.stale().extend(stale);
+        }
+    }
+
+    /// The other end says which calls it waits for, and at which stage each is; it is told which of them are not known. If it is not told it sends all
+    /// of them again, which does no harm.
+    pub(super) fn reconcile(&self, id: u64, arguments: &mut Arguments<'_>) {
+        let refuse = |why: String| {
+            let failure = Failure::typed(ErrorInfo::RPC, why);
+            // Two short texts can be sent, and who is not connected does not hear it.
+            let _ = self.out.push(&Head::system(System::Error, id), |out| out.value(&failure.info()));
+        };
+        let (index, stages) = match Stages::read(arguments) {
+            Ok(read) => read,
+            Err(error) => return refuse(format!("The calls cannot be read: {error}.")),
+        };
+        let connection = self.connection();
+        let (mut unknown, mut listed, mut stale) = (Vec::new(), Vec::new(), Vec::new());
+        let _cork = self.out.cork();
+        {
+            let mut calls = self.calls();
+            if u32::try_from(index) != Ok(connection) || calls.reconciled == connection {
+                drop(calls);
+                return refuse("It is too late to reconnect on this connection.".to_owned());
+            }
+            calls.reconciled = connection;
+            for (stage, id) in stages.0 {
+                listed.push(id);
+                let Some(entry) = calls.get_mut(id) else {
+                    unknown.push(id);
+                    continue;
+                };
+                // What was answered on this connection is on its way.
+                if entry.of.connection != connection && stage == 0 {
+                    match (&entry.state, entry.answer()) {
+                        (State::Running(..), _) => {}
+                        (_, Some(answer)) => _ = self.give(id, answer),
+                        // What it was answered with is not there any more, and cheap to find again.
+                        (_, None) => {
+                            unknown.push(id);
+                            calls.remove(id);
+                            continue;
+                        }
+                    }
+                }
+                if matches!(entry.state, State::Stale { .. }) {
+                    stale.push(id);
+                }
+            }
+            listed.sort_unstable();
+            calls.forget_unlisted(connection, &listed);
+        }
+        unknown.sort_unstable();
+        unknown.dedup();
+        let unknown = Packed(Cow::Owned(pack(unknown)));
+        // As above.
+        let _ = self.out.push(&Head::system(System::Ok, id), |out| out.value(&unknown));
+        self.stale().extend(stale);
+        self.stale_come.notify_one();
+    }
+}
+
+/// Calls that are waited for: at which stage each is. None twice.
+struct Stages(Vec<(u32, u64)>);
+
+impl Stages {
+    fn read(arguments: &mut Arguments<'_>) -> Result<(i32, Stages), ReadError> {
+        let (index, packed): (i32, BTreeMap<u32, Packed<'_>>) = (arguments.read()?, arguments.read()?);
+        let mut stages = Vec::new();
+        for (stage, ids) in &packed {
+            let mut last = None;
+            for id in ids.ids() {
+                let id = id.map_err(|error| ReadError::new(error.to_string()))?;
+                if stages.len() >= MOST_LISTED {
+                    return Err(ReadError::new("more calls than anybody waits for"));
+                }
+                if last.replace(id) != Some(id) {
+                    stages.push((*stage, id));
+                }
+            }
+        }
+        Ok((index, Stages(stages)))
+    }
+}
