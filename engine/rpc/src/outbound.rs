@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -52,10 +53,17 @@ pub(crate) enum Reply {
 }
 
 /// The end of a value at the other end.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct End {
     has_come: AtomicBool,
     come: Notify,
+    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("End").field("has_come", &self.has_come()).finish_non_exhaustive()
+    }
 }
 
 impl End {
@@ -64,9 +72,26 @@ impl End {
         self.has_come.load(Ordering::Acquire)
     }
 
+    /// Runs something when it comes, or now if it has come. One thing: another takes its place.
+    pub(crate) fn then(&self, run: impl FnOnce() + Send + 'static) {
+        let mut then = self.then.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.has_come() {
+            *then = Some(Box::new(run));
+            return;
+        }
+        drop(then);
+        run();
+    }
+
+    /// No lock is held: what runs then may make calls.
     fn tell(&self) {
+        // Before it looks for what is to run, which is put there by who has not seen this.
         self.has_come.store(true, Ordering::Release);
         self.come.notify_waiters();
+        let then = self.then.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(run) = then {
+            run();
+        }
     }
 
     pub(crate) async fn wait(&self) {
@@ -130,7 +155,9 @@ impl Outbound {
         let mut state = self.state();
         if state.asked == Some(id) {
             state.asked = None;
-            return state.told(out, call, arguments);
+            let over = state.told(out, call, arguments);
+            drop(state);
+            return over.into_iter().for_each(Made::end);
         }
         // Late answers are of calls that nobody waits for.
         let Some(made) = state.calls.remove(&id) else { return };
@@ -154,9 +181,12 @@ impl Outbound {
     /// What a compute call has brought is stale.
     pub(crate) fn ended(&self, id: u64) {
         let mut state = self.state();
-        if state.calls.get(&id).is_some_and(|made| made.call_type == 1) {
-            state.end(&[id]);
-        }
+        let over = match state.calls.get(&id) {
+            Some(made) if made.call_type == 1 => state.take(&[id]),
+            _ => return,
+        };
+        drop(state);
+        over.into_iter().for_each(Made::end);
     }
 
     /// There is a connection again, and messages may be sent: what is not sent yet is sent, and the other end is asked what it knows of the rest.
@@ -176,13 +206,16 @@ impl Outbound {
         let again = [&mut waiting, &mut live, &mut unsent];
         again.into_iter().for_each(|ids| ids.sort_unstable());
         let _cork = out.cork();
+        let mut over = Vec::new();
         if met == Met::Other {
-            state.end(&live);
+            over = state.take(&live);
             state.send(out, &waiting);
         } else if !waiting.is_empty() || !live.is_empty() {
             state.ask(out, index, &waiting, &live);
         }
         state.send(out, &unsent);
+        drop(state);
+        over.into_iter().for_each(Made::end);
     }
 
     /// No call is answered any more.
@@ -218,8 +251,8 @@ impl State {
         }
     }
 
-    /// The other end says which calls it does not know; or that it does not say.
-    fn told(&mut self, out: &Outgoing, call: System, arguments: &[u8]) {
+    /// The other end says which calls it does not know; or that it does not say. Those that are over.
+    fn told(&mut self, out: &Outgoing, call: System, arguments: &[u8]) -> Vec<Made> {
         let all = || self.calls.iter().filter(|(_, made)| made.sent).map(|(id, _)| *id).collect();
         let mut unknown: Vec<u64> = match call {
             System::Ok => self::unknown(out, arguments).unwrap_or_else(|_| all()),
@@ -228,8 +261,8 @@ impl State {
         unknown.sort_unstable();
         let (live, waiting): (Vec<u64>, Vec<u64>) =
             unknown.into_iter().partition(|id| matches!(self.calls.get(id), Some(Made { stage: Stage::Live(_), .. })));
-        self.end(&live);
         self.send(out, &waiting);
+        self.take(&live)
     }
 
     fn send(&mut self, out: &Outgoing, ids: &[u64]) {
@@ -243,10 +276,8 @@ impl State {
         }
     }
 
-    fn end(&mut self, ids: &[u64]) {
-        for id in ids {
-            self.calls.remove(id).into_iter().for_each(Made::end);
-        }
+    fn take(&mut self, ids: &[u64]) -> Vec<Made> {
+        ids.iter().filter_map(|id| self.calls.remove(id)).collect()
     }
 }
 

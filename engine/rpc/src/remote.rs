@@ -131,15 +131,25 @@ impl Remote {
         method: &MethodId,
         arguments: impl ToArguments,
     ) -> Result<Replica<Result<T, Failure>>, CallError> {
+        let (value, end, call) = self.subscribe(method, &arguments).await?;
+        let value = match value {
+            Ok(value) => Ok(value),
+            Err(CallError::Failed(failure)) => Err(failure),
+            Err(error) => return Err(error),
+        };
+        Ok(Replica { value, end, call })
+    }
+
+    /// A value, or why there is none, and in either case its end.
+    pub(crate) async fn subscribe<T: DeserializeOwned>(
+        &self,
+        method: &MethodId,
+        arguments: &impl ToArguments,
+    ) -> Result<(Result<T, CallError>, Arc<End>, Made), CallError> {
         for _ in 0..TRIES {
-            let mut call = self.start(1, method, &arguments)?;
+            let mut call = self.start(1, method, arguments)?;
             let Reply::Answer { call: kind, arguments, end } = call.reply_of().await? else { continue };
-            let value = match self.read(kind, &arguments) {
-                Ok(value) => Ok(value),
-                Err(CallError::Failed(failure)) => Err(failure),
-                Err(error) => return Err(error),
-            };
-            return Ok(Replica { value, end: end.unwrap_or_default(), call });
+            return Ok((self.read(kind, &arguments), end.unwrap_or_default(), call));
         }
         Err(CallError::Stale)
     }
@@ -163,7 +173,7 @@ impl Remote {
         self.0.peer.made.len()
     }
 
-    fn start(&self, call_type: u8, method: &MethodId, arguments: &impl ToArguments) -> Result<Made, CallError> {
+    pub(crate) fn start(&self, call_type: u8, method: &MethodId, arguments: &impl ToArguments) -> Result<Made, CallError> {
         let peer = &self.0.peer;
         let mut written = Vec::new();
         arguments.to_arguments(&mut Writer::new(peer.format, &mut written))?;
@@ -172,7 +182,7 @@ impl Remote {
         Ok(Made { remote: self.clone(), id, reply: Some(reply) })
     }
 
-    fn read<T: DeserializeOwned>(&self, call: System, arguments: &[u8]) -> Result<T, CallError> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, call: System, arguments: &[u8]) -> Result<T, CallError> {
         let mut arguments = Arguments::new(self.0.peer.format, arguments);
         if call == System::Ok {
             return Ok(arguments.read()?);
@@ -268,7 +278,7 @@ impl Drop for Shared {
 }
 
 /// A call that was made: given up when it is dropped.
-struct Made {
+pub(crate) struct Made {
     remote: Remote,
     id: u64,
     reply: Option<tokio::sync::oneshot::Receiver<Reply>>,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use wellspring_commands::nats::{NatsLog, NatsOptions};
 use wellspring_commands::redis::{RedisLog, RedisOptions};
 use wellspring_commands::{
-    BoxFuture, Entry, LocalWakeup, LogId, Mark, Message, OperationId, OperationLog, Outbox, OutboxHold, Outgoing, Place, Reading, Relay,
+    BoxFuture, Entry, LocalWakeup, LogId, Message, OperationId, OperationLog, Outbox, OutboxHold, Outgoing, Place, Reading, Relay, Sent,
     ServerId, Sink, StoreError, Wakeup,
 };
 
@@ -124,7 +124,7 @@ async fn read_back(log: &dyn OperationLog, mut cursor: wellspring_commands::Curs
                     break;
                 }
             }
-            Reading::Lost { reason } => return Err(reason),
+            Reading::Lost { reason, .. } => return Err(reason),
         }
     }
     if count == operations { Ok(()) } else { Err(format!("{count} of {operations} operations were read back")) }
@@ -211,7 +211,7 @@ struct Unsent {
     entries: VecDeque<Entry>,
     given: usize,
     horizon: Place,
-    mark: Option<Mark>,
+    told: Option<Sent>,
 }
 
 impl Shelf {
@@ -261,8 +261,8 @@ impl Outbox for Shelf {
 struct Held(Arc<Rows>);
 
 impl OutboxHold for Held {
-    fn mark(&self) -> BoxFuture<'_, Result<Option<Mark>, StoreError>> {
-        Box::pin(async move { Ok(self.0.unsent().mark.clone()) })
+    fn last_sent(&self) -> BoxFuture<'_, Result<Option<Sent>, StoreError>> {
+        Box::pin(async move { Ok(self.0.unsent().told.clone()) })
     }
 
     fn unsent(&self, most: usize) -> BoxFuture<'_, Result<Outgoing, StoreError>> {
@@ -277,12 +277,12 @@ impl OutboxHold for Held {
         })
     }
 
-    fn sent<'a>(&'a self, mark: &'a Mark) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn sent<'a>(&'a self, sent: &'a Sent) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let mut unsent = self.0.unsent();
             let given = std::mem::take(&mut unsent.given);
             unsent.entries.drain(..given);
-            unsent.mark = Some(mark.clone());
+            unsent.told = Some(sent.clone());
             drop(unsent);
             self.0.sent.send_modify(|sent| *sent += given);
             Ok(())

@@ -1,0 +1,157 @@
+//! Values of a server in the graph of a client.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use support::PATIENCE;
+use support::pipe::Wire;
+use support::services::World;
+use wellspring::{AsyncFunction, Cx, Engine};
+use wellspring_rpc::wire::MethodId;
+use wellspring_rpc::{CallError, Remote, Remoted};
+
+fn method(name: &str) -> MethodId {
+    MethodId::new(name).expect("short")
+}
+
+/// A client with its own engine, in which the sum of two counters of the server is a function.
+struct Near {
+    engine: Engine,
+    remote: Remote,
+    counter: AsyncFunction<(String,), Remoted<i64>>,
+    sum: AsyncFunction<(String, String), i64>,
+    sums: Arc<AtomicUsize>,
+}
+
+impl Near {
+    fn to(wire: &Wire) -> Near {
+        let remote = Remote::builder(wire.clone()).backoff(Duration::from_millis(100), Duration::from_millis(100)).connect();
+        let (engine, sums) = (Engine::new(), Arc::<AtomicUsize>::default());
+        let counter: AsyncFunction<(String,), Remoted<i64>> =
+            remote.function(&engine, "counter", &method("ICounter.Get:2")).expect("registered");
+        let (read, counted) = (counter.clone(), sums.clone());
+        let sum = engine.async_function("sum", move |cx: Cx, (one, two): (String, String)| {
+            let (read, counted) = (read.clone(), counted.clone());
+            async move {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let (one, two) = (read.get(&cx, &(one,)).await, read.get(&cx, &(two,)).await);
+                one.expect("read").as_ref().expect("a value") + two.expect("read").as_ref().expect("a value")
+            }
+        });
+        Near { engine, remote, counter, sum: sum.expect("registered"), sums }
+    }
+
+    async fn sum(&self) -> i64 {
+        self.sum.get(&self.engine, &("a".to_owned(), "b".to_owned())).await.expect("a sum")
+    }
+
+    async fn becomes(&self, expected: i64) {
+        let changed = async {
+            let mut sums = self.sum.computed(&self.engine, &("a".to_owned(), "b".to_owned())).await.expect("a sum").changes();
+            while *sums.next().await.expect("endless").expect("a sum").value() != expected {}
+        };
+        tokio::time::timeout(PATIENCE, changed).await.unwrap_or_else(|_| panic!("it never becomes {expected}"));
+    }
+}
+
+async fn set(remote: &Remote, key: &str, value: i64) {
+    remote.call::<()>(&method("ICounter.Set:3"), (key, value)).await.expect("set");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_function_here_follows_values_there() {
+    let world = World::new();
+    let near = Near::to(&Wire::to(&world.hub));
+    assert_eq!(near.sum().await, 0);
+    for _ in 0..10 {
+        assert_eq!(near.sum().await, 0);
+    }
+    assert_eq!((near.sums.load(Ordering::SeqCst), world.runs.get.load(Ordering::SeqCst)), (1, 2), "cached here");
+    set(&near.remote, "a", 5).await;
+    near.becomes(5).await;
+    set(&near.remote, "b", 2).await;
+    near.becomes(7).await;
+    assert_eq!(world.runs.get.load(Ordering::SeqCst), 4, "only what has changed is asked for again");
+    near.engine.assert_consistent();
+    world.engine.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_nobody_caches_any_more_is_not_pushed() {
+    let world = World::new();
+    let near = Near::to(&Wire::to(&world.hub));
+    near.sum().await;
+    assert_eq!((near.remote.open_calls(), world.hub.open_calls()), (2, 2));
+    near.counter.invalidate(&("a".to_owned(),));
+    near.sum().await;
+    // What was replaced waits for its readers, and to be collected.
+    tokio::time::timeout(PATIENCE, async {
+        while near.remote.open_calls() > 2 {
+            near.engine.collect();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("it is collected");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!((near.remote.open_calls(), world.hub.open_calls()), (2, 2), "the one before is given up");
+    let Near { engine, remote, counter, sum, .. } = near;
+    drop((counter, sum, engine));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!((remote.open_calls(), world.hub.open_calls()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_there_is_cached_here_until_it_ends() {
+    let world = World::new();
+    let remote = Remote::builder(Wire::to(&world.hub)).connect();
+    let engine = Engine::new();
+    let or_fail: AsyncFunction<(String,), Remoted<i64>> =
+        remote.function(&engine, "or_fail", &method("ICounter.GetOrFail:2")).expect("registered");
+    let key = ("k".to_owned(),);
+    for _ in 0..3 {
+        let failed = or_fail.get(&engine, &key).await.expect("read");
+        assert!(matches!(&*failed, Err(CallError::Failed(failure)) if failure.message() == "counter is zero"), "{failed:?}");
+    }
+    assert_eq!(remote.open_calls(), 1);
+    let computed = or_fail.computed(&engine, &key).await.expect("read");
+    set(&remote, "k", 3).await;
+    tokio::time::timeout(PATIENCE, computed.invalidated()).await.expect("it ends");
+    assert_eq!(or_fail.get(&engine, &key).await.expect("read").as_result(), Ok(&3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_understood_is_not_cached() {
+    let world = World::new();
+    let remote = Remote::builder(Wire::to(&world.hub)).connect();
+    let engine = Engine::new();
+    let strange: AsyncFunction<(String,), Remoted<String>> =
+        remote.function(&engine, "strange", &method("ICounter.Get:2")).expect("registered");
+    let got = strange.get(&engine, &("k".to_owned(),)).await.expect("read");
+    assert!(matches!(&*got, Err(CallError::Unreadable(_))), "{got:?}");
+    assert!(remote.function::<(String,), i64>(&engine, "strange", &method("ICounter.Get:2")).is_err(), "the name is taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_here_outlive_cuts_and_a_server_that_was_started_anew_makes_them_stale() {
+    let (first, second) = (World::new(), World::new());
+    let wire = Wire::to(&first.hub);
+    let near = Near::to(&wire);
+    let far = Remote::builder(Wire::to(&first.hub)).connect();
+    set(&far, "a", 1).await;
+    assert_eq!(near.sum().await, 1);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    wire.set_down(true);
+    set(&far, "b", 1).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(near.sum().await, 1, "nobody could say so");
+    wire.set_down(false);
+    near.becomes(2).await;
+    wire.lead_to(&second.hub);
+    wire.cut();
+    near.becomes(0).await;
+    near.engine.assert_consistent();
+}
