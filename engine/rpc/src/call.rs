@@ -6,6 +6,7 @@ use wellspring::Invalidated;
 
 use crate::failure::Failure;
 use crate::peer::Peer;
+use crate::streams::Within;
 use crate::wire::{System, WriteError, Writer};
 
 /// A call under way. Whoever has it answers it, once. One that is dropped unanswered (its body panicked) is answered with a failure, if it is known
@@ -68,6 +69,7 @@ impl Call {
 
     fn give(mut self, call: System, ends: Ends, write: &dyn Fn(&mut Writer<'_>) -> Result<(), WriteError>) {
         if let Some(peer) = &self.peer {
+            let _within = Within::of(peer);
             peer.answer(self.id, self.serial, &self.asks, call, ends, write);
         }
         // Not before: what writes a result is the user's, and may panic.

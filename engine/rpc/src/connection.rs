@@ -202,8 +202,10 @@ async fn write<W: FrameWriter>(peer: Arc<Peer>, mut writer: W, mut replaced: wat
                 next += peer.offer.timings.keep_alive;
                 peer.presume_reconciled();
                 peer.tell_stale();
-                // Nothing is consumed from the other end, and a list of nothing can always be written.
-                let _ = peer.out.push(&Head::system(System::KeepAlive, 0), |out| out.value(&[0_u64; 0]));
+                peer.streams().expire();
+                let consumed = peer.streams().consumed();
+                // A list of numbers can always be written.
+                let _ = peer.out.push(&Head::system(System::KeepAlive, 0), |out| out.value(&consumed));
                 continue;
             }
             () = peer.stale_come.notified() => {

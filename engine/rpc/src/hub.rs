@@ -167,6 +167,11 @@ impl Hub {
         self.0.clients().values().map(|client| client.peer.open_calls()).sum()
     }
 
+    /// How many streams there are, both ways, of all clients that are known by an id.
+    pub fn open_streams(&self) -> usize {
+        self.0.clients().values().map(|client| client.peer.streams().len()).sum()
+    }
+
     /// How many clients are known by an id, connected or not.
     pub fn clients(&self) -> usize {
         self.0.clients().len()

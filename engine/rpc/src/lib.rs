@@ -1,7 +1,7 @@
 //! Remote compute: Wellspring's functions over the network, on the ActualLab.Rpc wire.
 //!
 //! A [`Hub`] offers [services](Service). A client that calls a compute method gets its value, and is told once it is stale. What stands so far is
-//! the server's side of calls: regular, compute and no-wait, over [WebSockets](web), with reconnection; and [the wire](wire).
+//! calls (regular, compute and no-wait) and [streams](RpcStream), of both sides, over [WebSockets](web), with reconnection; and [the wire](wire).
 //!
 //! ```
 //! use wellspring::Engine;
@@ -38,6 +38,7 @@ mod recent;
 mod remote;
 mod remote_function;
 mod service;
+mod streams;
 pub mod transport;
 pub mod web;
 pub mod wire;
@@ -48,3 +49,4 @@ pub use crate::hub::{Hub, HubBuilder, NotProved, Timings, Visitor};
 pub use crate::remote::{CallError, Connected, Remote, RemoteBuilder, Replica};
 pub use crate::remote_function::Remoted;
 pub use crate::service::{Service, ServiceError};
+pub use crate::streams::RpcStream;

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::hub::{Hub, Visitor};
 use crate::outbound::{End, Reply};
 use crate::peer::Peer;
+use crate::streams::Within;
 use crate::transport::{Close, Connector};
 use crate::wire::{Arguments, ErrorInfo, Format, Head, MethodId, ReadError, System, WriteError, Writer};
 
@@ -168,6 +169,11 @@ impl Remote {
         self.0.state.clone()
     }
 
+    /// How many streams there are, both ways.
+    pub fn open_streams(&self) -> usize {
+        self.0.peer.streams().len()
+    }
+
     /// How many calls have no result yet, or have one whose end is waited for.
     pub fn open_calls(&self) -> usize {
         self.0.peer.made.len()
@@ -176,6 +182,7 @@ impl Remote {
     pub(crate) fn start(&self, call_type: u8, method: &MethodId, arguments: &impl ToArguments) -> Result<Made, CallError> {
         let peer = &self.0.peer;
         let mut written = Vec::new();
+        let _within = Within::of(peer);
         arguments.to_arguments(&mut Writer::new(peer.format, &mut written))?;
         let made = peer.made.call(&peer.out, call_type, method, written.into());
         let (id, reply) = made.map_err(|error| CallError::Unsendable(error.to_string()))?;
@@ -183,6 +190,7 @@ impl Remote {
     }
 
     pub(crate) fn read<T: DeserializeOwned>(&self, call: System, arguments: &[u8]) -> Result<T, CallError> {
+        let _within = Within::of(&self.0.peer);
         let mut arguments = Arguments::new(self.0.peer.format, arguments);
         if call == System::Ok {
             return Ok(arguments.read()?);

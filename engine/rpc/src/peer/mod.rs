@@ -17,6 +17,7 @@ use crate::calls::{Answer, Calls, Entry, Of, State};
 use crate::hub::Offer;
 use crate::outbound::{Met, Outbound};
 use crate::outgoing::Outgoing;
+use crate::streams::owned::Streams;
 use crate::wire::{Format, Guid, Handshake, Headers, Messages, Secret, System};
 
 /// This end of a connection between two processes: what is known of the calls of both, whether or not they are connected now.
@@ -32,6 +33,7 @@ pub(crate) struct Peer {
     pub(crate) born: Instant,
     pub(crate) out: Outgoing,
     pub(crate) made: Outbound,
+    streams: Streams,
     calls: Mutex<Calls>,
     /// Of the last call that was received.
     serial: AtomicU64,
@@ -73,6 +75,7 @@ impl Peer {
             born: Instant::now(),
             out: Outgoing::new(format),
             made: Outbound::default(),
+            streams: Streams::default(),
             calls: Mutex::default(),
             serial: AtomicU64::new(0),
             inline: AtomicU64::new(0),
@@ -136,6 +139,13 @@ impl Peer {
             self.forget_all();
         }
         self.made.resume(&self.out, met, hello.index);
+        if met == Met::Same {
+            self.streams.resume();
+        }
+    }
+
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.streams
     }
 
     /// Whether the other end has ever said who it is.
@@ -148,8 +158,9 @@ impl Peer {
         self.remote().secret.clone()
     }
 
-    /// Every call of the other end is over.
+    /// Every call of the other end is over, and every stream.
     pub(crate) fn forget_all(&self) {
+        self.streams.forget_all();
         let over: Vec<Entry> = self.calls().clear().collect();
         self.stale().clear();
         self.untracked().clear();
@@ -170,6 +181,7 @@ impl Peer {
     /// The connection is gone, with what was sent last and what was not sent any more: what is answered in it is kept.
     pub(crate) fn lost(&self, recent: impl IntoIterator<Item = impl AsRef<[u8]>>) {
         let unsent = self.out.close();
+        self.streams.lost();
         let of = Of { method: None, connection: self.connection() };
         let mut calls = self.calls();
         let recent: Vec<_> = recent.into_iter().collect();

@@ -10,11 +10,18 @@ use crate::call::{Asks, Call};
 use crate::calls::{Entry, Of, State};
 use crate::failure::Failure;
 use crate::service::{Kind, Slot};
+use crate::streams::Within;
 use crate::wire::{Arguments, ErrorInfo, Head, Headers, Message, ReadError, System};
 
 impl Peer {
     /// One message of the other end.
     pub(crate) fn receive(self: &Arc<Peer>, message: &Message<'_>, slot: &mut Slot) {
+        self.dispatch(message, slot);
+        // What settles itself from now on is written down. Serials begin at one.
+        self.inline.store(0, Ordering::Release);
+    }
+
+    fn dispatch(self: &Arc<Peer>, message: &Message<'_>, slot: &mut Slot) {
         if let Some(call) = System::of(&message.method) {
             if let Err(error) = self.receive_system(call, message) {
                 tracing::debug!(target: "wellspring::rpc", method = call.name(), %error, "a system call cannot be read");
@@ -49,6 +56,7 @@ impl Peer {
         if is_waited_for && (message.call_type > 1 || (is_compute && method.kind != Kind::Compute)) {
             return call().fail(&Failure::typed(ErrorInfo::RPC, format!("Invalid CallTypeId: {}.", message.call_type)));
         }
+        let _within = Within::of(self);
         let started = catch_unwind(AssertUnwindSafe(|| method.start(Arguments::new(self.format, message.arguments), call(), slot)));
         match started {
             Ok(Ok(())) => {}
@@ -62,6 +70,7 @@ impl Peer {
         match catch_unwind(AssertUnwindSafe(|| slot.poll(&mut Context::from_waker(Waker::noop())))) {
             Ok(Poll::Ready(())) => {}
             Ok(Poll::Pending) => {
+                self.inline.store(0, Ordering::Release);
                 let of = Of { method: Some((number, message.call_type)), connection: self.connection() };
                 self.run(id, serial, of, std::mem::replace(slot, Slot::new(async {})));
             }
@@ -126,13 +135,50 @@ impl Peer {
             }
             System::KeepAlive => {
                 let streams: Vec<u64> = arguments.read::<Option<_>>()?.unwrap_or_default();
-                self.disown(&streams);
+                self.disown(&self.streams().kept(&streams));
             }
-            System::Ack => self.disown(&[message.related_id]),
+            System::Ack => {
+                let id = message.related_id;
+                let known = match (arguments.read(), arguments.read()) {
+                    (Ok(next), Ok(host)) => self.streams().acknowledged(self, id, next, host),
+                    // An index that no stream has.
+                    _ => false,
+                };
+                if !known {
+                    self.streams().released(id);
+                    self.disown(&[id]);
+                }
+            }
+            System::AckEnd => self.streams().released(message.related_id),
+            System::Item => {
+                let (index, item) = (arguments.read()?, arguments.raw()?);
+                if let Some(stream) = self.streams().consumer(message.related_id) {
+                    stream.take(index, std::iter::once(item));
+                }
+            }
+            System::Batch => {
+                let (index, items) = (arguments.read()?, arguments.raw_list()?);
+                if let Some(stream) = self.streams().consumer(message.related_id) {
+                    stream.take(index, items.into_iter());
+                }
+            }
+            System::End => {
+                let (index, info): (u64, ErrorInfo<'_>) = (arguments.read()?, arguments.read()?);
+                let failure = (!info.is_none()).then(|| Failure::typed(info.type_ref.into_owned(), info.message.into_owned()));
+                if let Some(stream) = self.streams().consumer(message.related_id) {
+                    stream.end(index, failure);
+                }
+            }
+            System::Disconnect => {
+                let ids: Vec<u64> = arguments.read::<Option<_>>()?.unwrap_or_default();
+                for stream in ids.into_iter().filter_map(|id| self.streams().consumer(id)) {
+                    stream.fail(Failure::new("the stream is not there any more"));
+                }
+            }
             System::Reconnect => self.reconcile(message.related_id, &mut arguments),
             System::Ok | System::Error | System::Match => self.made.answered(&self.out, message.related_id, call, message.arguments),
             System::Invalidate => self.made.ended(message.related_id),
-            // Repeated handshakes, and what is about streams that are not known.
+            // Repeated handshakes.
             _ => {}
         }
         Ok(())

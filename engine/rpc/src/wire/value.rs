@@ -82,6 +82,24 @@ impl<'a> Arguments<'a> {
         Ok(raw)
     }
 
+    /// The bytes of each value of a list.
+    ///
+    /// # Errors
+    /// If it is no list, or not complete.
+    pub(crate) fn raw_list(&mut self) -> Result<Vec<&'a [u8]>, ReadError> {
+        if self.format.is_text() {
+            let values: Vec<&'a RawValue> = json(self.next_text())?;
+            return Ok(values.into_iter().map(|value| value.get().as_bytes()).collect());
+        }
+        let mut reader = msgpack::Reader::new(self.rest);
+        let mut values = Vec::new();
+        for _ in 0..reader.begin_list()? {
+            values.push(reader.skip()?);
+        }
+        self.rest = reader.rest();
+        Ok(values)
+    }
+
     fn next_text(&mut self) -> &'a [u8] {
         let end = self.rest.iter().position(|byte| *byte == text::US);
         let (next, rest) = match end {
@@ -128,6 +146,23 @@ impl<'w> Writer<'w> {
     pub fn raw(&mut self, value: &[u8]) {
         self.separate();
         self.out.extend_from_slice(value);
+    }
+
+    /// The next argument: a list of values as they were written before, in the same format.
+    pub(crate) fn raw_list(&mut self, values: &[&[u8]]) {
+        self.separate();
+        if !self.format.is_text() {
+            msgpack::begin_list(self.out, values.len());
+            return values.iter().for_each(|value| self.out.extend_from_slice(value));
+        }
+        self.out.push(b'[');
+        for (at, value) in values.iter().enumerate() {
+            if at > 0 {
+                self.out.push(b',');
+            }
+            self.out.extend_from_slice(value);
+        }
+        self.out.push(b']');
     }
 
     /// All arguments, as they were written before in the same format.

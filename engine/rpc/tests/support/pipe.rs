@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use wellspring_rpc::transport::{Close, FrameReader, FrameWriter, Incoming};
-use wellspring_rpc::wire::{Format, Frame, FrameError, Head, Messages, System, WriteError, Writer};
+use wellspring_rpc::wire::{Arguments, Format, Frame, FrameError, Head, Messages, Raw, System, WriteError, Writer};
 use wellspring_rpc::{Hub, Visitor};
 
 /// The server's half that frames come from.
@@ -84,6 +84,19 @@ pub struct Received {
     pub arguments: Vec<u8>,
 }
 
+/// A batch of a stream as the items that it is of.
+pub fn each(format: Format, id: u64, batch: &[u8]) -> Vec<Received> {
+    let mut arguments = Arguments::new(format, batch);
+    let (first, items): (u64, Vec<Raw>) = (arguments.read().expect("an index"), arguments.read().expect("items"));
+    let item = |(index, item): (u64, Raw)| {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(format, &mut out);
+        writer.value(&index).and_then(|()| writer.value(&item)).expect("written");
+        Received { call: System::Item, id, hash: None, arguments: out }
+    };
+    (first..).zip(items).map(item).collect()
+}
+
 impl Client {
     pub fn connect(hub: &Hub, visitor: Visitor) -> Client {
         let (to_server, incoming) = mpsc::unbounded_channel();
@@ -155,6 +168,10 @@ impl Client {
             let message = message.expect("a message");
             let call = System::of(&message.method).expect("a system call");
             let hash = message.headers.get("#").map(str::to_owned);
+            if call == System::Batch {
+                self.pool.extend(each(self.format, message.related_id, message.arguments));
+                continue;
+            }
             if call != System::KeepAlive {
                 self.pool.push(Received { call, id: message.related_id, hash, arguments: message.arguments.to_vec() });
             }

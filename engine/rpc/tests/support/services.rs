@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::stream;
 use wellspring::{Cx, Engine, Fault};
 use wellspring_rpc::wire::{ErrorInfo, Raw};
-use wellspring_rpc::{Failure, Hub, HubBuilder, Service};
+use wellspring_rpc::{Failure, Hub, HubBuilder, RpcStream, Service};
 
 /// How often bodies have run.
 #[derive(Debug, Default)]
@@ -105,6 +106,15 @@ impl World {
         let demo = Service::new("IDemo")
             .method("Add:3", |(a, b): (i64, i64)| async move { Ok::<_, Failure>(a + b) })
             .method("EchoAny:2", |(value,): (Raw,)| async move { Ok::<_, Failure>(value) })
+            .method("Count:4", |(count, period, advance): (i64, u32, u32)| async move {
+                let stream = RpcStream::new(stream::iter((0..count).map(|number| number * 10)));
+                Ok::<_, Failure>(if period == 0 { stream } else { stream.window(period, advance) })
+            })
+            .method("CountThenFail:2", |(count,): (u32,)| async move {
+                let items = (0..count).map(|number| Ok(format!("item-{number}")));
+                Ok::<_, Failure>(RpcStream::try_new(stream::iter(items.chain([Err(Failure::new("source failed"))]))))
+            })
+            .method("Batches:2", |(count,): (u32,)| async move { Ok::<_, Failure>(RpcStream::new(stream::iter(0..=count))) })
             .method("Nothing:1", |()| async { done() })
             .method("Fail:2", |(text,): (String,)| async move { Err::<(), _>(Failure::new(text)) })
             .no_wait("Ping:2", |(_,): (String,)| async {})
@@ -124,6 +134,13 @@ impl World {
                     Ok::<_, Failure>(text)
                 }
             });
+        let sum = Service::new("ISum").method("Sum:2", |(mut numbers,): (RpcStream<i64>,)| async move {
+            let mut sum = 0;
+            while let Some(number) = numbers.next().await {
+                sum += number?;
+            }
+            Ok::<_, Failure>(sum)
+        });
         let broken = engine.function("broken", |_: &Cx, _: &()| -> u8 { panic!("on purpose") }).expect("registered");
         let asked = engine.clone();
         let count = counters.clone();
@@ -148,7 +165,11 @@ impl World {
             .no_wait("SlowPing:1", |()| async { tokio::time::sleep(Duration::from_millis(10)).await })
             .compute("Broken:1", move |()| std::future::ready(broken.computed(&asked, &())))
             .compute("Nobody:1", |()| async { Err::<wellspring::Computed<u8>, _>(Fault::Gone) });
-        let builder = Hub::builder().service(counter).and_then(|builder| builder.service(demo)).and_then(|builder| builder.service(odd));
+        let builder = Hub::builder()
+            .service(counter)
+            .and_then(|builder| builder.service(demo))
+            .and_then(|builder| builder.service(odd))
+            .and_then(|builder| builder.service(sum));
         let hub = more(builder.expect("services")).build();
         World { engine, runs, hub }
     }

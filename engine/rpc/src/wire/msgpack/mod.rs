@@ -9,7 +9,7 @@ mod ser;
 
 pub(super) use self::de::read;
 pub(super) use self::reader::Reader;
-pub(super) use self::ser::write;
+pub(super) use self::ser::{begin_list, write};
 
 /// The name by which [`Raw`](super::Raw) asks for the bytes as they are.
 pub(super) const RAW: &str = "$wellspring::Raw";

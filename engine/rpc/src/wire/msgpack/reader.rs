@@ -113,6 +113,14 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Begins a list: how many values follow.
+    pub(in crate::wire) fn begin_list(&mut self) -> Result<usize, ReadError> {
+        match self.token()? {
+            Token::Array(count) => Ok(count),
+            _ => Err(ReadError::new("it is no list")),
+        }
+    }
+
     /// Passes over a whole value. No recursion: what is left to pass over is a number.
     pub(in crate::wire) fn skip(&mut self) -> Result<&'a [u8], ReadError> {
         let before = self.rest;

@@ -10,6 +10,12 @@ pub(in crate::wire) fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T
     value.serialize(&mut Writer { out, raw: false })
 }
 
+/// Begins a list of so many values.
+pub(in crate::wire) fn begin_list(out: &mut Vec<u8>, count: usize) {
+    // It is a batch of a stream's, which is far below what has no length.
+    let _ = Writer { out, raw: false }.array(count);
+}
+
 /// Writes values. Classes are maps by their members' names, variants as in JSON.
 struct Writer<'w> {
     out: &'w mut Vec<u8>,

@@ -1,0 +1,223 @@
+//! Streams that are read here.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+
+use super::Within;
+use crate::failure::Failure;
+use crate::peer::Peer;
+use crate::wire::{Format, Guid, Head, StreamRef, System, limits};
+
+/// A stream of the other end.
+pub(crate) struct Consumed {
+    peer: Weak<Peer>,
+    format: Format,
+    stream: StreamRef,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether anything was asked for.
+    started: bool,
+    /// The index of the next that is to come.
+    expected: u64,
+    /// Those that have come and were not read.
+    items: VecDeque<Box<[u8]>>,
+    /// How many were read.
+    read: u64,
+    /// To where the other end was told.
+    told: u64,
+    /// How it has ended, after the items that are there.
+    over: Option<Option<Failure>>,
+    /// Nothing more is said of it.
+    released: bool,
+    waker: Option<Waker>,
+}
+
+impl fmt::Debug for Consumed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumed").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+impl Consumed {
+    pub(super) fn new(peer: &Arc<Peer>, mut stream: StreamRef) -> Consumed {
+        // The other end says when to be told: if that were later than it sends, both would wait.
+        stream.ack_period = stream.ack_period.min(stream.ack_advance);
+        Consumed { peer: Arc::downgrade(peer), format: peer.format, stream, state: Mutex::default() }
+    }
+
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    pub(super) fn reconnects(&self) -> bool {
+        self.stream.reconnects
+    }
+
+    /// Reads a value of the peer's.
+    pub(super) fn within<R>(&self, read: impl FnOnce() -> R) -> R {
+        let _within = self.peer.upgrade().map(|peer| Within::of(&peer));
+        read()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is whole before anything that can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next item.
+    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Box<[u8]>, Failure>>> {
+        let mut state = self.state();
+        if !state.started {
+            state.started = true;
+            self.ask(0);
+        }
+        if let Some(item) = state.items.pop_front() {
+            state.read += 1;
+            if state.read >= state.told + u64::from(self.stream.ack_period) && state.over.is_none() {
+                state.told = state.read;
+                let read = state.read;
+                drop(state);
+                self.say(System::Ack, Some(read), Guid::NONE);
+            }
+            return Poll::Ready(Some(Ok(item)));
+        }
+        if let Some(over) = &mut state.over {
+            // A failure is said once.
+            return Poll::Ready(over.take().map(Err));
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Items have come.
+    pub(crate) fn take<'a>(&self, index: u64, items: impl ExactSizeIterator<Item = &'a [u8]>) {
+        let mut state = self.state();
+        if state.over.is_some() {
+            return;
+        }
+        if items.len() > limits::BATCH {
+            drop(state);
+            self.give_up(Failure::new("a message has more items of a stream than it may have"));
+            return;
+        }
+        if index > state.expected {
+            let expected = state.expected;
+            drop(state);
+            return self.missed(expected);
+        }
+        // What has come before is passed over.
+        let known = state.expected - index;
+        for item in items.skip(usize::try_from(known).unwrap_or(usize::MAX)) {
+            state.items.push_back(item.into());
+            state.expected += 1;
+        }
+        let most = 2 * u64::from(self.stream.ack_advance) + u64::from(self.stream.ack_period);
+        if state.expected > state.read.saturating_add(most) {
+            drop(state);
+            self.give_up(Failure::new("the other end sends more of a stream than was asked for"));
+            return;
+        }
+        wake(state);
+    }
+
+    /// It ends at an index.
+    pub(crate) fn end(&self, index: u64, failure: Option<Failure>) {
+        let mut state = self.state();
+        if state.over.is_some() {
+            return;
+        }
+        // An end with a failure may come where something is missing: nothing will come after it.
+        if index > state.expected && failure.is_none() {
+            let expected = state.expected;
+            drop(state);
+            return self.missed(expected);
+        }
+        state.over = Some(failure);
+        wake(state);
+        self.release();
+    }
+
+    /// It has ended without the other end's saying so.
+    pub(crate) fn fail(&self, failure: Failure) {
+        let mut state = self.state();
+        if state.over.is_none() {
+            state.over = Some(Some(failure));
+        }
+        wake(state);
+    }
+
+    /// Fails, and tells the other end that nothing more is wanted; the failure.
+    pub(super) fn give_up(&self, failure: Failure) -> Failure {
+        {
+            let mut state = self.state();
+            state.items.clear();
+            state.over = Some(Some(failure.clone()));
+            wake(state);
+        }
+        self.release();
+        failure
+    }
+
+    /// Something between has not come.
+    fn missed(&self, expected: u64) {
+        if self.stream.reconnects {
+            return self.ask(expected);
+        }
+        self.give_up(Failure::new("a part of the stream is missing"));
+    }
+
+    /// There is a connection again.
+    pub(super) fn resume(&self) {
+        let state = self.state();
+        if state.started && state.over.is_none() {
+            let expected = state.expected;
+            drop(state);
+            self.ask(expected);
+        }
+    }
+
+    /// Asks to be sent from an index on.
+    fn ask(&self, from: u64) {
+        self.say(System::Ack, Some(from), self.stream.host);
+    }
+
+    fn release(&self) {
+        if !std::mem::replace(&mut self.state().released, true) {
+            self.say(System::AckEnd, None, self.stream.host);
+        }
+    }
+
+    fn say(&self, call: System, next: Option<u64>, host: Guid) {
+        let Some(peer) = self.peer.upgrade() else { return };
+        // Without a connection it is said when there is one again.
+        let _ = peer.out.push(&Head::system(call, self.stream.id), |out| {
+            if let Some(next) = next {
+                out.value(&next)?;
+            }
+            out.value(&host)
+        });
+    }
+}
+
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Drop for Consumed {
+    fn drop(&mut self) {
+        if let Some(peer) = self.peer.upgrade() {
+            peer.streams().not_consumed(self.stream.id);
+        }
+        // One that was never asked for is given up by its owner when it is listed no more; saying so is quicker.
+        self.release();
+    }
+}

@@ -1,0 +1,34 @@
+//! Whose values are being read or written.
+//!
+//! A stream within a value belongs to a connection, and serde has no way to say which. So the peer is at hand on the thread for as long as one value is
+//! read or written, which is never across an await. An argument that every type of a user's would have to pass on was rejected.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crate::peer::Peer;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Peer>>> = const { RefCell::new(None) };
+}
+
+/// The peer that values are of just now.
+pub(super) fn current() -> Option<Arc<Peer>> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// Until it is dropped, values are of a peer.
+#[derive(Debug)]
+pub(crate) struct Within(Option<Arc<Peer>>);
+
+impl Within {
+    pub(crate) fn of(peer: &Arc<Peer>) -> Within {
+        Within(CURRENT.replace(Some(peer.clone())))
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
+    }
+}

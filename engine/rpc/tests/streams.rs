@@ -1,0 +1,186 @@
+//! Streams between a client and a server of ours.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use support::PATIENCE;
+use support::pipe::Wire;
+use support::services::World;
+use wellspring_rpc::wire::{Format, MethodId};
+use wellspring_rpc::{CallError, Failure, Remote, RpcStream, Service};
+
+fn method(name: &str) -> MethodId {
+    MethodId::new(name).expect("short")
+}
+
+fn remote(wire: &Wire, format: Format) -> Remote {
+    Remote::builder(wire.clone()).format(format).backoff(Duration::from_millis(100), Duration::from_millis(100)).connect()
+}
+
+async fn count(remote: &Remote, count: i64, period: u32, advance: u32) -> RpcStream<i64> {
+    remote.call(&method("IDemo.Count:4"), (count, period, advance)).await.expect("a stream")
+}
+
+async fn over(world: &World, remote: &Remote) {
+    let over = async {
+        while world.hub.open_streams() + remote.open_streams() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, over).await.expect("streams are left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_item_comes_in_order_whatever_the_window_is() {
+    for format in Format::ALL {
+        let world = World::new();
+        let remote = remote(&Wire::to(&world.hub), format);
+        for (period, advance) in [(0, 0), (1, 1), (1, 2), (2, 4), (30, 61), (500, 1000), (1000, 10)] {
+            let items: Vec<_> = count(&remote, 300, period, advance).await.collect().await;
+            let expected: Vec<Result<i64, Failure>> = (0..300).map(|number| Ok(number * 10)).collect();
+            assert_eq!(items, expected, "{format} {period} {advance}");
+        }
+        over(&world, &remote).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_the_source_is_the_last_item() {
+    let world = World::new();
+    let remote = remote(&Wire::to(&world.hub), Format::Json5np);
+    let stream: RpcStream<String> = remote.call(&method("IDemo.CountThenFail:2"), (2,)).await.expect("a stream");
+    let items: Vec<_> = stream.collect().await;
+    assert_eq!(items, [Ok("item-0".to_owned()), Ok("item-1".to_owned()), Err(Failure::new("source failed"))]);
+    over(&world, &remote).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_goes_up_in_an_argument() {
+    for format in Format::ALL {
+        let world = World::new();
+        let remote = remote(&Wire::to(&world.hub), format);
+        let numbers = RpcStream::new(stream::iter(1..=1000_i64));
+        assert_eq!(remote.call(&method("ISum.Sum:2"), (numbers,)).await, Ok(500_500));
+        let failing = RpcStream::try_new(stream::iter([Ok(1_i64), Err(Failure::new("no more"))]));
+        assert_eq!(remote.call::<i64>(&method("ISum.Sum:2"), (failing,)).await, Err(CallError::Failed(Failure::new("no more"))));
+        over(&world, &remote).await;
+    }
+}
+
+/// What a source was asked for, beyond what was read.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_slows_the_source_and_one_that_leaves_ends_it() {
+    let made = Arc::new(AtomicU64::new(0));
+    let counted = made.clone();
+    let endless = Service::new("IEndless").method("Numbers:1", move |()| {
+        let counted = counted.clone();
+        async move { Ok::<_, Failure>(RpcStream::new(stream::repeat_with(move || counted.fetch_add(1, Ordering::SeqCst)))) }
+    });
+    let world = World::with(|builder| builder.service(endless).expect("a service"));
+    let remote = remote(&Wire::to(&world.hub), Format::Msgpack6c);
+    let mut numbers: RpcStream<u64> = remote.call(&method("IEndless.Numbers:1"), ()).await.expect("a stream");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(made.load(Ordering::SeqCst), 0, "nobody reads");
+    for expected in 0..200 {
+        assert_eq!(numbers.next().await, Some(Ok(expected)));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(made.load(Ordering::SeqCst) <= expected + 1 + 30 + 61, "{} were made", made.load(Ordering::SeqCst));
+    }
+    drop(numbers);
+    over(&world, &remote).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_goes_on_through_cuts_both_ways() {
+    for seed in 0..10 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let world = World::new();
+        let wire = Wire::to(&world.hub);
+        let remote = remote(&wire, Format::Msgpack6);
+        let mut down = count(&remote, 300, 5, 9).await;
+        let up = RpcStream::new(stream::iter(1..=300_i64).then(|number| async move {
+            tokio::time::sleep(Duration::from_millis(7)).await;
+            number
+        }));
+        let (summing, sum) = (remote.clone(), method("ISum.Sum:2"));
+        let summing = tokio::spawn(async move { summing.call::<i64>(&sum, (up.window(3, 7),)).await });
+        for expected in 0..300 {
+            let next = tokio::time::timeout(PATIENCE, down.next()).await.expect("it stands still");
+            assert_eq!(next, Some(Ok(expected * 10)), "seed {seed}");
+            match random.u8(0..12) {
+                0 => wire.cut(),
+                1 => tokio::time::sleep(Duration::from_millis(random.u64(0..200))).await,
+                _ => {}
+            }
+        }
+        assert_eq!(down.next().await, None);
+        let sum = tokio::time::timeout(PATIENCE, summing).await.expect("it stands still").expect("no panic");
+        assert_eq!(sum, Ok(45_150), "seed {seed}");
+        drop(down);
+        over(&world, &remote).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_made_not_to_reconnect_fails_at_the_cut() {
+    let once = Service::new("IOnce")
+        .method("Numbers:1", |()| async { Ok::<_, Failure>(RpcStream::new(stream::iter(0..1000_u64)).without_reconnection()) });
+    let world = World::with(|builder| builder.service(once).expect("a service"));
+    let wire = Wire::to(&world.hub);
+    let remote = remote(&wire, Format::Msgpack6c);
+    let mut numbers: RpcStream<u64> = remote.call(&method("IOnce.Numbers:1"), ()).await.expect("a stream");
+    assert_eq!(numbers.next().await, Some(Ok(0)));
+    wire.cut();
+    let rest: Vec<_> = tokio::time::timeout(PATIENCE, numbers.collect()).await.expect("it ends");
+    assert!(rest.last().is_some_and(Result::is_err), "{rest:?}");
+    over(&world, &remote).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_started_anew_has_none_of_the_streams() {
+    let (first, second) = (World::new(), World::new());
+    let wire = Wire::to(&first.hub);
+    let remote = remote(&wire, Format::Msgpack6c);
+    let mut numbers = count(&remote, 1_000, 0, 0).await;
+    assert_eq!(numbers.next().await, Some(Ok(0)));
+    wire.lead_to(&second.hub);
+    wire.cut();
+    let rest: Vec<_> = tokio::time::timeout(PATIENCE, numbers.collect()).await.expect("it ends");
+    assert!(rest.last().is_some_and(Result::is_err), "{rest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_ever_reads_is_forgotten() {
+    let world = World::new();
+    let remote = remote(&Wire::to(&world.hub), Format::Msgpack6c);
+    let unread = count(&remote, 10, 0, 0).await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(world.hub.open_streams(), 1, "whoever has it says so with each sign of life");
+    drop(unread);
+    over(&world, &remote).await;
+    assert!(serde_json::to_string(&RpcStream::new(stream::iter([1]))).is_err(), "a stream goes nowhere without a connection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_streams_is_read_like_any_other() {
+    let nested = Service::new("INested").method("Rows:1", |()| async {
+        let row = |number: u64| RpcStream::new(stream::iter((0..number).map(move |item| number * 100 + item)));
+        Ok::<_, Failure>(RpcStream::new(stream::iter((1..5).map(row))))
+    });
+    let world = World::with(|builder| builder.service(nested).expect("a service"));
+    for format in Format::ALL {
+        let remote = remote(&Wire::to(&world.hub), format);
+        let mut rows: RpcStream<RpcStream<u64>> = remote.call(&method("INested.Rows:1"), ()).await.expect("a stream");
+        let mut number = 0;
+        while let Some(row) = rows.next().await {
+            number += 1;
+            let row: Vec<_> = row.expect("a row").collect().await;
+            assert_eq!(row, (0..number).map(|item| Ok(number * 100 + item)).collect::<Vec<_>>());
+        }
+        assert_eq!(number, 4);
+    }
+}
