@@ -158,6 +158,14 @@ impl Calls {
         std::mem::take(&mut self.map).into_values()
     }
 
+    /// Answers of earlier connections are not asked for any more.
+    pub(crate) fn forget_answered(&mut self, connection: u32) {
+        let over =
+            |(id, entry): (&u64, &Entry)| (entry.of.connection < connection && matches!(entry.state, State::Answered(_))).then_some(*id);
+        let over: Vec<u64> = self.map.iter().filter_map(over).collect();
+        self.forget(over);
+    }
+
     /// Those of earlier connections, but for the ones that are listed, are over: whoever called has forgotten them. Running ones go on.
     pub(crate) fn forget_unlisted(&mut self, connection: u32, listed: &[u64]) {
         let is_over = |(id, entry): (&u64, &Entry)| {
@@ -165,7 +173,11 @@ impl Calls {
             (!keeps).then_some(*id)
         };
         let over: Vec<u64> = self.map.iter().filter_map(is_over).collect();
-        for id in over {
+        self.forget(over);
+    }
+
+    fn forget(&mut self, ids: Vec<u64>) {
+        for id in ids {
             // One by one would look through all that are kept for each.
             if let Some(entry) = self.map.remove(&id) {
                 self.kept_bytes -= entry.answer().map_or(0, Answer::size);

@@ -1,7 +1,7 @@
 //! One connection of a peer, from the handshakes to its end.
 //!
-//! A task reads and runs what is called, another writes. The reader does not read on while too much waits to be written: whoever does not read its
-//! answers is not asked for more questions.
+//! A task reads and runs what is called, another writes. A server does not read on while too much waits to be written: whoever does not read its
+//! answers is not asked for more questions. A client always reads, or both could wait for each other; its own calls wait for room instead.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,7 +132,9 @@ async fn read<R: FrameReader>(peer: &Arc<Peer>, mut reader: R, first: &Bytes) ->
             () = peer.out.ended() => return (Close::NORMAL, None),
             () = tokio::time::sleep_until(alive + peer.offer.timings.silence) => return (Close::NORMAL, None),
             frame = async {
-                peer.out.room().await;
+                if peer.is_server() {
+                    peer.out.room().await;
+                }
                 reader.read().await
             } => frame,
         };
@@ -168,7 +170,7 @@ async fn run(peer: &Arc<Peer>, frame: &[u8], slot: &mut Slot, alive: &mut Instan
                     }
                     Err(error) => tracing::debug!(target: "wellspring::rpc", %error, "a message cannot be read"),
                 }
-                if peer.out.is_high() {
+                if peer.is_server() && peer.out.is_high() {
                     break;
                 }
             }
@@ -177,9 +179,11 @@ async fn run(peer: &Arc<Peer>, frame: &[u8], slot: &mut Slot, alive: &mut Instan
             tokio::task::yield_now().await;
             // Whoever does not read its answers is not answered: the connection ends by its silence, if not by this.
             let silence = *alive + peer.offer.timings.silence;
-            tokio::select! {
-                () = peer.out.room() => {}
-                () = tokio::time::sleep_until(silence) => return,
+            if peer.is_server() {
+                tokio::select! {
+                    () = peer.out.room() => {}
+                    () = tokio::time::sleep_until(silence) => return,
+                }
             }
             if peer.out.is_ended() {
                 return;
@@ -203,10 +207,12 @@ async fn write<W: FrameWriter>(peer: Arc<Peer>, mut writer: W, mut replaced: wat
                 peer.presume_reconciled();
                 peer.tell_stale();
                 peer.streams().expire();
+                // Before whatever waits: on a slow link that may take longer than the other end waits for a sign of life.
+                let mut frame = Frame::new(peer.format);
                 let consumed = peer.streams().consumed();
                 // A list of numbers can always be written.
-                let _ = peer.out.push(&Head::system(System::KeepAlive, 0), |out| out.value(&consumed));
-                continue;
+                let _ = frame.push(&Head::system(System::KeepAlive, 0), |out| out.value(&consumed));
+                Ok(vec![frame.take()])
             }
             () = peer.stale_come.notified() => {
                 peer.tell_stale();
@@ -216,11 +222,13 @@ async fn write<W: FrameWriter>(peer: Arc<Peer>, mut writer: W, mut replaced: wat
                 peer.tell_stale();
                 continue;
             }
-            frames = peer.out.take() => match frames {
-                Ok(frames) => frames,
-                Err(code) => break Close { code, reason: "" },
-            },
+            frames = peer.out.take() => frames,
         };
+        let frames = match frames {
+            Ok(frames) => frames,
+            Err(code) => break Close { code, reason: "" },
+        };
+        peer.made.pump(&peer.out);
         let frames: Vec<Bytes> = frames.into_iter().map(Bytes::from).collect();
         {
             let mut recent = recent.lock().unwrap_or_else(PoisonError::into_inner);

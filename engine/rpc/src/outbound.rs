@@ -1,7 +1,7 @@
 //! The calls that one peer has made and that are not over.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +19,12 @@ pub(crate) struct Outbound(Mutex<State>);
 struct State {
     last: u64,
     calls: HashMap<u64, Made, ahash::RandomState>,
-    /// The call by which the other end was asked what it knows, if it has not answered.
-    asked: Option<u64>,
+    /// Those that wait to be sent, in order.
+    queue: VecDeque<u64>,
+    /// The call by which the other end was asked what it knows, if it has not answered, and of which calls, in order.
+    asked: Option<(u64, Vec<u64>)>,
+    /// Whether something that the other end may know of was forgotten while nobody could tell it.
+    untold: bool,
     /// Nothing is called any more.
     over: bool,
 }
@@ -136,26 +140,33 @@ impl Outbound {
             return Ok((id, receiver));
         }
         let mut made = Made { call_type, method: method.clone(), arguments, sent: false, stage: Stage::Waiting(sender) };
-        made.send(out, id)?;
+        // Behind those that wait.
+        if !state.queue.is_empty() || !made.send(out, id)? {
+            state.queue.push_back(id);
+        }
         state.calls.insert(id, made);
         Ok((id, receiver))
     }
 
     /// Nobody waits for a call any more, or for the end of what it has brought.
     pub(crate) fn forget(&self, out: &Outgoing, id: u64) {
-        let Some(made) = self.state().calls.remove(&id) else { return };
-        if made.sent {
-            // Without a connection the other end is told when it is asked what it knows: what is not listed is over.
-            let _ = out.push(&Head::system(System::Cancel, id), |_| Ok(()));
+        let mut state = self.state();
+        let Some(made) = state.calls.remove(&id) else { return };
+        if made.sent && !matches!(out.push(&Head::system(System::Cancel, id), |_| Ok(())), Ok(Pushed::Queued)) {
+            // It is told when it is asked what it knows: what is not listed is over.
+            state.untold = true;
         }
+        drop(state);
+        drop(made);
     }
 
     /// An answer has come.
     pub(crate) fn answered(&self, out: &Outgoing, id: u64, call: System, arguments: &[u8]) {
         let mut state = self.state();
-        if state.asked == Some(id) {
-            state.asked = None;
-            let over = state.told(out, call, arguments);
+        if state.asked.as_ref().is_some_and(|(asked, _)| *asked == id)
+            && let Some((_, of)) = state.asked.take()
+        {
+            let over = state.told(out, &of, call, arguments);
             drop(state);
             return over.into_iter().for_each(Made::end);
         }
@@ -195,6 +206,7 @@ impl Outbound {
         let mut state = self.state();
         out.open();
         state.asked = None;
+        state.queue.clear();
         let (mut waiting, mut live, mut unsent) = (Vec::new(), Vec::new(), Vec::new());
         for (id, made) in &state.calls {
             match made.stage {
@@ -210,12 +222,21 @@ impl Outbound {
         if met == Met::Other {
             over = state.take(&live);
             state.send(out, &waiting);
-        } else if !waiting.is_empty() || !live.is_empty() {
+        } else if !waiting.is_empty() || !live.is_empty() || state.untold {
             state.ask(out, index, &waiting, &live);
         }
+        state.untold = false;
         state.send(out, &unsent);
         drop(state);
         over.into_iter().for_each(Made::end);
+    }
+
+    /// There is room again for what waits.
+    pub(crate) fn pump(&self, out: &Outgoing) {
+        let mut state = self.state();
+        if !state.queue.is_empty() {
+            state.pump(out);
+        }
     }
 
     /// No call is answered any more.
@@ -247,32 +268,47 @@ impl State {
             out.value(&stages)
         });
         if matches!(asked, Ok(Pushed::Queued)) {
-            self.asked = Some(self.last);
+            let mut of = [waiting, live].concat();
+            of.sort_unstable();
+            self.asked = Some((self.last, of));
         }
     }
 
     /// The other end says which calls it does not know; or that it does not say. Those that are over.
-    fn told(&mut self, out: &Outgoing, call: System, arguments: &[u8]) -> Vec<Made> {
-        let all = || self.calls.iter().filter(|(_, made)| made.sent).map(|(id, _)| *id).collect();
-        let mut unknown: Vec<u64> = match call {
-            System::Ok => self::unknown(out, arguments).unwrap_or_else(|_| all()),
-            _ => all(),
+    ///
+    /// Whatever it says, it is of the calls that it was asked of: those that were sent since are on their way.
+    fn told(&mut self, out: &Outgoing, asked: &[u64], call: System, arguments: &[u8]) -> Vec<Made> {
+        let unknown = match call {
+            System::Ok => self::unknown(out, asked, arguments).unwrap_or_else(|_| asked.to_vec()),
+            _ => asked.to_vec(),
         };
-        unknown.sort_unstable();
         let (live, waiting): (Vec<u64>, Vec<u64>) =
             unknown.into_iter().partition(|id| matches!(self.calls.get(id), Some(Made { stage: Stage::Live(_), .. })));
         self.send(out, &waiting);
         self.take(&live)
     }
 
+    /// Sends calls, or has them wait for room.
     fn send(&mut self, out: &Outgoing, ids: &[u64]) {
         for id in ids {
-            if let Some(made) = self.calls.get_mut(id)
-                && let Err(error) = made.send(out, *id)
-            {
-                // It could be sent once, and there is nobody to tell.
-                tracing::warn!(target: "wellspring::rpc", %error, "a call cannot be sent again");
+            if let Some(made) = self.calls.get_mut(id) {
+                made.sent = false;
             }
+        }
+        self.queue.extend(ids);
+        self.pump(out);
+    }
+
+    /// Sends of those that wait as many as there is room for.
+    fn pump(&mut self, out: &Outgoing) {
+        while let Some(id) = self.queue.front() {
+            match self.calls.get_mut(id).map(|made| made.send(out, *id)) {
+                Some(Ok(false)) => return,
+                // It could be sent once, and there is nobody to tell.
+                Some(Err(error)) => tracing::warn!(target: "wellspring::rpc", %error, "a call cannot be sent again"),
+                Some(Ok(true)) | None => {}
+            }
+            self.queue.pop_front();
         }
     }
 
@@ -281,19 +317,31 @@ impl State {
     }
 }
 
-fn unknown(out: &Outgoing, arguments: &[u8]) -> Result<Vec<u64>, ReadError> {
+/// Those of the calls that were asked of which are not known, each once.
+fn unknown(out: &Outgoing, asked: &[u64], arguments: &[u8]) -> Result<Vec<u64>, ReadError> {
     let packed: Packed<'_> = crate::wire::Arguments::new(out.format(), arguments).read()?;
-    unpack(&packed.0).collect::<Result<_, _>>().map_err(|error| ReadError::new(error.to_string()))
+    let mut unknown = Vec::new();
+    for id in unpack(&packed.0) {
+        let id = id.map_err(|error| ReadError::new(error.to_string()))?;
+        if unknown.last() != Some(&id) && asked.binary_search(&id).is_ok() {
+            unknown.push(id);
+        }
+    }
+    Ok(unknown)
 }
 
 impl Made {
-    fn send(&mut self, out: &Outgoing, id: u64) -> Result<(), FrameError> {
+    /// Gives it to the connection, if there is one with room for it. So calls of this end's never wait in such numbers that the connection is given up.
+    fn send(&mut self, out: &Outgoing, id: u64) -> Result<bool, FrameError> {
+        if out.is_high() {
+            return Ok(false);
+        }
         let pushed = out.push(&Head::call(self.call_type, id, &self.method), |out| {
             out.raw_all(&self.arguments);
             Ok(())
         })?;
-        self.sent |= pushed == Pushed::Queued;
-        Ok(())
+        self.sent = pushed == Pushed::Queued;
+        Ok(self.sent)
     }
 
     /// Its value is stale, or it is stale before it has come.

@@ -3,6 +3,7 @@
 //! So a message costs its bytes and a lock that is held while they are written, and however many there are by the time the writer is back make one
 //! frame. A queue of messages, one allocation each, was rejected.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +15,8 @@ use crate::wire::{Format, Frame, FrameError, Head, WriteError, Writer, limits};
 const FULL: usize = 32 << 10;
 /// Bytes that wait above which nothing more is read from the other end, which should read first.
 const HIGH: usize = 1 << 20;
+/// Bytes that are written before anything else is seen to.
+const SLICE: usize = 256 << 10;
 /// Bytes that wait above which nothing is added and the connection is given up.
 const MOST: usize = 64 << 20;
 
@@ -34,7 +37,7 @@ struct State {
     /// Nothing is sent any more; the code that the connection is closed with.
     ended: Option<u16>,
     frame: Frame,
-    full: Vec<Vec<u8>>,
+    full: VecDeque<Vec<u8>>,
     /// In `full`.
     bytes: usize,
     /// How many are not done yet with what goes into one frame.
@@ -61,7 +64,7 @@ pub(crate) enum Pushed {
 
 impl Outgoing {
     pub(crate) fn new(format: Format) -> Outgoing {
-        let state = State { open: false, ended: None, frame: Frame::new(format), full: Vec::new(), bytes: 0, corks: 0 };
+        let state = State { open: false, ended: None, frame: Frame::new(format), full: VecDeque::new(), bytes: 0, corks: 0 };
         Outgoing { state: Mutex::new(state), filled: Notify::new(), emptied: Notify::new(), over: Notify::new() }
     }
 
@@ -85,7 +88,7 @@ impl Outgoing {
         let mut state = self.state();
         (state.open, state.bytes) = (false, 0);
         state.ended.get_or_insert(1000);
-        let mut unsent = std::mem::take(&mut state.full);
+        let mut unsent = Vec::from(std::mem::take(&mut state.full));
         if !state.frame.is_empty() {
             unsent.push(state.frame.take());
         }
@@ -164,8 +167,7 @@ impl Outgoing {
                         state.rotate();
                     }
                     if !state.full.is_empty() {
-                        state.bytes = 0;
-                        let taken = std::mem::take(&mut state.full);
+                        let taken = state.some();
                         drop(state);
                         self.emptied.notify_one();
                         return Ok(taken);
@@ -212,10 +214,21 @@ impl Outgoing {
 }
 
 impl State {
+    /// The first frames, of about so many bytes as are written before it is time to look around.
+    fn some(&mut self) -> Vec<Vec<u8>> {
+        let (mut bytes, mut count) = (0, 0);
+        while bytes < SLICE && count < self.full.len() {
+            bytes += self.full[count].len();
+            count += 1;
+        }
+        self.bytes -= bytes;
+        self.full.drain(..count).collect()
+    }
+
     fn rotate(&mut self) {
         let frame = self.frame.take();
         self.bytes += frame.len();
-        self.full.push(frame);
+        self.full.push_back(frame);
     }
 }
 

@@ -160,7 +160,16 @@ impl Remote {
     /// # Errors
     /// If the arguments cannot be written.
     pub fn tell(&self, method: &MethodId, arguments: impl ToArguments) -> Result<(), CallError> {
-        let told = self.0.peer.out.push(&Head::call(0, 0, method), |out| arguments.to_arguments(out));
+        let peer = &self.0.peer;
+        let mut written = Vec::new();
+        {
+            let _within = Within::of(peer);
+            arguments.to_arguments(&mut Writer::new(peer.format, &mut written))?;
+        }
+        let told = peer.out.push(&Head::call(0, 0, method), |out| {
+            out.raw_all(&written);
+            Ok(())
+        });
         told.map(|_| ()).map_err(|error| CallError::Unsendable(error.to_string()))
     }
 
@@ -230,7 +239,9 @@ impl<C: Connector> RemoteBuilder<C> {
         let hub = self.hub.clone().unwrap_or_else(|| Hub::builder().build());
         let peer = hub.client_peer(self.format);
         let (tell, state) = watch::channel(Connected::Connecting);
-        let task = tokio::spawn(run(self, peer.clone(), tell));
+        // What it offers the peer has; the hub itself is not kept alive by who connects.
+        let how = RemoteBuilder { hub: None, ..self };
+        let task = tokio::spawn(run(how, peer.clone(), tell));
         Remote(Arc::new(Shared { peer, state, task }))
     }
 }
@@ -247,12 +258,15 @@ async fn run<C: Connector>(how: RemoteBuilder<C>, peer: Arc<Peer>, state: watch:
             tries += 1;
             visitor.proof = Some(secret.prove(&visitor.client_id, tries));
         }
-        let began = Instant::now();
+        let mut began = None;
         let said = match timeout(peer.offer.timings.handshake, how.connector.connect(&visitor)).await {
             Ok(Ok((reader, writer))) => {
-                let said =
-                    connection::serve(peer.clone(), reader, writer, replaced.clone(), || _ = state.send_replace(Connected::Yes)).await;
-                if began.elapsed() >= SHORT {
+                let greeted = || {
+                    began = Some(Instant::now());
+                    state.send_replace(Connected::Yes);
+                };
+                let said = connection::serve(peer.clone(), reader, writer, replaced.clone(), greeted).await;
+                if began.is_some_and(|began| began.elapsed() >= SHORT) {
                     failures = 0;
                 }
                 said

@@ -1,13 +1,15 @@
 //! Functions of another process as functions of an engine here.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use serde::de::DeserializeOwned;
 use wellspring::{AsyncFunction, Engine, Key, RegisterError};
 
 use crate::arguments::ToArguments;
+use crate::outbound::End;
 use crate::remote::{CallError, Made, Remote};
 use crate::wire::MethodId;
 
@@ -20,7 +22,76 @@ pub struct Remoted<V>(Arc<Inner<V>>);
 struct Inner<V> {
     value: Result<V, CallError>,
     /// Given up when nobody has the value any more, which tells the other process.
+    _held: Option<Box<dyn Held>>,
+}
+
+/// What a value keeps alive.
+trait Held: Send + Sync {}
+
+/// The function, for what happens to its values. Its body has it, as bodies have the functions that they read: they go with the engine.
+type Own<K, V> = OnceLock<AsyncFunction<K, Remoted<V>>>;
+
+/// The call behind a generation of a key.
+struct Generation<K: Key, V: Send + Sync + 'static> {
+    key: K,
+    number: u64,
+    latest: Arc<Latest<K>>,
+    /// Not kept alive by what waits for the end: the value has the call, and the call what runs at its end.
+    own: Weak<Own<K, V>>,
+    end: Option<Arc<End>>,
     _call: Option<Made>,
+}
+
+/// Which generation is the last of each key.
+struct Latest<K>(Mutex<(u64, HashMap<K, u64, ahash::RandomState>)>);
+
+impl<K: Key> Latest<K> {
+    fn lock(&self) -> MutexGuard<'_, (u64, HashMap<K, u64, ahash::RandomState>)> {
+        // A key that panics when it is compared leaves the map whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, key: &K) -> u64 {
+        let mut latest = self.lock();
+        latest.0 += 1;
+        let number = latest.0;
+        latest.1.insert(key.clone(), number);
+        number
+    }
+
+    fn is(&self, key: &K, number: u64) -> bool {
+        self.lock().1.get(key) == Some(&number)
+    }
+
+    /// Whether it was the last.
+    fn leave(&self, key: &K, number: u64) -> bool {
+        let mut latest = self.lock();
+        let was = latest.1.get(key) == Some(&number);
+        if was {
+            latest.1.remove(key);
+        }
+        was
+    }
+}
+
+impl<K: Key, V: Send + Sync + 'static> Held for Generation<K, V> {}
+
+impl<K: Key, V: Send + Sync + 'static> Generation<K, V> {
+    fn invalidate(own: &Weak<Own<K, V>>, key: &K) {
+        if let Some(function) = own.upgrade().as_deref().and_then(OnceLock::get) {
+            function.invalidate(key);
+        }
+    }
+}
+
+impl<K: Key, V: Send + Sync + 'static> Drop for Generation<K, V> {
+    /// A value that the engine gives up for room, and does not replace, is not pushed any more: what was made of it must not be taken for fresh.
+    fn drop(&mut self) {
+        let is_watched = self.end.as_ref().is_some_and(|end| !end.has_come());
+        if self.latest.leave(&self.key, self.number) && is_watched {
+            Generation::invalidate(&self.own, &self.key);
+        }
+    }
 }
 
 impl<V> Remoted<V> {
@@ -71,33 +142,31 @@ impl Remote {
         K: Key + ToArguments,
         V: DeserializeOwned + Send + Sync + 'static,
     {
-        /// The function, for what happens to its values. Its body has it, as bodies have the functions that they read: they go with the engine.
-        type Own<K, V> = OnceLock<AsyncFunction<K, Remoted<V>>>;
         let own: Arc<Own<K, V>> = Arc::default();
+        let latest: Arc<Latest<K>> = Arc::new(Latest(Mutex::default()));
         let (remote, method, mine) = (self.clone(), method.clone(), own.clone());
         let function = engine.async_function(name, move |_, key: K| {
-            let (remote, method, mine) = (remote.clone(), method.clone(), mine.clone());
+            let (remote, method, own, latest) = (remote.clone(), method.clone(), Arc::downgrade(&mine), latest.clone());
             async move {
-                let stale = {
-                    // Not kept by who waits for the end: the value has the call, and the call what runs at its end.
-                    let (key, mine) = (key.clone(), Arc::downgrade(&mine));
-                    move || {
-                        if let Some(function) = Weak::upgrade(&mine).as_deref().and_then(OnceLock::get) {
-                            function.invalidate(&key);
-                        }
+                let number = latest.begin(&key);
+                let mut generation = Generation { key, number, latest, own, end: None, _call: None };
+                let error = match remote.subscribe(&method, &generation.key).await {
+                    Ok((Err(error @ CallError::Unreadable(_)), ..)) | Err(error) => error,
+                    Ok((value, end, call)) => {
+                        let (own, latest, key) = (generation.own.clone(), generation.latest.clone(), generation.key.clone());
+                        (generation.end, generation._call) = (Some(end.clone()), Some(call));
+                        end.then(move || {
+                            // One that was replaced here before has a newer one in its place.
+                            if latest.is(&key, number) {
+                                Generation::invalidate(&own, &key);
+                            }
+                        });
+                        return Remoted(Arc::new(Inner { value, _held: Some(Box::new(generation)) }));
                     }
                 };
-                match remote.subscribe(&method, &key).await {
-                    Ok((value, end, call)) => {
-                        end.then(stale);
-                        Remoted(Arc::new(Inner { value, _call: Some(call) }))
-                    }
-                    Err(error) => {
-                        // Whoever asks now gets it, and whoever asks then asks again.
-                        stale();
-                        Remoted(Arc::new(Inner { value: Err(error), _call: None }))
-                    }
-                }
+                // Whoever asks now gets it, and whoever asks then asks again.
+                Generation::invalidate(&generation.own, &generation.key);
+                Remoted(Arc::new(Inner { value: Err(error), _held: None }))
             }
         })?;
         // It is set once.

@@ -9,7 +9,7 @@ use support::PATIENCE;
 use support::pipe::Wire;
 use support::services::World;
 use wellspring_rpc::wire::{ErrorInfo, Format, MethodId};
-use wellspring_rpc::{CallError, Connected, Failure, Remote, Replica};
+use wellspring_rpc::{CallError, Connected, Failure, Remote, Replica, Visitor};
 
 fn method(name: &str) -> MethodId {
     MethodId::new(name).expect("short")
@@ -187,13 +187,19 @@ async fn a_client_proves_itself_at_every_connection_after_the_first() {
         connected(&remote).await;
         assert_eq!(remote.call(&method("IDemo.Add:3"), (1, 2)).await, Ok(3));
         assert_eq!((wire.connections(), world.hub.clients()), (connection, 1));
+        let visitor = wire.visitor();
+        assert_eq!(visitor.proof.map(|proof| proof.counter), (connection > 1).then(|| (connection - 1).to_string()));
+        let mut guest = Visitor::new(visitor.client_id, visitor.format);
+        assert_eq!(world.hub.admit(&guest).is_err(), connection > 1, "nobody takes the place of one that has proved itself");
+        guest.client_id.clear();
+        assert_eq!(world.hub.admit(&guest), Ok(()));
         wire.cut();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_remote_that_is_dropped_says_good_bye() {
+async fn a_remote_that_is_dropped_is_forgotten_in_a_while() {
     let world = World::new();
     let wire = Wire::to(&world.hub);
     let remote = remote(&wire);
@@ -249,7 +255,15 @@ async fn whatever_is_cut_every_replica_is_equal_to_the_servers_value_in_the_end(
         connected(&near).await;
         near.call::<()>(&method("IDemo.Nothing:1"), ()).await.expect("called");
         far.call::<()>(&method("IDemo.Nothing:1"), ()).await.expect("called");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Whoever is not heard to ask for what it has forgotten is taken to have said so.
+        tokio::time::sleep(Duration::from_secs(15)).await;
         assert_eq!((near.open_calls(), far.open_calls()), (0, 0), "seed {seed}");
+        let left = world.hub.open_calls();
+        far.call::<()>(&method("ICounter.Set:3"), ("a", 1_000)).await.expect("set");
+        for key in ["b", "c"] {
+            far.call::<()>(&method("ICounter.Set:3"), (key, 1_000)).await.expect("set");
+        }
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        assert_eq!(world.hub.open_calls(), 0, "seed {seed}: {left} before the values ended");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::PATIENCE;
 use support::pipe::Wire;
 use support::services::World;
-use wellspring::{AsyncFunction, Cx, Engine};
+use wellspring::{AsyncFunction, Capacity, Cx, Engine};
 use wellspring_rpc::wire::MethodId;
 use wellspring_rpc::{CallError, Remote, Remoted};
 
@@ -28,8 +28,12 @@ struct Near {
 
 impl Near {
     fn to(wire: &Wire) -> Near {
+        Near::with(wire, Engine::new())
+    }
+
+    fn with(wire: &Wire, engine: Engine) -> Near {
         let remote = Remote::builder(wire.clone()).backoff(Duration::from_millis(100), Duration::from_millis(100)).connect();
-        let (engine, sums) = (Engine::new(), Arc::<AtomicUsize>::default());
+        let sums = Arc::<AtomicUsize>::default();
         let counter: AsyncFunction<(String,), Remoted<i64>> =
             remote.function(&engine, "counter", &method("ICounter.Get:2")).expect("registered");
         let (read, counted) = (counter.clone(), sums.clone());
@@ -124,14 +128,39 @@ async fn a_failure_there_is_cached_here_until_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_evicted_here_does_not_keep_what_was_made_of_it_from_following() {
+    let world = World::new();
+    let capacity = |builder: wellspring::EngineBuilder| builder.capacity(Capacity::entries(16)).build();
+    let near = Near::with(&Wire::to(&world.hub), capacity(Engine::builder()));
+    near.sum().await;
+    let changed = Arc::<AtomicUsize>::default();
+    let mut sums = near.sum.computed(&near.engine, &("a".to_owned(), "b".to_owned())).await.expect("a sum").changes();
+    assert_eq!(*sums.next().await.expect("endless").expect("a sum").value(), 0);
+    for round in 1..20 {
+        for other in 0..40 {
+            near.counter.get(&near.engine, &(format!("{round} {other}"),)).await.expect("read");
+        }
+        near.engine.collect();
+        set(&near.remote, "a", round).await;
+        let next = tokio::time::timeout(PATIENCE, async { while *sums.next().await.expect("endless").expect("a sum").value() != round {} });
+        next.await.unwrap_or_else(|_| panic!("it stays behind in round {round}, after {changed:?}"));
+    }
+    near.engine.assert_consistent();
+    assert!(near.remote.open_calls() < 100, "{} calls are open", near.remote.open_calls());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_understood_is_not_cached() {
     let world = World::new();
     let remote = Remote::builder(Wire::to(&world.hub)).connect();
     let engine = Engine::new();
     let strange: AsyncFunction<(String,), Remoted<String>> =
         remote.function(&engine, "strange", &method("ICounter.Get:2")).expect("registered");
-    let got = strange.get(&engine, &("k".to_owned(),)).await.expect("read");
-    assert!(matches!(&*got, Err(CallError::Unreadable(_))), "{got:?}");
+    for _ in 0..2 {
+        let got = strange.get(&engine, &("k".to_owned(),)).await.expect("read");
+        assert!(matches!(&*got, Err(CallError::Unreadable(_))), "{got:?}");
+        assert_eq!(remote.open_calls(), 0);
+    }
     assert!(remote.function::<(String,), i64>(&engine, "strange", &method("ICounter.Get:2")).is_err(), "the name is taken");
 }
 

@@ -148,6 +148,11 @@ impl Peer {
         &self.streams
     }
 
+    /// Whether the other end is a client.
+    pub(crate) fn is_server(&self) -> bool {
+        self.is_server
+    }
+
     /// Whether the other end has ever said who it is.
     pub(crate) fn has_met(&self) -> bool {
         self.remote().peer.is_some()

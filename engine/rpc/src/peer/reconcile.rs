@@ -46,12 +46,14 @@ impl Peer {
         self.untracked().front().map(|(when, _)| *when)
     }
 
-    /// A client that has nothing to wait for does not say so. After a while it is taken to have said it: the ends of what it has forgotten do no harm.
+    /// A client that has nothing to wait for does not say so. After a while it is taken to have said it: answers that it has not asked for are forgotten,
+    /// and the ends of what it has forgotten do no harm.
     pub(crate) fn presume_reconciled(&self) {
         let connection = self.connection();
         let mut calls = self.calls();
         if calls.reconciled != connection {
             calls.reconciled = connection;
+            calls.forget_answered(connection);
             let stale: Vec<u64> = calls.stale().collect();
             drop(calls);
             self.stale().extend(stale);

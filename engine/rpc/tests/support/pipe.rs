@@ -209,6 +209,8 @@ struct WireState {
     hub: std::sync::Mutex<Hub>,
     down: AtomicBool,
     connections: std::sync::atomic::AtomicUsize,
+    /// Who has connected last.
+    visitor: std::sync::Mutex<Option<Visitor>>,
     /// What cuts the present connection.
     cut: std::sync::Mutex<Option<(Arc<AtomicBool>, tokio::sync::watch::Sender<bool>)>>,
 }
@@ -229,7 +231,13 @@ pub struct WireWriter {
 impl Wire {
     pub fn to(hub: &Hub) -> Wire {
         let hub = std::sync::Mutex::new(hub.clone());
-        Wire(Arc::new(WireState { hub, down: AtomicBool::new(false), connections: Default::default(), cut: Default::default() }))
+        Wire(Arc::new(WireState {
+            hub,
+            down: AtomicBool::new(false),
+            connections: Default::default(),
+            visitor: Default::default(),
+            cut: Default::default(),
+        }))
     }
 
     /// The next connection is made to another hub.
@@ -253,6 +261,11 @@ impl Wire {
         }
     }
 
+    /// Who has connected last.
+    pub fn visitor(&self) -> Visitor {
+        self.0.visitor.lock().expect("no panic").clone().expect("connected")
+    }
+
     /// How many connections were made.
     pub fn connections(&self) -> usize {
         self.0.connections.load(Ordering::SeqCst)
@@ -269,6 +282,7 @@ impl wellspring_rpc::transport::Connector for Wire {
         }
         let hub = self.0.hub.lock().expect("no panic").clone();
         hub.admit(visitor).map_err(io::Error::other)?;
+        *self.0.visitor.lock().expect("no panic") = Some(visitor.clone());
         self.0.connections.fetch_add(1, Ordering::SeqCst);
         let (to_server, incoming) = mpsc::unbounded_channel();
         let (outgoing, from_server) = mpsc::unbounded_channel();
