@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 use crate::outgoing::{Outgoing, Pushed};
-use crate::wire::{FrameError, Head, MethodId, Packed, ReadError, System, pack, unpack};
+use crate::wire::{FrameError, Head, MethodId, Packed, ReadError, System, limits, pack, unpack};
 
 /// By this end's ids, which go on through all connections.
 #[derive(Debug, Default)]
@@ -131,6 +131,9 @@ impl Outbound {
         method: &MethodId,
         arguments: Box<[u8]>,
     ) -> Result<(u64, oneshot::Receiver<Reply>), FrameError> {
+        if arguments.len() > limits::ARGUMENTS {
+            return Err(FrameError::TooLarge(arguments.len()));
+        }
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
         state.last += 1;
@@ -304,8 +307,12 @@ impl State {
         while let Some(id) = self.queue.front() {
             match self.calls.get_mut(id).map(|made| made.send(out, *id)) {
                 Some(Ok(false)) => return,
-                // It could be sent once, and there is nobody to tell.
-                Some(Err(error)) => tracing::warn!(target: "wellspring::rpc", %error, "a call cannot be sent again"),
+                Some(Err(error)) => {
+                    // Its caller hears that it is not answered.
+                    tracing::warn!(target: "wellspring::rpc", %error, "a call cannot be sent");
+                    let id = *id;
+                    self.calls.remove(&id);
+                }
                 Some(Ok(true)) | None => {}
             }
             self.queue.pop_front();

@@ -25,7 +25,7 @@ pub(crate) struct Outgoing {
     state: Mutex<State>,
     /// For the writer: there is something, or an end.
     filled: Notify,
-    /// For the reader: there is room again.
+    /// For the reader, and for streams: there is room again.
     emptied: Notify,
     /// For both: it is over.
     over: Notify,
@@ -99,7 +99,7 @@ impl Outgoing {
 
     fn wake_all(&self) {
         self.filled.notify_one();
-        self.emptied.notify_one();
+        self.emptied.notify_waiters();
         self.over.notify_waiters();
     }
 
@@ -169,7 +169,7 @@ impl Outgoing {
                     if !state.full.is_empty() {
                         let taken = state.some();
                         drop(state);
-                        self.emptied.notify_one();
+                        self.emptied.notify_waiters();
                         return Ok(taken);
                     }
                 }
@@ -201,7 +201,9 @@ impl Outgoing {
     /// Waits until the other end has read enough of what it has asked for.
     pub(crate) async fn room(&self) {
         loop {
-            let emptied = self.emptied.notified();
+            let mut emptied = std::pin::pin!(self.emptied.notified());
+            // Counted among those who wait before it looks.
+            emptied.as_mut().enable();
             {
                 let state = self.state();
                 if state.bytes < HIGH || state.ended.is_some() {

@@ -184,3 +184,111 @@ async fn a_stream_of_streams_is_read_like_any_other() {
         assert_eq!(number, 4);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_panics_is_a_failure_of_its_stream() {
+    let panics = Service::new("IPanics").method("Numbers:1", |()| async {
+        Ok::<_, Failure>(RpcStream::new(stream::iter(0..10_u64).map(|number| {
+            assert!(number < 3, "on purpose");
+            number
+        })))
+    });
+    let world = World::with(|builder| builder.service(panics).expect("a service"));
+    let remote = remote(&Wire::to(&world.hub), Format::Json5);
+    let numbers: RpcStream<u64> = remote.call(&method("IPanics.Numbers:1"), ()).await.expect("a stream");
+    let items: Vec<_> = tokio::time::timeout(PATIENCE, numbers.collect()).await.expect("it stands still");
+    assert_eq!(items[..3], [Ok(0), Ok(1), Ok(2)]);
+    assert!(matches!(&items[3..], [Err(failure)] if !failure.message().contains("on purpose")), "{items:?}");
+    over(&world, &remote).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn items_of_a_megabyte_are_sent_as_there_is_room_for_them() {
+    let large = Service::new("ILarge").method("Texts:1", |()| async {
+        Ok::<_, Failure>(RpcStream::new(stream::iter(0..150_u8).map(|number| char::from(b'a' + number % 26).to_string().repeat(1_300_000))))
+    });
+    let world = World::with(|builder| builder.service(large).expect("a service"));
+    let wire = Wire::to(&world.hub);
+    let remote = remote(&wire, Format::Msgpack6c);
+    let mut texts: RpcStream<String> = remote.call(&method("ILarge.Texts:1"), ()).await.expect("a stream");
+    for number in 0..150_u8 {
+        let text = texts.next().await.expect("an item").expect("no failure");
+        assert_eq!((text.len(), text.as_bytes()[0]), (1_300_000, b'a' + number % 26));
+    }
+    assert_eq!((texts.next().await, wire.connections()), (None, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_pauses_through_cuts_is_not_sent_more_than_it_can_take() {
+    let world = World::new();
+    let wire = Wire::to(&world.hub);
+    let remote = remote(&wire, Format::Msgpack6c);
+    let mut numbers = count(&remote, 1_000, 0, 0).await;
+    assert_eq!(numbers.next().await, Some(Ok(0)));
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wire.cut();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let rest: Vec<_> = tokio::time::timeout(PATIENCE, numbers.collect()).await.expect("it stands still");
+    assert_eq!(rest, (1..1_000).map(|number| Ok(number * 10)).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_former_process_does_no_harm_to_the_next() {
+    let (first, second) = (World::new(), World::new());
+    let wire = Wire::to(&first.hub);
+    let remote = remote(&wire, Format::Msgpack6c);
+    let (mut old, unread) = (count(&remote, 1_000, 0, 0).await, count(&remote, 10, 0, 0).await);
+    assert_eq!(old.next().await, Some(Ok(0)));
+    wire.lead_to(&second.hub);
+    wire.cut();
+    // By the same numbers.
+    let (mut new, mut other) = (count(&remote, 200, 0, 0).await, count(&remote, 10, 0, 0).await);
+    assert_eq!((new.next().await, other.next().await), (Some(Ok(0)), Some(Ok(0))));
+    let rest: Vec<_> = unread.collect().await;
+    assert!(matches!(rest.as_slice(), [Err(_)]), "{rest:?}");
+    drop(old);
+    let rest: Vec<_> = tokio::time::timeout(PATIENCE, new.collect()).await.expect("it stands still");
+    assert_eq!(rest.len(), 199);
+    let rest: Vec<_> = tokio::time::timeout(PATIENCE, other.collect()).await.expect("it stands still");
+    assert_eq!(rest.len(), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_in_a_call_that_waited_for_another_process_is_read_there() {
+    let (first, second) = (World::new(), World::new());
+    let wire = Wire::to(&first.hub);
+    let remote = remote(&wire, Format::Msgpack6c);
+    remote.call::<()>(&method("IDemo.Nothing:1"), ()).await.expect("connected");
+    wire.set_down(true);
+    wire.lead_to(&second.hub);
+    let sum = method("ISum.Sum:2");
+    let call = remote.call(&sum, (RpcStream::new(stream::iter(1..=10_i64)),));
+    let back = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wire.set_down(false);
+    };
+    assert_eq!(tokio::join!(call, back).0, Ok(55));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_no_message_can_carry_fails_also_without_a_connection() {
+    let world = World::new();
+    let wire = Wire::to(&world.hub);
+    wire.set_down(true);
+    let remote = remote(&wire, Format::Msgpack6c);
+    let call = remote.call::<()>(&method("IDemo.EchoAny:2"), ("x".repeat(17 << 20),)).await;
+    assert!(matches!(call, Err(CallError::Unsendable(_))), "{call:?}");
+    // A hundred megabytes of calls that wait are sent as there is room.
+    let text = "x".repeat(1 << 20);
+    let echo = method("IDemo.EchoAny:2");
+    let calls = futures_util::future::join_all((0..100).map(|_| remote.call::<String>(&echo, (&text,))));
+    let back = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wire.set_down(false);
+    };
+    let (results, ()) = tokio::join!(calls, back);
+    assert!(results.into_iter().all(|result| result.as_ref() == Ok(&text)));
+    assert_eq!(wire.connections(), 1);
+}

@@ -181,6 +181,7 @@ impl Peer {
         self.out.close();
         self.made.close();
         self.forget_all();
+        self.streams.close();
     }
 
     /// The connection is gone, with what was sent last and what was not sent any more: what is answered in it is kept.

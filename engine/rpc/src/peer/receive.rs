@@ -11,7 +11,7 @@ use crate::calls::{Entry, Of, State};
 use crate::failure::Failure;
 use crate::service::{Kind, Slot};
 use crate::streams::Within;
-use crate::wire::{Arguments, ErrorInfo, Head, Headers, Message, ReadError, System};
+use crate::wire::{Arguments, ErrorInfo, Guid, Head, Headers, Message, ReadError, System};
 
 impl Peer {
     /// One message of the other end.
@@ -149,7 +149,15 @@ impl Peer {
                     self.disown(&[id]);
                 }
             }
-            System::AckEnd => self.streams().released(message.related_id),
+            System::AckEnd => {
+                let host: Guid = arguments.read()?;
+                // One of a process before this may be of a stream that had the number then.
+                if host == self.id || host.is_none() {
+                    self.streams().released(message.related_id);
+                } else {
+                    self.disown(&[message.related_id]);
+                }
+            }
             System::Item => {
                 let (index, item) = (arguments.read()?, arguments.raw()?);
                 if let Some(stream) = self.streams().consumer(message.related_id) {

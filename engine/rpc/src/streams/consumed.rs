@@ -10,6 +10,9 @@ use crate::failure::Failure;
 use crate::peer::Peer;
 use crate::wire::{Format, Guid, Head, StreamRef, System, limits};
 
+/// Items that the other end may send ahead, whatever it says.
+const MOST_AHEAD: u32 = 1 << 16;
+
 /// A stream of the other end.
 pub(crate) struct Consumed {
     peer: Weak<Peer>,
@@ -34,6 +37,8 @@ struct State {
     over: Option<Option<Failure>>,
     /// Nothing more is said of it.
     released: bool,
+    /// To be sent on is asked for when more was read.
+    puts_off: bool,
     waker: Option<Waker>,
 }
 
@@ -46,6 +51,7 @@ impl fmt::Debug for Consumed {
 impl Consumed {
     pub(super) fn new(peer: &Arc<Peer>, mut stream: StreamRef) -> Consumed {
         // The other end says when to be told: if that were later than it sends, both would wait.
+        stream.ack_advance = stream.ack_advance.min(MOST_AHEAD);
         stream.ack_period = stream.ack_period.min(stream.ack_advance);
         Consumed { peer: Arc::downgrade(peer), format: peer.format, stream, state: Mutex::default() }
     }
@@ -60,7 +66,7 @@ impl Consumed {
 
     /// Reads a value of the peer's.
     pub(super) fn within<R>(&self, read: impl FnOnce() -> R) -> R {
-        let _within = self.peer.upgrade().map(|peer| Within::of(&peer));
+        let _within = Within::these(self.peer.upgrade());
         read()
     }
 
@@ -74,10 +80,21 @@ impl Consumed {
         let mut state = self.state();
         if !state.started {
             state.started = true;
-            self.ask(0);
+            if state.over.is_none() {
+                self.ask(0);
+            }
         }
         if let Some(item) = state.items.pop_front() {
             state.read += 1;
+            if std::mem::take(&mut state.puts_off) && state.over.is_none() {
+                state.puts_off = self.is_far_ahead(&state);
+                let expected = state.expected;
+                if !state.puts_off {
+                    drop(state);
+                    self.ask(expected);
+                    return Poll::Ready(Some(Ok(item)));
+                }
+            }
             if state.read >= state.told + u64::from(self.stream.ack_period) && state.over.is_none() {
                 state.told = state.read;
                 let read = state.read;
@@ -151,16 +168,30 @@ impl Consumed {
         wake(state);
     }
 
-    /// Fails, and tells the other end that nothing more is wanted; the failure.
-    pub(super) fn give_up(&self, failure: Failure) -> Failure {
+    /// Fails, and tells the other end that nothing more is wanted.
+    fn give_up(&self, failure: Failure) {
+        self.over(Some(failure));
+    }
+
+    /// As that, when the failure has been said; the failure.
+    pub(super) fn leave(&self, failure: Failure) -> Failure {
+        self.over(None);
+        failure
+    }
+
+    fn over(&self, failure: Option<Failure>) {
         {
             let mut state = self.state();
             state.items.clear();
-            state.over = Some(Some(failure.clone()));
+            state.over = Some(failure);
             wake(state);
         }
         self.release();
-        failure
+    }
+
+    /// Nothing more is said of it: there is nobody to hear it, or somebody who would take it for another.
+    pub(super) fn forget(&self) {
+        self.state().released = true;
     }
 
     /// Something between has not come.
@@ -171,14 +202,21 @@ impl Consumed {
         self.give_up(Failure::new("a part of the stream is missing"));
     }
 
-    /// There is a connection again.
+    /// There is a connection again. To ask is to be sent a window more, whatever was read of the one before: who has read little of it asks later.
     pub(super) fn resume(&self) {
-        let state = self.state();
+        let mut state = self.state();
         if state.started && state.over.is_none() {
             let expected = state.expected;
-            drop(state);
-            self.ask(expected);
+            state.puts_off = self.is_far_ahead(&state);
+            if !state.puts_off {
+                drop(state);
+                self.ask(expected);
+            }
         }
+    }
+
+    fn is_far_ahead(&self, state: &State) -> bool {
+        state.expected - state.read > u64::from(self.stream.ack_advance)
     }
 
     /// Asks to be sent from an index on.
@@ -187,6 +225,9 @@ impl Consumed {
     }
 
     fn release(&self) {
+        if let Some(peer) = self.peer.upgrade() {
+            peer.streams().not_consumed(self.stream.id, self);
+        }
         if !std::mem::replace(&mut self.state().released, true) {
             self.say(System::AckEnd, None, self.stream.host);
         }
@@ -214,9 +255,6 @@ fn wake(mut state: MutexGuard<'_, State>) {
 
 impl Drop for Consumed {
     fn drop(&mut self) {
-        if let Some(peer) = self.peer.upgrade() {
-            peer.streams().not_consumed(self.stream.id);
-        }
         // One that was never asked for is given up by its owner when it is listed no more; saying so is quicker.
         self.release();
     }

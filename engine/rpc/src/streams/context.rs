@@ -23,12 +23,18 @@ pub(crate) struct Within(Option<Arc<Peer>>);
 
 impl Within {
     pub(crate) fn of(peer: &Arc<Peer>) -> Within {
-        Within(CURRENT.replace(Some(peer.clone())))
+        Within::these(Some(peer.clone()))
+    }
+
+    /// Of a peer, or of none.
+    pub(super) fn these(peer: Option<Arc<Peer>>) -> Within {
+        Within(CURRENT.replace(peer))
     }
 }
 
 impl Drop for Within {
     fn drop(&mut self) {
-        CURRENT.set(self.0.take());
+        // What was there is dropped after it was taken out: it may be the last of its peer.
+        drop(CURRENT.replace(self.0.take()));
     }
 }

@@ -121,7 +121,7 @@ impl<T: DeserializeOwned> Stream for RpcStream<T> {
         let Some(item) = ready!(consumed.poll_next(cx)) else { return Poll::Ready(None) };
         let read = |item: Box<[u8]>| {
             let read = Arguments::new(consumed.format(), &item).read();
-            read.map_err(|error| consumed.give_up(Failure::new(format!("an item cannot be read: {error}"))))
+            read.map_err(|error| consumed.leave(Failure::new(format!("an item cannot be read: {error}"))))
         };
         // Read with the peer at hand: an item may have a stream in it.
         Poll::Ready(Some(item.and_then(|item| consumed.within(|| read(item)))))
@@ -133,13 +133,24 @@ impl<T> Serialize for RpcStream<T> {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = match std::mem::replace(&mut *end, End::Sent(StreamRef::new(Default::default(), 0))) {
             End::Here(source) => match context::current() {
-                Some(peer) => peer.streams().share(&peer, source, self.window).map_err(S::Error::custom)?,
+                Some(peer) => match peer.streams().share(&peer, source, self.window) {
+                    Ok(stream) => stream,
+                    Err(source) => {
+                        *end = End::Here(source);
+                        return Err(S::Error::custom("there are more streams than anybody reads"));
+                    }
+                },
                 None => {
                     *end = End::Here(source);
                     return Err(S::Error::custom("a stream can only be sent in a call or its result"));
                 }
             },
-            End::Sent(stream) => stream,
+            // Written a second time, to the same end.
+            End::Sent(stream) if context::current().is_some_and(|peer| peer.id == stream.host) => stream,
+            End::Sent(stream) => {
+                *end = End::Sent(stream);
+                return Err(S::Error::custom("a stream can be sent to one end only"));
+            }
             there @ End::There(_) => {
                 *end = there;
                 return Err(S::Error::custom("a stream that was received cannot be sent on as it is: make one of its items"));

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,6 +20,9 @@ use crate::wire::{ErrorInfo, Format, Guid, Head, StreamRef, System};
 
 /// Items that go into one message.
 const BATCH: usize = 64;
+
+/// Bytes that go into one message, if they are of several items.
+const BATCH_BYTES: usize = 32 << 10;
 
 /// A stream of which nobody has heard for so long is over.
 const FORGOTTEN: Duration = Duration::from_secs(125);
@@ -43,6 +47,14 @@ struct State {
     consumed: HashMap<u64, Weak<Consumed>, ahash::RandomState>,
 }
 
+impl State {
+    /// Nobody could be heard of without a connection.
+    fn hear_all(&mut self) {
+        let now = Instant::now();
+        self.owned.values_mut().for_each(|owned| owned.heard = now);
+    }
+}
+
 /// A stream of this end.
 struct Owned {
     progress: Arc<Progress>,
@@ -54,6 +66,8 @@ struct Owned {
 
 enum Running {
     Not(Box<dyn Source>, Window),
+    /// It is about to be.
+    Begun,
     Yes(AbortHandle),
 }
 
@@ -92,10 +106,12 @@ impl Streams {
     /// Makes a stream known; what stands for it.
     ///
     /// Called in the middle of a message that is being written, so it says nothing by itself.
-    pub(super) fn share(&self, peer: &Peer, source: Box<dyn Source>, window: Window) -> Result<StreamRef, &'static str> {
+    ///
+    /// The source comes back if there are too many: it is not dropped here.
+    pub(super) fn share(&self, peer: &Peer, source: Box<dyn Source>, window: Window) -> Result<StreamRef, Box<dyn Source>> {
         let mut state = self.state();
         if state.owned.len() >= MOST {
-            return Err("more streams than anybody reads");
+            return Err(source);
         }
         state.last += 1;
         let Window { ack_period, ack_advance, reconnects } = window;
@@ -109,8 +125,11 @@ impl Streams {
     pub(super) fn consume(&self, peer: &Arc<Peer>, stream: StreamRef) -> Result<Arc<Consumed>, &'static str> {
         let consumed = Arc::new(Consumed::new(peer, stream));
         let mut state = self.state();
-        if state.consumed.len() >= MOST {
-            return Err("more streams than anybody reads");
+        let is_twice = state.consumed.get(&stream.id).is_some_and(|known| known.strong_count() > 0);
+        if is_twice || state.consumed.len() >= MOST {
+            drop(state);
+            consumed.forget();
+            return Err("a stream that is read already, or more of them than anybody reads");
         }
         state.consumed.insert(stream.id, Arc::downgrade(&consumed));
         Ok(consumed)
@@ -121,8 +140,12 @@ impl Streams {
         self.state().consumed.get(&id).and_then(Weak::upgrade)
     }
 
-    pub(super) fn not_consumed(&self, id: u64) {
-        self.state().consumed.remove(&id);
+    /// A consumer is not one any more. Another one may have the number of its stream: another process's.
+    pub(super) fn not_consumed(&self, id: u64, consumed: *const Consumed) {
+        let mut state = self.state();
+        if state.consumed.get(&id).is_some_and(|known| std::ptr::eq(known.as_ptr(), consumed)) {
+            state.consumed.remove(&id);
+        }
     }
 
     /// Which streams of the other end are read here.
@@ -141,14 +164,16 @@ impl Streams {
         let mut state = self.state();
         let Some(owned) = state.owned.get_mut(&id) else { return Heard::Unknown };
         let reset = !host.is_none();
+        // No stream has so many items.
+        let is_possible = i64::try_from(next).is_ok();
         let may = match &owned.state {
             Running::Not(..) => reset && next == 0,
-            Running::Yes(_) => true,
+            Running::Begun | Running::Yes(_) => true,
         };
-        if (reset && host != peer.id) || !may {
+        if (reset && host != peer.id) || !may || !is_possible {
             let over = state.owned.remove(&id);
             drop(state);
-            drop_owned(over);
+            drop(over);
             return Heard::Unknown;
         }
         owned.heard = Instant::now();
@@ -156,13 +181,16 @@ impl Streams {
             let progress = owned.progress.clone();
             // The source goes into a task, and its handle takes the place. Nobody else hears of this stream meanwhile: it is the reader who hears. Not
             // under the lock, as a runtime that is ending drops the task at once, and what is in it is the user's.
-            let begun = state.owned.remove(&id);
+            let begun = std::mem::replace(&mut owned.state, Running::Begun);
             drop(state);
-            if let Some(Owned { state: Running::Not(source, window), reconnects, .. }) = begun {
-                let sending = Sending { id, source, window, progress: progress.clone(), base: 0, items: VecDeque::new(), over: None };
+            if let Running::Not(source, window) = begun {
+                let sending = Sending { id, source, window, progress, base: 0, items: VecDeque::new(), over: None };
                 let abort = tokio::spawn(sending.run(Arc::downgrade(peer))).abort_handle();
-                let owned = Owned { progress, reconnects, heard: Instant::now(), state: Running::Yes(abort) };
-                self.state().owned.insert(id, owned);
+                match self.state().owned.get_mut(&id) {
+                    Some(owned) => owned.state = Running::Yes(abort),
+                    // Everything was forgotten meanwhile.
+                    None => abort.abort(),
+                }
             }
             return Heard::Known;
         }
@@ -170,7 +198,8 @@ impl Streams {
             let mut acks = owned.progress.acks.lock().unwrap_or_else(PoisonError::into_inner);
             if reset {
                 *acks = Acks { next, reset: true };
-            } else if !acks.reset {
+            } else {
+                // Also while it is to be sent again: what was read need not be.
                 acks.next = acks.next.max(next);
             }
         }
@@ -182,7 +211,7 @@ impl Streams {
     pub(crate) fn released(&self, id: u64) {
         // In two steps, lest it be dropped under the lock.
         let over = self.state().owned.remove(&id);
-        drop_owned(over);
+        drop(over);
     }
 
     /// The other end reads these streams; those of them that are not known.
@@ -190,7 +219,7 @@ impl Streams {
         let mut state = self.state();
         let now = Instant::now();
         let mut unknown = Vec::new();
-        for id in ids {
+        for id in ids.iter().take(MOST) {
             match state.owned.get_mut(id) {
                 Some(owned) => owned.heard = now,
                 None => unknown.push(*id),
@@ -207,7 +236,7 @@ impl Streams {
             state.owned.iter().filter(|(_, owned)| now.duration_since(owned.heard) > FORGOTTEN).map(|(id, _)| *id).collect();
         let over: Vec<_> = over.into_iter().map(|id| state.owned.remove(&id)).collect();
         drop(state);
-        over.into_iter().for_each(drop_owned);
+        drop(over);
     }
 
     /// The connection is gone.
@@ -217,26 +246,43 @@ impl Streams {
         let over: Vec<_> = over.into_iter().map(|id| state.owned.remove(&id)).collect();
         let consumers: Vec<_> = state.consumed.values().filter_map(Weak::upgrade).collect();
         drop(state);
-        over.into_iter().for_each(drop_owned);
+        drop(over);
         for consumer in consumers.iter().filter(|consumer| !consumer.reconnects()) {
             consumer.fail(Failure::new("the connection that the stream came by is gone"));
         }
     }
 
+    /// Nothing is left of any of them.
+    pub(crate) fn close(&self) {
+        self.forget_all();
+        let unasked = std::mem::take(&mut self.state().owned);
+        drop(unasked);
+    }
+
     /// There is a connection again, to the same end.
     pub(crate) fn resume(&self) {
-        let consumers: Vec<_> = self.state().consumed.values().filter_map(Weak::upgrade).collect();
+        let consumers: Vec<_> = {
+            let mut state = self.state();
+            state.hear_all();
+            state.consumed.values().filter_map(Weak::upgrade).collect()
+        };
         consumers.iter().for_each(|consumer| consumer.resume());
     }
 
-    /// Every stream is over.
+    /// The other end is another process: every stream is over that the one before has asked for, or had. Those that nobody has asked for may be in
+    /// arguments that are still to be sent.
     pub(crate) fn forget_all(&self) {
         let mut state = self.state();
-        let owned = std::mem::take(&mut state.owned);
+        let begun = |(id, owned): (&u64, &Owned)| (!matches!(owned.state, Running::Not(..))).then_some(*id);
+        let begun: Vec<u64> = state.owned.iter().filter_map(begun).collect();
+        let owned: Vec<_> = begun.into_iter().map(|id| state.owned.remove(&id)).collect();
+        state.hear_all();
         let consumed = std::mem::take(&mut state.consumed);
         drop(state);
-        owned.into_values().for_each(|owned| drop_owned(Some(owned)));
+        drop(owned);
         for consumer in consumed.into_values().filter_map(|consumer| consumer.upgrade()) {
+            // Its number may be another stream's from now on.
+            consumer.forget();
             consumer.fail(Failure::new("the process that the stream came from is gone"));
         }
     }
@@ -248,10 +294,12 @@ impl Streams {
     }
 }
 
-/// Outside of any lock: what a stream is made of is the user's.
-fn drop_owned(owned: Option<Owned>) {
-    if let Some(Owned { state: Running::Yes(abort), .. }) = owned {
-        abort.abort();
+/// Never under a lock: what a stream is made of is the user's.
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Running::Yes(abort) = &self.state {
+            abort.abort();
+        }
     }
 }
 
@@ -280,10 +328,21 @@ impl Sending {
                 next = self.send(&peer, at);
             }
             let wants_more = self.over.is_none() && next.is_some_and(|next| next >= self.produced() && next < self.limit());
+            let waits_for_room = next.is_some_and(|next| next < self.produced().min(self.limit()));
             let format = peer.format;
+            let progress = self.progress.clone();
+            if waits_for_room {
+                // The connection's end ends this as well.
+                tokio::select! {
+                    () = peer.out.room() => {}
+                    () = progress.come.notified() => {}
+                }
+                tokio::task::yield_now().await;
+                continue;
+            }
             // Not kept while it waits: a peer that is gone ends its streams.
             drop(peer);
-            let progress = self.progress.clone();
+            tokio::task::consume_budget().await;
             tokio::select! {
                 biased;
                 () = progress.come.notified() => {}
@@ -327,9 +386,22 @@ impl Sending {
         }
         let _cork = peer.out.cork();
         while at < self.produced().min(self.limit()) {
+            if peer.out.is_ended() {
+                return None;
+            }
+            if peer.out.is_high() {
+                // Others wait as well: it goes on when there is room.
+                return Some(at);
+            }
             let first = (at - self.base) as usize;
             let room = (self.limit() - at) as usize;
-            let some: Vec<&[u8]> = self.items.iter().skip(first).take(BATCH.min(room)).map(|item| &**item).collect();
+            let mut bytes = 0;
+            let fits = |item: &&Box<[u8]>| {
+                let is_first = bytes == 0;
+                bytes += item.len() + 1;
+                is_first || bytes <= BATCH_BYTES
+            };
+            let some: Vec<&[u8]> = self.items.iter().skip(first).take(BATCH.min(room)).take_while(fits).map(|item| &**item).collect();
             let call = if some.len() == 1 { System::Item } else { System::Batch };
             let sent = peer.out.push(&Head::system(call, self.id), |out| {
                 out.value(&at)?;
@@ -378,11 +450,14 @@ impl Sending {
                 break;
             }
             let mut item = Vec::new();
-            match self.source.poll_next(cx, format, &mut item) {
-                Poll::Ready(Some(Ok(()))) => self.items.push_back(item.into()),
-                Poll::Ready(Some(Err(failure))) => self.over = Some(Some(failure)),
-                Poll::Ready(None) => self.over = Some(None),
-                Poll::Pending => break,
+            let source = &mut self.source;
+            // A source that panicked is not asked again.
+            match catch_unwind(AssertUnwindSafe(|| source.poll_next(cx, format, &mut item))) {
+                Ok(Poll::Ready(Some(Ok(())))) => self.items.push_back(item.into()),
+                Ok(Poll::Ready(Some(Err(failure)))) => self.over = Some(Some(failure)),
+                Ok(Poll::Ready(None)) => self.over = Some(None),
+                Ok(Poll::Pending) => break,
+                Err(_) => self.over = Some(Some(Failure::new("the source of the stream panicked"))),
             }
             any = true;
         }
