@@ -3,6 +3,7 @@
 pub(crate) mod consumed;
 mod context;
 pub(crate) mod owned;
+mod sending;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,7 +17,7 @@ use serde::ser::{Error as _, Serialize, Serializer};
 
 use self::consumed::Consumed;
 pub(crate) use self::context::Within;
-use self::owned::Source;
+use self::sending::Source;
 use crate::failure::Failure;
 use crate::wire::{Arguments, Format, StreamRef, WriteError, Writer};
 
