@@ -160,28 +160,20 @@ impl Calls {
 
     /// Answers of earlier connections are not asked for any more.
     pub(crate) fn forget_answered(&mut self, connection: u32) {
-        let over =
-            |(id, entry): (&u64, &Entry)| (entry.of.connection < connection && matches!(entry.state, State::Answered(_))).then_some(*id);
-        let over: Vec<u64> = self.map.iter().filter_map(over).collect();
-        self.forget(over);
+        self.forget(|_, entry| entry.of.connection < connection && matches!(entry.state, State::Answered(_)));
     }
 
     /// Those of earlier connections, but for the ones that are listed, are over: whoever called has forgotten them. Running ones go on.
     pub(crate) fn forget_unlisted(&mut self, connection: u32, listed: &[u64]) {
-        let is_over = |(id, entry): (&u64, &Entry)| {
-            let keeps = entry.of.connection >= connection || matches!(entry.state, State::Running(..)) || listed.binary_search(id).is_ok();
-            (!keeps).then_some(*id)
-        };
-        let over: Vec<u64> = self.map.iter().filter_map(is_over).collect();
-        self.forget(over);
+        self.forget(|id, entry| {
+            entry.of.connection < connection && !matches!(entry.state, State::Running(..)) && listed.binary_search(&id).is_err()
+        });
     }
 
-    fn forget(&mut self, ids: Vec<u64>) {
-        for id in ids {
-            // One by one would look through all that are kept for each.
-            if let Some(entry) = self.map.remove(&id) {
-                self.kept_bytes -= entry.answer().map_or(0, Answer::size);
-            }
+    /// At once: one by one would look through all that are kept for each.
+    fn forget(&mut self, which: impl Fn(u64, &Entry) -> bool) {
+        for (_, entry) in self.map.extract_if(|id, entry| which(*id, entry)) {
+            self.kept_bytes -= entry.answer().map_or(0, Answer::size);
         }
         self.kept.retain(|id| self.map.get(id).is_some_and(|entry| entry.answer().is_some()));
     }

@@ -15,7 +15,7 @@ use crate::peer::Peer;
 use crate::recent::Recent;
 use crate::service::Slot;
 use crate::transport::{Close, FrameReader, FrameWriter, Incoming};
-use crate::wire::{Arguments, Format, Frame, FrameError, Handshake, Head, Messages, System, limits};
+use crate::wire::{Arguments, Format, Frame, Handshake, Head, Messages, System, limits};
 
 /// Serves a connection until its end, or until it is to end; the code that the other end has closed it with. Says when the handshakes are over.
 pub(crate) async fn serve<R: FrameReader, W: FrameWriter>(
@@ -86,7 +86,7 @@ async fn greet<R: FrameReader, W: FrameWriter>(peer: &Peer, reader: &mut R, writ
     let limit = peer.offer.timings.handshake;
     let first = timeout(limit, async {
         let mut frame = Frame::new(peer.format);
-        frame.push(&Head::system(System::Handshake, 0), |out| out.value(&peer.greet())).map_err(unwritten)?;
+        frame.push(&Head::system(System::Handshake, 0), |out| out.value(&peer.greet())).map_err(io::Error::other)?;
         writer.write(&[frame.take().into()], peer.format.is_text()).await?;
         reader.read().await
     });
@@ -104,10 +104,6 @@ async fn greet<R: FrameReader, W: FrameWriter>(peer: &Peer, reader: &mut R, writ
         Some(handshake) if handshake.protocol == Handshake::PROTOCOL => Ok(hello),
         _ => Err(Refused(Close::PROTOCOL, None)),
     }
-}
-
-fn unwritten(error: FrameError) -> io::Error {
-    io::Error::other(error.to_string())
 }
 
 /// A frame of the kind that the format has.

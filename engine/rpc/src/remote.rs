@@ -160,13 +160,8 @@ impl Remote {
     /// # Errors
     /// If the arguments cannot be written.
     pub fn tell(&self, method: &MethodId, arguments: impl ToArguments) -> Result<(), CallError> {
-        let peer = &self.0.peer;
-        let mut written = Vec::new();
-        {
-            let _within = Within::of(peer);
-            arguments.to_arguments(&mut Writer::new(peer.format, &mut written))?;
-        }
-        let told = peer.out.push(&Head::call(0, 0, method), |out| {
+        let written = self.written(&arguments)?;
+        let told = self.0.peer.out.push(&Head::call(0, 0, method), |out| {
             out.raw_all(&written);
             Ok(())
         });
@@ -190,12 +185,18 @@ impl Remote {
 
     pub(crate) fn start(&self, call_type: u8, method: &MethodId, arguments: &impl ToArguments) -> Result<Made, CallError> {
         let peer = &self.0.peer;
-        let mut written = Vec::new();
-        let _within = Within::of(peer);
-        arguments.to_arguments(&mut Writer::new(peer.format, &mut written))?;
-        let made = peer.made.call(&peer.out, call_type, method, written.into());
+        let made = peer.made.call(&peer.out, call_type, method, self.written(arguments)?.into());
         let (id, reply) = made.map_err(|error| CallError::Unsendable(error.to_string()))?;
         Ok(Made { remote: self.clone(), id, reply: Some(reply) })
+    }
+
+    /// Not into what goes out: what writes arguments is the user's, and may take its time or make calls.
+    fn written(&self, arguments: &impl ToArguments) -> Result<Vec<u8>, CallError> {
+        let peer = &self.0.peer;
+        let _within = Within::of(peer);
+        let mut written = Vec::new();
+        arguments.to_arguments(&mut Writer::new(peer.format, &mut written))?;
+        Ok(written)
     }
 
     pub(crate) fn read<T: DeserializeOwned>(&self, call: System, arguments: &[u8]) -> Result<T, CallError> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -76,8 +77,13 @@ impl Service {
         Service { name: name.into(), methods: Vec::new() }
     }
 
-    fn add(mut self, name: impl Into<String>, kind: Kind, run: impl Run) -> Service {
-        self.methods.push((name.into(), kind, RunBox(Arc::new(run))));
+    fn add<A, F, U>(mut self, name: impl Into<String>, kind: Kind, run: F) -> Service
+    where
+        A: FromArguments,
+        F: Fn(A, Call) -> U + Send + Sync + 'static,
+        U: Future<Output = ()> + Send + 'static,
+    {
+        self.methods.push((name.into(), kind, RunBox(Arc::new(Reading(run, PhantomData)))));
         self
     }
 
@@ -91,22 +97,15 @@ impl Service {
         F: Fn(A) -> U + Send + Sync + 'static,
         U: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.add(
-            name,
-            Kind::Regular,
-            Regular(
-                move |arguments, call: Call| {
-                    let answer = run(arguments);
-                    async move {
-                        match answer.await {
-                            Ok(value) => call.answer(|out| out.value(&value)),
-                            Err(error) => call.fail(&error.into()),
-                        }
-                    }
-                },
-                std::marker::PhantomData,
-            ),
-        )
+        self.add(name, Kind::Regular, move |arguments, call: Call| {
+            let answer = run(arguments);
+            async move {
+                match answer.await {
+                    Ok(value) => call.answer(|out| out.value(&value)),
+                    Err(error) => call.fail(&error.into()),
+                }
+            }
+        })
     }
 
     /// A method that is not answered.
@@ -117,7 +116,7 @@ impl Service {
         F: Fn(A) -> U + Send + Sync + 'static,
         U: Future<Output = ()> + Send + 'static,
     {
-        self.add(name, Kind::NoWait, Regular(move |arguments, _: Call| run(arguments), std::marker::PhantomData))
+        self.add(name, Kind::NoWait, move |arguments, _: Call| run(arguments))
     }
 
     /// A method whose value is pushed: the caller is told once it is stale. What it answers with is the generation of a function's value.
@@ -129,22 +128,15 @@ impl Service {
         F: Fn(A) -> U + Send + Sync + 'static,
         U: Future<Output = Result<Computed<V>, Fault>> + Send + 'static,
     {
-        self.add(
-            name,
-            Kind::Compute,
-            Regular(
-                move |arguments, call: Call| {
-                    let computed = run(arguments);
-                    async move {
-                        match computed.await {
-                            Ok(computed) => call.push(computed.invalidated(), |out| out.value(computed.value())),
-                            Err(fault) => call.fail(&Failure::of_fault(&fault)),
-                        }
-                    }
-                },
-                std::marker::PhantomData,
-            ),
-        )
+        self.add(name, Kind::Compute, move |arguments, call: Call| {
+            let computed = run(arguments);
+            async move {
+                match computed.await {
+                    Ok(computed) => call.push(computed.invalidated(), |out| out.value(computed.value())),
+                    Err(fault) => call.fail(&Failure::of_fault(&fault)),
+                }
+            }
+        })
     }
 
     /// A method whose value is pushed, of a function that may fail. A failure is a value like others: it is stale when the function says so.
@@ -158,32 +150,25 @@ impl Service {
         F: Fn(A) -> U + Send + Sync + 'static,
         U: Future<Output = Result<Computed<Result<T, E>>, Fault>> + Send + 'static,
     {
-        self.add(
-            name,
-            Kind::Compute,
-            Regular(
-                move |arguments, call: Call| {
-                    let computed = run(arguments);
-                    async move {
-                        match computed.await {
-                            Ok(computed) => match computed.value() {
-                                Ok(value) => call.push(computed.invalidated(), |out| out.value(value)),
-                                Err(error) => call.push_failure(computed.invalidated(), &error.clone().into()),
-                            },
-                            Err(fault) => call.fail(&Failure::of_fault(&fault)),
-                        }
-                    }
-                },
-                std::marker::PhantomData,
-            ),
-        )
+        self.add(name, Kind::Compute, move |arguments, call: Call| {
+            let computed = run(arguments);
+            async move {
+                match computed.await {
+                    Ok(computed) => match computed.value() {
+                        Ok(value) => call.push(computed.invalidated(), |out| out.value(value)),
+                        Err(error) => call.push_failure(computed.invalidated(), &error.clone().into()),
+                    },
+                    Err(fault) => call.fail(&Failure::of_fault(&fault)),
+                }
+            }
+        })
     }
 }
 
 /// What reads arguments and makes a future of them.
-struct Regular<A, F>(F, std::marker::PhantomData<fn(A)>);
+struct Reading<A, F>(F, PhantomData<fn(A)>);
 
-impl<A, F, U> Run for Regular<A, F>
+impl<A, F, U> Run for Reading<A, F>
 where
     A: FromArguments,
     F: Fn(A, Call) -> U + Send + Sync + 'static,

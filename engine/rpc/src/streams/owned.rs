@@ -33,6 +33,11 @@ struct State {
 }
 
 impl State {
+    /// Takes streams out, to be dropped when the lock is not held any more.
+    fn take(&mut self, which: impl Fn(&Owned) -> bool) -> Vec<Owned> {
+        self.owned.extract_if(|_, owned| which(owned)).map(|(_, owned)| owned).collect()
+    }
+
     /// Nobody could be heard of without a connection.
     fn hear_all(&mut self) {
         let now = Instant::now();
@@ -60,12 +65,6 @@ impl fmt::Debug for Owned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owned").field("reconnects", &self.reconnects).finish_non_exhaustive()
     }
-}
-
-/// What an acknowledgement leads to.
-enum Heard {
-    Known,
-    Unknown,
 }
 
 impl Streams {
@@ -128,12 +127,8 @@ impl Streams {
 
     /// The other end has read to here, or asks to be sent from here on. Whether the stream is known.
     pub(crate) fn acknowledged(&self, peer: &Arc<Peer>, id: u64, next: u64, host: Guid) -> bool {
-        matches!(self.hear(peer, id, next, host), Heard::Known)
-    }
-
-    fn hear(&self, peer: &Arc<Peer>, id: u64, next: u64, host: Guid) -> Heard {
         let mut state = self.state();
-        let Some(owned) = state.owned.get_mut(&id) else { return Heard::Unknown };
+        let Some(owned) = state.owned.get_mut(&id) else { return false };
         let reset = !host.is_none();
         // No stream has so many items.
         let is_possible = i64::try_from(next).is_ok();
@@ -145,7 +140,7 @@ impl Streams {
             let over = state.owned.remove(&id);
             drop(state);
             drop(over);
-            return Heard::Unknown;
+            return false;
         }
         owned.heard = Instant::now();
         if let Running::Not(..) = owned.state {
@@ -163,7 +158,7 @@ impl Streams {
                     None => abort.abort(),
                 }
             }
-            return Heard::Known;
+            return true;
         }
         {
             let mut acks = owned.progress.acks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,7 +170,7 @@ impl Streams {
             }
         }
         owned.progress.come.notify_one();
-        Heard::Known
+        true
     }
 
     /// The other end has enough of a stream.
@@ -203,9 +198,7 @@ impl Streams {
     pub(crate) fn expire(&self) {
         let mut state = self.state();
         let now = Instant::now();
-        let over: Vec<u64> =
-            state.owned.iter().filter(|(_, owned)| now.duration_since(owned.heard) > FORGOTTEN).map(|(id, _)| *id).collect();
-        let over: Vec<_> = over.into_iter().map(|id| state.owned.remove(&id)).collect();
+        let over = state.take(|owned| now.duration_since(owned.heard) > FORGOTTEN);
         drop(state);
         drop(over);
     }
@@ -213,8 +206,7 @@ impl Streams {
     /// The connection is gone.
     pub(crate) fn lost(&self) {
         let mut state = self.state();
-        let over: Vec<u64> = state.owned.iter().filter(|(_, owned)| !owned.reconnects).map(|(id, _)| *id).collect();
-        let over: Vec<_> = over.into_iter().map(|id| state.owned.remove(&id)).collect();
+        let over = state.take(|owned| !owned.reconnects);
         let consumers: Vec<_> = state.consumed.values().filter_map(Weak::upgrade).collect();
         drop(state);
         drop(over);
@@ -244,9 +236,7 @@ impl Streams {
     /// arguments that are still to be sent.
     pub(crate) fn forget_all(&self) {
         let mut state = self.state();
-        let begun = |(id, owned): (&u64, &Owned)| (!matches!(owned.state, Running::Not(..))).then_some(*id);
-        let begun: Vec<u64> = state.owned.iter().filter_map(begun).collect();
-        let owned: Vec<_> = begun.into_iter().map(|id| state.owned.remove(&id)).collect();
+        let owned = state.take(|owned| !matches!(owned.state, Running::Not(..)));
         state.hear_all();
         let consumed = std::mem::take(&mut state.consumed);
         drop(state);

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use super::borrowed::Text;
+
 /// A failure: the name of its type, as .NET spells it, and what it says. Both are empty where a stream ends without one.
 ///
 /// A .NET caller makes an exception of that type, if it has it and its name ends in `Exception` or `Error`. A TypeScript caller sees the name up to the
@@ -48,9 +50,5 @@ impl<'a> ErrorInfo<'a> {
 
 /// Null, where a peer gives that for empty.
 fn or_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::Error> {
-    /// One that is borrowed where it can be.
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
     Ok(Option::<Text<'de>>::deserialize(deserializer)?.map_or(Cow::Borrowed(""), |text| text.0))
 }

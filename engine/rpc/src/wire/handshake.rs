@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Error, Serialize, SerializeStruct, SerializeTuple, Serializer};
 
+use super::borrowed::Text;
 use super::guid::Guid;
 use super::limits;
 
@@ -125,10 +126,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Handshake<'a> {
         deserializer.deserialize_struct("Handshake", &[], Parts)
     }
 }
-
-/// One that is borrowed where it can be.
-#[derive(serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Serialize for Versions<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -5,6 +5,7 @@
 //! or refused, within the [limits], and never allocated for by what it says of its own size.
 
 mod binary;
+mod borrowed;
 mod error_info;
 mod format;
 mod frame;

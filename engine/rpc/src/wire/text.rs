@@ -1,9 +1,8 @@
 //! Messages in text frames: a JSON envelope, a line feed, the arguments.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
 
+use super::borrowed::Text;
 use super::frame::FrameError;
 use super::limits;
 use super::message::{Head, Headers, Malformed, Message, Method};
@@ -30,10 +29,6 @@ struct Envelope<'a> {
     #[serde(borrow, default)]
     headers: Option<Vec<Text<'a>>>,
 }
-
-/// A string that is borrowed where it can be.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Takes the next message off a frame, if there is one. An error is of that message alone.
 pub(super) fn next<'a>(frame: &mut &'a [u8]) -> Option<Result<Message<'a>, Malformed>> {
