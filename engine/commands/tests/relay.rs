@@ -16,6 +16,14 @@ fn relay(outbox: &Arc<MemoryOutbox>, sink: &Arc<MemorySink>) -> RelayBuilder {
     Relay::builder(outbox.clone(), sink.clone()).wakeup(outbox.wakeup.clone()).check_period(NEVER).backoff(backoff.0, backoff.1)
 }
 
+/// A relay that lives for so many operations.
+async fn relayed(outbox: &Arc<MemoryOutbox>, sink: &Arc<MemorySink>, count: u64) {
+    let relay = relay(outbox, sink).spawn();
+    outbox.add_some(count);
+    until("all sent", || outbox.all_sent()).await;
+    relay.stop().await;
+}
+
 #[tokio::test]
 async fn whatever_fails_every_entry_is_in_the_stream_in_order() {
     for seed in 0..30 {
@@ -68,15 +76,9 @@ async fn what_a_relay_died_over_is_published_again() {
 #[tokio::test]
 async fn an_outbox_that_has_gone_back_is_a_loss_before_what_it_has_now() {
     let (outbox, sink) = (MemoryOutbox::new(), Arc::new(MemorySink::new()));
-    let first = relay(&outbox, &sink).spawn();
-    outbox.add_some(3);
-    until("all sent", || outbox.all_sent()).await;
-    first.stop().await;
+    relayed(&outbox, &sink, 3).await;
     let backup = outbox.rows().clone();
-    let second = relay(&outbox, &sink).spawn();
-    outbox.add_some(2);
-    until("all sent", || outbox.all_sent()).await;
-    second.stop().await;
+    relayed(&outbox, &sink, 2).await;
     *outbox.rows() = backup;
     let added = outbox.add_some(1);
     let _third = relay(&outbox, &sink).spawn();
@@ -91,15 +93,9 @@ async fn an_outbox_that_has_gone_back_is_a_loss_before_what_it_has_now() {
 #[tokio::test]
 async fn an_outbox_that_has_gone_back_is_found_out_before_anything_is_published_however_much_is_unsent() {
     let (outbox, sink) = (MemoryOutbox::new(), Arc::new(MemorySink::new()));
-    let first = relay(&outbox, &sink).spawn();
-    outbox.add_some(3);
-    until("all sent", || outbox.all_sent()).await;
-    first.stop().await;
+    relayed(&outbox, &sink, 3).await;
     let backup = outbox.rows().clone();
-    let second = relay(&outbox, &sink).spawn();
-    outbox.add_some(9);
-    until("all sent", || outbox.all_sent()).await;
-    second.stop().await;
+    relayed(&outbox, &sink, 9).await;
     *outbox.rows() = backup;
     outbox.add_some(30);
     let before = sink.stream().messages.len();

@@ -249,22 +249,23 @@ pub async fn what_follows_a_loss_is_read_from_where_it_says<L: StreamLog>(log: A
     assert_eq!((entries.len(), horizon, more), (0, Place::new(2, 0), false));
 }
 
+/// A relay that lives for so many operations, which are followed.
+async fn relayed<L: StreamLog>(log: &Arc<L>, outbox: &Arc<MemoryOutbox>, follower: &mut Follower<L>, count: u64) {
+    let relay = relay(outbox, log).per_message(1).spawn();
+    let all = follower.order.len() + outbox.add_some(count).len();
+    follower.follow(PERIOD, |follower| follower.order.len() == all).await;
+    relay.stop().await;
+}
+
 pub async fn an_outbox_that_has_gone_back_is_a_loss_for_all<L: StreamLog>(first: Arc<L>, second: Arc<L>) {
     let outbox = MemoryOutbox::new();
     let mut follower = Follower::at_head(second.clone()).await;
-    let relay_of = |log: &Arc<L>| relay(&outbox, log).per_message(1);
-    let earlier = relay_of(&first).spawn();
-    outbox.add_some(3);
-    follower.follow(PERIOD, |follower| follower.order.len() == 3).await;
-    earlier.stop().await;
+    relayed(&first, &outbox, &mut follower, 3).await;
     let backup = outbox.rows().clone();
-    let earlier = relay_of(&first).spawn();
-    outbox.add_some(200);
-    follower.follow(PERIOD, |follower| follower.order.len() == 203).await;
-    earlier.stop().await;
+    relayed(&first, &outbox, &mut follower, 200).await;
     *outbox.rows() = backup;
     let added = outbox.add_some(1);
-    let later = relay_of(&second).spawn();
+    let later = relay(&outbox, &second).per_message(1).spawn();
     follower.follow(PERIOD, |follower| follower.seen.contains(&added[0].operation) || follower.losses > 0).await;
     until("all sent", || outbox.all_sent()).await;
     assert_eq!((follower.losses, later.stats().losses), (1, 1));
@@ -276,19 +277,12 @@ pub async fn an_outbox_that_has_gone_back_is_a_loss_for_all<L: StreamLog>(first:
 pub async fn what_the_outbox_was_not_told_of_is_published_again<L: StreamLog>(first: Arc<L>, second: Arc<L>) {
     let outbox = MemoryOutbox::new();
     let mut follower = Follower::at_head(second.clone()).await;
-    let relay_of = |log: &Arc<L>| relay(&outbox, log).per_message(1);
-    let earlier = relay_of(&first).spawn();
-    outbox.add_some(3);
-    follower.follow(PERIOD, |follower| follower.order.len() == 3).await;
-    earlier.stop().await;
+    relayed(&first, &outbox, &mut follower, 3).await;
     let backup = outbox.rows().clone();
-    let earlier = relay_of(&first).spawn();
-    outbox.add_some(200);
-    follower.follow(PERIOD, |follower| follower.order.len() == 203).await;
-    earlier.stop().await;
+    relayed(&first, &outbox, &mut follower, 200).await;
     let entries = std::mem::take(&mut outbox.rows().entries);
     *outbox.rows() = Rows { entries, ..backup };
-    let later = relay_of(&second).spawn();
+    let later = relay(&outbox, &second).per_message(1).spawn();
     let added = outbox.add_some(1);
     follower.follow(PERIOD, |follower| follower.covers(&added[0])).await;
     until("all sent", || outbox.all_sent()).await;
