@@ -29,6 +29,7 @@ mod arguments;
 mod call;
 mod calls;
 mod connection;
+mod end;
 mod failure;
 mod hub;
 mod outbound;

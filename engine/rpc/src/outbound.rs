@@ -1,13 +1,13 @@
 //! The calls that one peer has made and that are not over.
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 
-use tokio::sync::{Notify, oneshot};
-
+use crate::end::End;
 use crate::outgoing::{Outgoing, Pushed};
 use crate::wire::{FrameError, Head, MethodId, Packed, ReadError, System, limits, pack, unpack};
 
@@ -30,82 +30,57 @@ struct State {
 }
 
 /// A call that was made.
-#[derive(Debug)]
 struct Made {
     call_type: u8,
     method: MethodId,
-    arguments: Box<[u8]>,
+    /// Its arguments, then its answer: one buffer for each call.
+    bytes: Vec<u8>,
     /// Whether it was given to a connection, whatever became of it there.
     sent: bool,
     stage: Stage,
 }
 
-#[derive(Debug)]
 enum Stage {
-    Waiting(oneshot::Sender<Reply>),
-    /// The result has come, and its end is waited for.
+    /// For its answer: whoever waits for that.
+    Waiting(Option<Waker>),
+    /// The answer has come, and was not taken yet. Of a compute call its end may come first.
+    Answered(System, Option<Arc<End>>),
+    /// The result was taken, and its end is waited for.
     Live(Arc<End>),
+    /// A compute call was stale before its result had come.
+    Cancelled,
+}
+
+impl fmt::Debug for Made {
+    /// Without what is sent and what has come, which is not for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Made").field("method", &self.method).field("sent", &self.sent).finish_non_exhaustive()
+    }
 }
 
 /// What came of a call.
 #[derive(Debug)]
 pub(crate) enum Reply {
     /// A result, or a failure, and of a compute call its end.
-    Answer { call: System, arguments: Box<[u8]>, end: Option<Arc<End>> },
+    Answer { call: System, arguments: Vec<u8>, end: Option<Arc<End>> },
     /// A compute call was stale before its result had come.
     Cancelled,
+    /// There is no answer, and there will be none.
+    Never,
 }
 
-/// The end of a value at the other end.
+/// What is to be done for those who wait, when no lock is held.
 #[derive(Default)]
-pub(crate) struct End {
-    has_come: AtomicBool,
-    come: Notify,
-    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+#[must_use]
+struct Told {
+    wakers: Vec<Waker>,
+    ends: Vec<Arc<End>>,
 }
 
-impl fmt::Debug for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("End").field("has_come", &self.has_come()).finish_non_exhaustive()
-    }
-}
-
-impl End {
-    pub(crate) fn has_come(&self) -> bool {
-        // Acquire, with the release of whoever says so: what it knew is known to who asks.
-        self.has_come.load(Ordering::Acquire)
-    }
-
-    /// Runs something when it comes, or now if it has come. One thing: another takes its place.
-    pub(crate) fn then(&self, run: impl FnOnce() + Send + 'static) {
-        let mut then = self.then.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.has_come() {
-            *then = Some(Box::new(run));
-            return;
-        }
-        drop(then);
-        run();
-    }
-
-    /// No lock is held: what runs then may make calls.
-    fn tell(&self) {
-        // Before it looks for what is to run, which is put there by who has not seen this.
-        self.has_come.store(true, Ordering::Release);
-        self.come.notify_waiters();
-        let then = self.then.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(run) = then {
-            run();
-        }
-    }
-
-    pub(crate) async fn wait(&self) {
-        let come = self.come.notified();
-        let mut come = std::pin::pin!(come);
-        // Counted among the waiters before it looks.
-        come.as_mut().enable();
-        if !self.has_come() {
-            come.await;
-        }
+impl Told {
+    fn tell(self) {
+        self.ends.iter().for_each(|end| end.tell());
+        self.wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -123,39 +98,76 @@ impl Outbound {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a call, which is sent now or when there is a connection.
+    /// Makes a call, which is sent now or when there is a connection. Whoever waits for it is woken when
+    /// [`Outbound::reply`] has something new. None if nothing is called any more.
     pub(crate) fn call(
         &self,
         out: &Outgoing,
         call_type: u8,
         method: &MethodId,
-        arguments: Box<[u8]>,
-    ) -> Result<(u64, oneshot::Receiver<Reply>), FrameError> {
+        arguments: Vec<u8>,
+        waker: Waker,
+    ) -> Result<Option<u64>, FrameError> {
         if arguments.len() > limits::ARGUMENTS {
             return Err(FrameError::TooLarge(arguments.len()));
         }
-        let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
         state.last += 1;
         let id = state.last;
         if state.over {
-            // Its sender is dropped, which says so.
-            return Ok((id, receiver));
+            return Ok(None);
         }
-        let mut made = Made { call_type, method: method.clone(), arguments, sent: false, stage: Stage::Waiting(sender) };
+        let mut made = Made { call_type, method: method.clone(), bytes: arguments, sent: false, stage: Stage::Waiting(Some(waker)) };
         // Behind those that wait.
         if !state.queue.is_empty() || !made.send(out, id)? {
             state.queue.push_back(id);
         }
         state.calls.insert(id, made);
-        Ok((id, receiver))
+        Ok(Some(id))
+    }
+
+    /// What has come of a call. Once: what is over is not known any more.
+    pub(crate) fn reply(&self, id: u64, waker: &Waker) -> Poll<Reply> {
+        let mut state = self.state();
+        let Entry::Occupied(mut entry) = state.calls.entry(id) else { return Poll::Ready(Reply::Never) };
+        match &mut entry.get_mut().stage {
+            Stage::Waiting(Some(known)) if known.will_wake(waker) => return Poll::Pending,
+            Stage::Waiting(known) => {
+                let before = known.replace(waker.clone());
+                drop(state);
+                // Not under the lock: it is the executor's.
+                drop(before);
+                return Poll::Pending;
+            }
+            // Whoever has the result waits for its end.
+            Stage::Live(_) => return Poll::Pending,
+            Stage::Answered(_, Some(end)) if !end.has_come() => {}
+            Stage::Answered(..) | Stage::Cancelled => {
+                let made = entry.remove();
+                drop(state);
+                return Poll::Ready(match made.stage {
+                    Stage::Answered(call, end) => Reply::Answer { call, arguments: made.bytes, end },
+                    _ => Reply::Cancelled,
+                });
+            }
+        }
+        let made = entry.get_mut();
+        let Stage::Answered(call, Some(end)) = &made.stage else { return Poll::Pending };
+        let (call, end) = (*call, end.clone());
+        made.stage = Stage::Live(end.clone());
+        Poll::Ready(Reply::Answer { call, arguments: std::mem::take(&mut made.bytes), end: Some(end) })
     }
 
     /// Nobody waits for a call any more, or for the end of what it has brought.
     pub(crate) fn forget(&self, out: &Outgoing, id: u64) {
         let mut state = self.state();
         let Some(made) = state.calls.remove(&id) else { return };
-        if made.sent && !matches!(out.push(&Head::system(System::Cancel, id), |_| Ok(())), Ok(Pushed::Queued)) {
+        let is_over = match &made.stage {
+            Stage::Waiting(_) | Stage::Live(_) => false,
+            Stage::Answered(_, end) => end.as_ref().is_none_or(|end| end.has_come()),
+            Stage::Cancelled => true,
+        };
+        if made.sent && !is_over && !matches!(out.push(&Head::system(System::Cancel, id), |_| Ok(())), Ok(Pushed::Queued)) {
             // It is told when it is asked what it knows: what is not listed is over.
             state.untold = true;
         }
@@ -169,38 +181,32 @@ impl Outbound {
         if state.asked.as_ref().is_some_and(|(asked, _)| *asked == id)
             && let Some((_, of)) = state.asked.take()
         {
-            let over = state.told(out, &of, call, arguments);
+            let told = state.told(out, &of, call, arguments);
             drop(state);
-            return over.into_iter().for_each(Made::end);
+            return told.tell();
         }
-        // Late answers are of calls that nobody waits for.
-        let Some(made) = state.calls.remove(&id) else { return };
-        let Stage::Waiting(sender) = made.stage else {
-            // A second answer, given again by a server that could not know of the first.
-            state.calls.insert(id, made);
-            return;
-        };
-        let end = (made.call_type == 1).then(Arc::<End>::default);
-        if let Some(end) = &end {
-            state.calls.insert(id, Made { arguments: Box::default(), stage: Stage::Live(end.clone()), ..made });
-        }
+        // Late answers are of calls that nobody waits for; a second one is given again by a server that could not know of the first.
+        let Some(made) = state.calls.get_mut(&id) else { return };
+        let Stage::Waiting(waker) = &mut made.stage else { return };
+        let waker = waker.take();
+        made.bytes.clear();
+        made.bytes.extend_from_slice(arguments);
+        made.stage = Stage::Answered(call, (made.call_type == 1).then(Arc::default));
         drop(state);
-        let answer = Reply::Answer { call, arguments: arguments.into(), end };
-        if sender.send(answer).is_err() {
-            // It was given up just now.
-            self.forget(out, id);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
     /// What a compute call has brought is stale.
     pub(crate) fn ended(&self, id: u64) {
+        let mut told = Told::default();
         let mut state = self.state();
-        let over = match state.calls.get(&id) {
-            Some(made) if made.call_type == 1 => state.take(&[id]),
-            _ => return,
-        };
+        if state.calls.get(&id).is_some_and(|made| made.call_type == 1) {
+            state.end(id, &mut told);
+        }
         drop(state);
-        over.into_iter().for_each(Made::end);
+        told.tell();
     }
 
     /// There is a connection again, and messages may be sent: what is not sent yet is sent, and the other end is asked what it knows of the rest.
@@ -212,47 +218,61 @@ impl Outbound {
         state.queue.clear();
         let (mut waiting, mut live, mut unsent) = (Vec::new(), Vec::new(), Vec::new());
         for (id, made) in &state.calls {
-            match made.stage {
+            match &made.stage {
                 _ if !made.sent => unsent.push(*id),
                 Stage::Waiting(_) => waiting.push(*id),
                 Stage::Live(_) => live.push(*id),
+                Stage::Answered(_, Some(end)) if !end.has_come() => live.push(*id),
+                // Nothing of it is waited for.
+                Stage::Answered(..) | Stage::Cancelled => {}
             }
         }
         let again = [&mut waiting, &mut live, &mut unsent];
         again.into_iter().for_each(|ids| ids.sort_unstable());
         let _cork = out.cork();
-        let mut over = Vec::new();
+        let mut told = Told::default();
         if met == Met::Other {
-            over = state.take(&live);
-            state.send(out, &waiting);
+            live.iter().for_each(|id| state.end(*id, &mut told));
+            told.wakers = state.send(out, &waiting);
         } else if !waiting.is_empty() || !live.is_empty() || state.untold {
             state.ask(out, index, &waiting, &live);
         }
         state.untold = false;
-        state.send(out, &unsent);
+        told.wakers.extend(state.send(out, &unsent));
         drop(state);
-        over.into_iter().for_each(Made::end);
+        told.tell();
     }
 
     /// There is room again for what waits.
     pub(crate) fn pump(&self, out: &Outgoing) {
         let mut state = self.state();
         if !state.queue.is_empty() {
-            state.pump(out);
+            let wakers = state.pump(out);
+            drop(state);
+            wakers.into_iter().for_each(Waker::wake);
         }
     }
 
-    /// No call is answered any more.
+    /// No call is answered any more. What was answered can be taken.
     pub(crate) fn close(&self) {
+        let mut told = Told::default();
         let mut state = self.state();
         state.over = true;
-        let calls = std::mem::take(&mut state.calls);
+        let over: Vec<Made> =
+            state.calls.extract_if(|_, made| matches!(made.stage, Stage::Waiting(_) | Stage::Live(_))).map(|(_, made)| made).collect();
+        told.ends.extend(state.calls.values().filter_map(|made| match &made.stage {
+            Stage::Answered(_, end) => end.clone(),
+            _ => None,
+        }));
         drop(state);
-        for made in calls.into_values() {
-            if let Stage::Live(end) = made.stage {
-                end.tell();
+        for made in over {
+            match made.stage {
+                Stage::Waiting(waker) => told.wakers.extend(waker),
+                Stage::Live(end) => told.ends.push(end),
+                Stage::Answered(..) | Stage::Cancelled => {}
             }
         }
+        told.tell();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -280,47 +300,65 @@ impl State {
     /// The other end says which calls it does not know; or that it does not say. Those that are over.
     ///
     /// Whatever it says, it is of the calls that it was asked of: those that were sent since are on their way.
-    fn told(&mut self, out: &Outgoing, asked: &[u64], call: System, arguments: &[u8]) -> Vec<Made> {
+    fn told(&mut self, out: &Outgoing, asked: &[u64], call: System, arguments: &[u8]) -> Told {
         let unknown = match call {
             System::Ok => self::unknown(out, asked, arguments).unwrap_or_else(|_| asked.to_vec()),
             _ => asked.to_vec(),
         };
-        let (live, waiting): (Vec<u64>, Vec<u64>) =
-            unknown.into_iter().partition(|id| matches!(self.calls.get(id), Some(Made { stage: Stage::Live(_), .. })));
-        self.send(out, &waiting);
-        self.take(&live)
+        let (waiting, live): (Vec<u64>, Vec<u64>) =
+            unknown.into_iter().partition(|id| matches!(self.calls.get(id), Some(Made { stage: Stage::Waiting(_), .. })));
+        let mut told = Told { wakers: self.send(out, &waiting), ends: Vec::new() };
+        live.into_iter().for_each(|id| self.end(id, &mut told));
+        told
+    }
+
+    /// The value of a compute call is stale, or it is stale before it has come.
+    fn end(&mut self, id: u64, told: &mut Told) {
+        let Entry::Occupied(mut entry) = self.calls.entry(id) else { return };
+        match &mut entry.get_mut().stage {
+            Stage::Waiting(waker) => {
+                told.wakers.extend(waker.take());
+                entry.get_mut().stage = Stage::Cancelled;
+            }
+            // It is taken with its end.
+            Stage::Answered(_, end) => told.ends.extend(end.clone()),
+            Stage::Live(end) => {
+                told.ends.push(end.clone());
+                entry.remove();
+            }
+            Stage::Cancelled => {}
+        }
     }
 
     /// Sends calls, or has them wait for room.
-    fn send(&mut self, out: &Outgoing, ids: &[u64]) {
+    fn send(&mut self, out: &Outgoing, ids: &[u64]) -> Vec<Waker> {
         for id in ids {
             if let Some(made) = self.calls.get_mut(id) {
                 made.sent = false;
             }
         }
         self.queue.extend(ids);
-        self.pump(out);
+        self.pump(out)
     }
 
-    /// Sends of those that wait as many as there is room for.
-    fn pump(&mut self, out: &Outgoing) {
+    /// Sends of those that wait as many as there is room for. Whose calls cannot be sent.
+    fn pump(&mut self, out: &Outgoing) -> Vec<Waker> {
+        let mut unsendable = Vec::new();
         while let Some(id) = self.queue.front() {
             match self.calls.get_mut(id).map(|made| made.send(out, *id)) {
-                Some(Ok(false)) => return,
+                Some(Ok(false)) => break,
                 Some(Err(error)) => {
                     // Its caller hears that it is not answered.
                     tracing::warn!(target: "wellspring::rpc", %error, "a call cannot be sent");
-                    let id = *id;
-                    self.calls.remove(&id);
+                    if let Some(Made { stage: Stage::Waiting(waker), .. }) = self.calls.remove(id) {
+                        unsendable.extend(waker);
+                    }
                 }
                 Some(Ok(true)) | None => {}
             }
             self.queue.pop_front();
         }
-    }
-
-    fn take(&mut self, ids: &[u64]) -> Vec<Made> {
-        ids.iter().filter_map(|id| self.calls.remove(id)).collect()
+        unsendable
     }
 }
 
@@ -340,26 +378,118 @@ fn unknown(out: &Outgoing, asked: &[u64], arguments: &[u8]) -> Result<Vec<u64>, 
 impl Made {
     /// Gives it to the connection, if there is one with room for it. So calls of this end's never wait in such numbers that the connection is given up.
     fn send(&mut self, out: &Outgoing, id: u64) -> Result<bool, FrameError> {
-        if out.is_high() {
-            return Ok(false);
+        if !matches!(self.stage, Stage::Waiting(_)) {
+            // It was cancelled before it was sent.
+            return Ok(true);
         }
-        let pushed = out.push(&Head::call(self.call_type, id, &self.method), |out| {
-            out.raw_all(&self.arguments);
+        self.sent = out.push_if_room(&Head::call(self.call_type, id, &self.method), |out| {
+            out.raw_all(&self.bytes);
             Ok(())
         })?;
-        self.sent = pushed == Pushed::Queued;
         Ok(self.sent)
     }
+}
 
-    /// Its value is stale, or it is stale before it has come.
-    fn end(self) {
-        match self.stage {
-            Stage::Live(end) => end.tell(),
-            Stage::Waiting(sender) if self.call_type == 1 => {
-                // It may be given up.
-                let _ = sender.send(Reply::Cancelled);
-            }
-            Stage::Waiting(_) => {}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Format, Messages};
+
+    /// What is called, and what has gone out since.
+    struct Bench {
+        made: Outbound,
+        out: Outgoing,
+        method: MethodId,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let bench = Bench {
+                made: Outbound::default(),
+                out: Outgoing::new(Format::Msgpack6),
+                method: MethodId::new("IDemo.Get:2").expect("a short name"),
+            };
+            bench.made.resume(&bench.out, Met::First, 0);
+            bench
         }
+
+        fn call(&self, call_type: u8) -> u64 {
+            let called = self.made.call(&self.out, call_type, &self.method, vec![7], Waker::noop().clone());
+            called.expect("a small call").expect("calls are made")
+        }
+
+        fn reply(&self, id: u64) -> Poll<Reply> {
+            self.made.reply(id, Waker::noop())
+        }
+
+        fn answer(&self, id: u64, value: u8) {
+            self.made.answered(&self.out, id, System::Ok, &[value]);
+        }
+
+        /// The names of what was sent.
+        fn sent(&self) -> Vec<String> {
+            let frames = self.out.close();
+            self.out.open();
+            let messages = frames.iter().flat_map(|frame| Messages::new(Format::Msgpack6, frame).flatten());
+            messages.map(|message| message.method.to_string()).collect()
+        }
+    }
+
+    #[test]
+    fn an_answer_that_nobody_took_yet_is_there_after_the_end_of_the_remote() {
+        let bench = Bench::new();
+        let (answered, waiting) = (bench.call(0), bench.call(0));
+        bench.answer(answered, 9);
+        bench.made.close();
+        assert!(matches!(bench.reply(answered), Poll::Ready(Reply::Answer { arguments, .. }) if arguments == [9]));
+        assert!(matches!(bench.reply(answered), Poll::Ready(Reply::Never)), "once");
+        assert!(matches!(bench.reply(waiting), Poll::Ready(Reply::Never)));
+    }
+
+    #[test]
+    fn a_value_that_is_stale_before_it_is_taken_is_taken_with_its_end() {
+        let bench = Bench::new();
+        let id = bench.call(1);
+        bench.answer(id, 9);
+        bench.made.ended(id);
+        assert!(matches!(bench.reply(id), Poll::Ready(Reply::Answer { end: Some(end), .. }) if end.has_come()));
+        assert_eq!(bench.made.len(), 0);
+        // Nor is the other end told of what it has said itself.
+        bench.made.forget(&bench.out, id);
+        assert_eq!(bench.sent(), ["IDemo.Get:2"]);
+    }
+
+    #[test]
+    fn a_value_that_is_given_up_before_it_is_taken_is_said_to_be() {
+        let bench = Bench::new();
+        let (live, regular) = (bench.call(1), bench.call(0));
+        bench.answer(live, 9);
+        bench.answer(regular, 9);
+        bench.made.forget(&bench.out, regular);
+        bench.made.forget(&bench.out, live);
+        assert_eq!(bench.sent(), ["IDemo.Get:2", "IDemo.Get:2", "$sys.Cancel:0"]);
+        assert_eq!(bench.made.len(), 0);
+    }
+
+    #[test]
+    fn a_value_that_nobody_took_yet_is_asked_for_on_the_next_connection() {
+        let bench = Bench::new();
+        let id = bench.call(1);
+        bench.answer(id, 9);
+        bench.sent();
+        bench.made.resume(&bench.out, Met::Same, 2);
+        assert_eq!(bench.sent(), ["$sys.Reconnect:3"]);
+        // Another process knows nothing of it.
+        bench.made.resume(&bench.out, Met::Other, 3);
+        assert!(matches!(bench.reply(id), Poll::Ready(Reply::Answer { end: Some(end), .. }) if end.has_come()));
+    }
+
+    #[test]
+    fn a_second_answer_does_not_replace_the_first() {
+        let bench = Bench::new();
+        let id = bench.call(0);
+        bench.answer(id, 9);
+        bench.answer(id, 8);
+        assert!(matches!(bench.reply(id), Poll::Ready(Reply::Answer { arguments, .. }) if arguments == [9]));
     }
 }

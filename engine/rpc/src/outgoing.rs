@@ -13,6 +13,8 @@ use crate::wire::{Format, Frame, FrameError, Head, WriteError, Writer, limits};
 
 /// At which size a frame is not added to.
 const FULL: usize = 32 << 10;
+/// Bytes that are worth a frame: about what costs as much to write as a system call.
+const WORTH: usize = 8 << 10;
 /// Bytes that wait above which nothing more is read from the other end, which should read first.
 const HIGH: usize = 1 << 20;
 /// Bytes that are written before anything else is seen to.
@@ -108,7 +110,22 @@ impl Outgoing {
     where
         W: FnOnce(&mut Writer<'_>) -> Result<(), WriteError>,
     {
-        let mut state = self.state();
+        self.add(self.state(), head, arguments)
+    }
+
+    /// Adds a message that can wait, unless there is no connection or so much waits already that it should; whether it did.
+    pub(crate) fn push_if_room<W>(&self, head: &Head<'_>, arguments: W) -> Result<bool, FrameError>
+    where
+        W: FnOnce(&mut Writer<'_>) -> Result<(), WriteError>,
+    {
+        let state = self.state();
+        Ok(!state.is_high() && self.add(state, head, arguments)? == Pushed::Queued)
+    }
+
+    fn add<W>(&self, mut state: MutexGuard<'_, State>, head: &Head<'_>, arguments: W) -> Result<Pushed, FrameError>
+    where
+        W: FnOnce(&mut Writer<'_>) -> Result<(), WriteError>,
+    {
         if !state.open {
             return Ok(Pushed::Closed);
         }
@@ -175,6 +192,24 @@ impl Outgoing {
                 }
             }
             filled.await;
+            self.gather().await;
+        }
+    }
+
+    /// Lets those run who are about to, as they may have something to add: a runtime runs what was woken last first, so that without this every call
+    /// would be a frame by itself. As long as it becomes more, and is worth more: whoever is alone waits for nobody.
+    async fn gather(&self) {
+        let mut before = 0;
+        loop {
+            let now = {
+                let state = self.state();
+                if state.ended.is_some() { WORTH } else { state.bytes + state.frame.bytes().len() }
+            };
+            if now >= WORTH || now == before {
+                return;
+            }
+            before = now;
+            tokio::task::yield_now().await;
         }
     }
 
@@ -194,8 +229,7 @@ impl Outgoing {
 
     /// Whether so much waits that nothing more should be asked for.
     pub(crate) fn is_high(&self) -> bool {
-        let state = self.state();
-        state.bytes >= HIGH || state.ended.is_some()
+        self.state().is_high()
     }
 
     /// Waits until the other end has read enough of what it has asked for.
@@ -216,6 +250,10 @@ impl Outgoing {
 }
 
 impl State {
+    fn is_high(&self) -> bool {
+        self.bytes >= HIGH || self.ended.is_some()
+    }
+
     /// The first frames, of about so many bytes as are written before it is time to look around.
     fn some(&mut self) -> Vec<Vec<u8>> {
         let (mut bytes, mut count) = (0, 0);
@@ -247,5 +285,51 @@ impl Drop for Cork<'_> {
         if any {
             self.0.filled.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::wire::System;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_many_tasks_add_at_once_goes_out_in_few_frames() {
+        let out = Arc::new(Outgoing::new(Format::Msgpack6c));
+        out.open();
+        // On the worker, whose last woken task is the next to run: the writer, each time that something is added.
+        let frames = tokio::spawn(async move {
+            let writer = tokio::spawn({
+                let out = out.clone();
+                async move {
+                    let mut frames = 0;
+                    while let Ok(taken) = out.take().await {
+                        frames += taken.len();
+                    }
+                    frames
+                }
+            });
+            // Nobody waits for each of them: that would be woken last.
+            let (done, all) = (Arc::new(Notify::new()), 1_000);
+            let added = Arc::new(AtomicUsize::new(0));
+            for _ in 0..all {
+                let (out, added, done) = (out.clone(), added.clone(), done.clone());
+                tokio::spawn(async move {
+                    assert!(matches!(out.push(&Head::system(System::Cancel, 1), |_| Ok(())), Ok(Pushed::Queued)));
+                    // Relaxed: they are all run by one thread.
+                    if added.fetch_add(1, Ordering::Relaxed) + 1 == all {
+                        done.notify_one();
+                    }
+                });
+            }
+            done.notified().await;
+            out.end(1000);
+            writer.await
+        });
+        let frames = frames.await.expect("no panic").expect("no panic");
+        assert!(frames <= 50, "{frames} frames");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -12,13 +13,14 @@ use tokio::time::{Instant, timeout};
 
 use crate::arguments::ToArguments;
 use crate::connection;
+use crate::end::End;
 use crate::failure::Failure;
 use crate::hub::{Hub, Visitor};
-use crate::outbound::{End, Reply};
+use crate::outbound::Reply;
 use crate::peer::Peer;
 use crate::streams::Within;
 use crate::transport::{Close, Connector};
-use crate::wire::{Arguments, ErrorInfo, Format, Head, MethodId, ReadError, System, WriteError, Writer};
+use crate::wire::{Arguments, ErrorInfo, Format, FrameError, Head, MethodId, ReadError, System, WriteError, Writer};
 
 /// How often a compute call is made again that was stale before it was answered.
 const TRIES: u32 = 3;
@@ -107,10 +109,13 @@ impl Remote {
     /// # Errors
     /// See [`CallError`].
     pub async fn call<T: DeserializeOwned>(&self, method: &MethodId, arguments: impl ToArguments) -> Result<T, CallError> {
-        let made = self.start(0, method, &arguments)?;
-        match made.reply().await? {
+        let written = self.written(&arguments)?;
+        drop(arguments);
+        let mut made = Asked::new(&self.0.peer);
+        match made.ask(0, method, written).await? {
             Reply::Answer { call, arguments, .. } => self.read(call, &arguments),
             Reply::Cancelled => Err(CallError::Stale),
+            Reply::Never => Err(CallError::Unreachable),
         }
     }
 
@@ -148,9 +153,14 @@ impl Remote {
         arguments: &impl ToArguments,
     ) -> Result<(Result<T, CallError>, Arc<End>, Made), CallError> {
         for _ in 0..TRIES {
-            let mut call = self.start(1, method, arguments)?;
-            let Reply::Answer { call: kind, arguments, end } = call.reply_of().await? else { continue };
-            return Ok((self.read(kind, &arguments), end.unwrap_or_default(), call));
+            let mut asked = Asked::new(&self.0.peer);
+            match asked.ask(1, method, self.written(arguments)?).await? {
+                Reply::Answer { call, arguments, end } => {
+                    return Ok((self.read(call, &arguments), end.unwrap_or_default(), asked.into_made(self)));
+                }
+                Reply::Cancelled => {}
+                Reply::Never => return Err(CallError::Unreachable),
+            }
         }
         Err(CallError::Stale)
     }
@@ -181,13 +191,6 @@ impl Remote {
     /// How many calls have no result yet, or have one whose end is waited for.
     pub fn open_calls(&self) -> usize {
         self.0.peer.made.len()
-    }
-
-    pub(crate) fn start(&self, call_type: u8, method: &MethodId, arguments: &impl ToArguments) -> Result<Made, CallError> {
-        let peer = &self.0.peer;
-        let made = peer.made.call(&peer.out, call_type, method, self.written(arguments)?.into());
-        let (id, reply) = made.map_err(|error| CallError::Unsendable(error.to_string()))?;
-        Ok(Made { remote: self.clone(), id, reply: Some(reply) })
     }
 
     /// Not into what goes out: what writes arguments is the user's, and may take its time or make calls.
@@ -300,30 +303,54 @@ impl Drop for Shared {
     }
 }
 
-/// A call that was made: given up when it is dropped.
+/// A call until its reply: given up when it is dropped before.
+struct Asked<'a> {
+    peer: &'a Peer,
+    /// None before it is made, and when it is over.
+    id: Option<u64>,
+}
+
+impl<'a> Asked<'a> {
+    fn new(peer: &'a Peer) -> Asked<'a> {
+        Asked { peer, id: None }
+    }
+
+    /// Makes the call, and waits for what comes of it.
+    async fn ask(&mut self, call_type: u8, method: &MethodId, arguments: Vec<u8>) -> Result<Reply, CallError> {
+        let (peer, mut arguments) = (self.peer, Some(arguments));
+        let reply = std::future::poll_fn(|cx| match arguments.take() {
+            // Made with the waker: nothing is looked up before there is something.
+            Some(arguments) => {
+                self.id = peer.made.call(&peer.out, call_type, method, arguments, cx.waker().clone())?;
+                if self.id.is_some() { Poll::Pending } else { Poll::Ready(Ok(Reply::Never)) }
+            }
+            None => self.id.map_or(Poll::Ready(Reply::Never), |id| peer.made.reply(id, cx.waker())).map(Ok),
+        });
+        let reply = reply.await.map_err(|error: FrameError| CallError::Unsendable(error.to_string()))?;
+        if !matches!(reply, Reply::Answer { end: Some(_), .. }) {
+            self.id = None;
+        }
+        Ok(reply)
+    }
+
+    fn into_made(mut self, remote: &Remote) -> Made {
+        Made { remote: remote.clone(), id: self.id.take().unwrap_or_default() }
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.peer.made.forget(&self.peer.out, id);
+        }
+    }
+}
+
+/// A call whose result was taken, and whose end is waited for: given up when it is dropped.
+#[derive(Debug)]
 pub(crate) struct Made {
     remote: Remote,
     id: u64,
-    reply: Option<tokio::sync::oneshot::Receiver<Reply>>,
-}
-
-impl fmt::Debug for Made {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Made").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-impl Made {
-    async fn reply(mut self) -> Result<Reply, CallError> {
-        self.reply_of().await
-    }
-
-    async fn reply_of(&mut self) -> Result<Reply, CallError> {
-        match &mut self.reply {
-            Some(reply) => reply.await.map_err(|_| CallError::Unreachable),
-            None => Err(CallError::Unreachable),
-        }
-    }
 }
 
 impl Drop for Made {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use wellspring::{AsyncFunction, Engine, Key, RegisterError};
 
 use crate::arguments::ToArguments;
-use crate::outbound::End;
+use crate::end::End;
 use crate::remote::{CallError, Made, Remote};
 use crate::wire::MethodId;
 
