@@ -40,9 +40,11 @@ impl Failure {
     pub(crate) fn info(&self) -> ErrorInfo<'_> {
         ErrorInfo::new(&*self.type_ref, &*self.message)
     }
+}
 
+impl From<Fault> for Failure {
     /// What a function's body said in its panic is not for strangers.
-    pub(crate) fn of_fault(fault: &Fault) -> Failure {
+    fn from(fault: Fault) -> Failure {
         match fault {
             Fault::Panicked { .. } => Failure::new("the function panicked"),
             fault => Failure::typed(ErrorInfo::INVALID_OPERATION, fault.to_string()),

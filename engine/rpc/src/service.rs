@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use thiserror::Error;
 use tokio_util::sync::ReusableBoxFuture;
-use wellspring::{Computed, Fault, Value};
+use wellspring::{Computed, Value};
 
 use crate::arguments::FromArguments;
 use crate::call::Call;
@@ -119,21 +119,23 @@ impl Service {
         self.add(name, Kind::NoWait, move |arguments, _: Call| run(arguments))
     }
 
-    /// A method whose value is pushed: the caller is told once it is stale. What it answers with is the generation of a function's value.
+    /// A method whose value is pushed: the caller is told once it is stale. What it answers with is the generation of a function's value. A call
+    /// that has none is refused with a [`Fault`](wellspring::Fault) or any other [`Failure`], which ends after a second.
     #[must_use]
-    pub fn compute<A, V, F, U>(self, name: impl Into<String>, run: F) -> Service
+    pub fn compute<A, V, X, F, U>(self, name: impl Into<String>, run: F) -> Service
     where
         A: FromArguments,
         V: Value + Serialize,
+        X: Into<Failure>,
         F: Fn(A) -> U + Send + Sync + 'static,
-        U: Future<Output = Result<Computed<V>, Fault>> + Send + 'static,
+        U: Future<Output = Result<Computed<V>, X>> + Send + 'static,
     {
         self.add(name, Kind::Compute, move |arguments, call: Call| {
             let computed = run(arguments);
             async move {
                 match computed.await {
                     Ok(computed) => call.push(computed.invalidated(), |out| out.value(computed.value())),
-                    Err(fault) => call.fail(&Failure::of_fault(&fault)),
+                    Err(refused) => call.fail(&refused.into()),
                 }
             }
         })
@@ -141,14 +143,15 @@ impl Service {
 
     /// A method whose value is pushed, of a function that may fail. A failure is a value like others: it is stale when the function says so.
     #[must_use]
-    pub fn try_compute<A, T, E, F, U>(self, name: impl Into<String>, run: F) -> Service
+    pub fn try_compute<A, T, E, X, F, U>(self, name: impl Into<String>, run: F) -> Service
     where
         A: FromArguments,
         T: Serialize,
         E: Clone + Into<Failure>,
         Result<T, E>: Value,
+        X: Into<Failure>,
         F: Fn(A) -> U + Send + Sync + 'static,
-        U: Future<Output = Result<Computed<Result<T, E>>, Fault>> + Send + 'static,
+        U: Future<Output = Result<Computed<Result<T, E>>, X>> + Send + 'static,
     {
         self.add(name, Kind::Compute, move |arguments, call: Call| {
             let computed = run(arguments);
@@ -158,7 +161,7 @@ impl Service {
                         Ok(value) => call.push(computed.invalidated(), |out| out.value(value)),
                         Err(error) => call.push_failure(computed.invalidated(), &error.clone().into()),
                     },
-                    Err(fault) => call.fail(&Failure::of_fault(&fault)),
+                    Err(refused) => call.fail(&refused.into()),
                 }
             }
         })
