@@ -170,7 +170,12 @@ impl Database {
         answer
     }
 
-    fn rows<T>(&self, sql: &str, values: &[Value<'_>], read: impl Fn(&Row<'_>) -> Result<T, ShopError>) -> Result<Vec<T>, ShopError> {
+    pub(crate) fn rows<T>(
+        &self,
+        sql: &str,
+        values: &[Value<'_>],
+        read: impl Fn(&Row<'_>) -> Result<T, ShopError>,
+    ) -> Result<Vec<T>, ShopError> {
         self.with(|connection| connection.rows(sql, values, &read))
     }
 

@@ -67,7 +67,7 @@ impl Reading {
 }
 
 /// A value as it is printed. Equal words mean equal values.
-trait Words {
+pub(crate) trait Words {
     fn words(&self) -> String;
 }
 
@@ -85,9 +85,19 @@ impl Words for Option<UnitPrice> {
 
 impl Words for Arc<[Ranked]> {
     fn words(&self) -> String {
-        let ranked: Vec<String> = self.iter().map(|one| format!("{} ({})", one.product, one.revenue)).collect();
-        if ranked.is_empty() { "none".to_owned() } else { ranked.join(", ") }
+        ranks(self)
     }
+}
+
+impl Words for Vec<Ranked> {
+    fn words(&self) -> String {
+        ranks(self)
+    }
+}
+
+fn ranks(ranked: &[Ranked]) -> String {
+    let ranked: Vec<String> = ranked.iter().map(|one| format!("{} ({})", one.product, one.revenue)).collect();
+    if ranked.is_empty() { "none".to_owned() } else { ranked.join(", ") }
 }
 
 impl fmt::Display for Figure {

@@ -14,6 +14,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use wellspring::{Cx, compute};
 
 use crate::database::Database;
@@ -24,7 +25,7 @@ use crate::line::{Cents, Line, UnitPrice};
 pub type Answer<V> = Result<V, ShopError>;
 
 /// A product and what its lines bring in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ranked {
     /// The product.
     pub product: u32,

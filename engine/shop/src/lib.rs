@@ -5,7 +5,8 @@
 //! beside the same calls in plain SQL, and at the end checks every cached value against the database.
 //!
 //! [`serve`] is one server of several on one database (SQLite or PostgreSQL): what one changes is stale on all. [`cluster`] starts
-//! several, measures how soon, and has each check itself.
+//! several, measures how soon, and has each check itself. A server offers its functions over the network too, to the page that comes with it
+//! and to [`remote_watch`].
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -26,14 +27,17 @@ pub mod functions;
 pub mod keys;
 pub mod latency;
 pub mod line;
+mod names;
 pub mod options;
 pub mod peer;
 mod postgres_schema;
 mod progress;
 mod readers;
+pub mod remote_watch;
 pub mod report;
 pub mod run;
 mod schema;
+mod search;
 pub mod serve;
 pub mod shop;
 mod watch;
@@ -66,6 +70,7 @@ fn execute(command: Command) -> Result<ExitCode, ShopError> {
         Command::Run(options) => return run_alone(&options),
         Command::Serve(serve) => serve.run()?,
         Command::Cluster(cluster) => return run_cluster(&cluster),
+        Command::Watch(watch) => watch.run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::iter::Sum;
 use std::ops::Add;
 
+use serde::{Deserialize, Serialize};
+
 /// The most of one product on one line that the shop accepts (the real data's largest is 89,638, of fuel).
 pub const MAX_QUANTITY: u32 = 1_000_000;
 
@@ -11,7 +13,7 @@ pub const MAX_QUANTITY: u32 = 1_000_000;
 pub const MAX_CENTS: u32 = 10_000_000;
 
 /// An amount of money.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cents(pub i64);
 
 impl Add for Cents {
@@ -37,7 +39,7 @@ impl fmt::Display for Cents {
 }
 
 /// The price of one piece, in thousandths of a cent: fuel is sold in pieces that cost a quarter of a cent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UnitPrice(pub i64);
 
 impl fmt::Display for UnitPrice {

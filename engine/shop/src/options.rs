@@ -13,17 +13,21 @@ use crate::cut::Cut;
 use crate::data::Data;
 use crate::error::ShopError;
 use crate::figure::Figure;
+use crate::remote_watch::RemoteWatch;
 use crate::serve::Serve;
 use crate::why::Explain;
 
 mod servers;
+mod watch;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
 wellspring-shop: a retail service whose totals stay fresh, measured beside the same calls in SQL
 
 usage: wellspring-shop [options]
-       wellspring-shop serve (--db PATH | --postgres URL) [--port N] [--watch KEY] [--data DIR] [--schema NAME]
+       wellspring-shop serve (--db PATH | --postgres URL) [--listen ADDR | --no-listen] [--port N] [--watch KEY] [--data DIR]
+                             [--schema NAME]
+       wellspring-shop watch --url ws://HOST:PORT/rpc/ws KEY...
        wellspring-shop cluster [--servers N] [options of a cluster]
        wellspring-shop why KEY [--data DIR] [--db PATH]
        wellspring-shop cut --data DIR --weeks A-B --out DIR
@@ -44,13 +48,19 @@ usage: wellspring-shop [options]
   --help            this text
 
 serve is one server of several on one database: start it in as many terminals as you like. A price set in one is seen in all. It
-answers lines on standard input (type help) and on a TCP port of 127.0.0.1, and ends when standard input does.
+answers lines on standard input (type help) and on a TCP port of 127.0.0.1, and ends when standard input does. It also has a page to look
+at in a browser, and its functions at /rpc/ws.
 
   --db PATH         a SQLite file, made if it is not there
   --postgres URL    a PostgreSQL database instead, such as postgres://postgres@127.0.0.1/postgres
   --schema NAME     the schema in it                               [shop]
-  --port N          the TCP port; 0 for one that is free           [0]
+  --listen ADDR     where the page is, such as 127.0.0.1:8080; port 0 for one that is free. Whoever reaches it can set prices.
+                    [127.0.0.1:7070, and if that is taken a port that is free]
+  --no-listen       no page, and nothing over the network
+  --port N          the TCP port for lines; 0 for one that is free [0]
   --watch KEY       print a line each time a value changes, whoever has changed it; may be repeated
+
+watch prints a line each time a value of a server changes, and whether it is connected to it; it ends when it is interrupted.
 
 cluster starts servers, reads and writes on all of them, measures how long a change takes to the others, and at the end has each
 compare every cached value with the database. Nobody else may write meanwhile. Updates are due at fixed times, each server's one
@@ -84,6 +94,8 @@ pub enum Command {
     Serve(Serve),
     /// Start several servers and measure them.
     Cluster(Cluster),
+    /// Watch the figures of a server somewhere.
+    Watch(RemoteWatch),
     /// Explain a figure.
     Why(Explain),
     /// Cut a fixture.
@@ -155,6 +167,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             Value(word) if first && word == "cut" => return parse_cut(parser),
             Value(word) if first && word == "why" => return parse_why(parser),
             Value(word) if first && word == "serve" => return servers::parse_serve(parser),
+            Value(word) if first && word == "watch" => return watch::parse_watch(parser),
             Value(word) if first && word == "cluster" => return servers::parse_cluster(parser),
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("seconds") => options.time = seconds(&text(&mut parser)?)?,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use server::Schema;
 use talk::Server;
+use tiny::Kept;
 
 fn program(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wellspring-shop")).args(arguments).output().expect("the program ran")
@@ -28,25 +29,6 @@ fn json(output: &Output) -> Value {
 
 fn path(path: &Path) -> String {
     path.to_str().expect("a path that is text").to_owned()
-}
-
-/// A file that holds the tiny shop.
-struct Kept {
-    folder: tempfile::TempDir,
-}
-
-impl Kept {
-    fn new() -> Self {
-        let (folder, data) = (tempfile::tempdir().expect("a folder"), tiny::folder());
-        let kept = Self { folder };
-        let data = wellspring_shop::data::Data::Folder(data.path().to_owned());
-        wellspring_shop::database::Database::open(Some(Path::new(&kept.db())), Some(&data)).expect("a database");
-        kept
-    }
-
-    fn db(&self) -> String {
-        path(&self.folder.path().join("shop.db"))
-    }
 }
 
 fn position(answer: &str) -> &str {
@@ -253,7 +235,7 @@ fn a_request_that_is_cut_off_is_not_done() {
     assert_eq!(here.ask("set price:1 12").split(',').next(), Some("price:1 is 12.00"));
     // Standard input has no line end to lose: what a person or a script has typed is whole.
     let mut command = Command::new(env!("CARGO_BIN_EXE_wellspring-shop"));
-    let process = command.args(["serve", "--db", &kept.db()]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let process = command.args(["serve", "--no-listen", "--db", &kept.db()]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut process = process.expect("a process");
     std::io::Write::write_all(&mut process.stdin.take().expect("its input"), b"get price:1").expect("asked");
     let output = process.wait_with_output().expect("an end");

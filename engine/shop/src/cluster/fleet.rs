@@ -106,7 +106,7 @@ pub(super) fn failed(server: usize, request: &str, error: &Unanswered) -> ShopEr
 fn launch(address: &Address) -> Result<Child, ShopError> {
     let failed = |error: std::io::Error| ShopError::Server(format!("cannot be started: {error}").into());
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.arg("serve");
+    command.args(["serve", "--no-listen"]);
     match address {
         Address::Sqlite(path) => command.arg("--db").arg(path),
         Address::Postgres { url, schema } => command.args(["--postgres", url, "--schema", schema]),

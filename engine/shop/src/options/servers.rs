@@ -1,5 +1,6 @@
 //! The command lines of one server among several, and of a cluster.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short};
@@ -9,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::data::Data;
 use crate::database::Address;
 use crate::error::ShopError;
-use crate::serve::{MOST_READS, Serve};
+use crate::serve::{Listen, MOST_READS, Serve};
 
 /// Each is a process with its own cache and connections.
 const MOST_SERVERS: usize = 32;
@@ -41,6 +42,7 @@ impl Whereabouts {
 
 pub(super) fn parse_serve(mut parser: lexopt::Parser) -> Result<Command, ShopError> {
     let (mut whereabouts, mut data, mut port, mut watch) = (Whereabouts::default(), None, 0, Vec::new());
+    let mut listen = None;
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
@@ -49,12 +51,14 @@ pub(super) fn parse_serve(mut parser: lexopt::Parser) -> Result<Command, ShopErr
             Long("schema") => whereabouts.schema = Some(schema(&text(&mut parser)?)?),
             Long("data") => data = Some(Data::Folder(path(&mut parser)?)),
             Long("port") => port = number(&mut parser, "--port", 0..=u16::MAX)?,
+            Long("listen") => listen = Some(only(listen, Listen::At(address(&text(&mut parser)?)?))?),
+            Long("no-listen") => listen = Some(only(listen, Listen::Nowhere)?),
             Long("watch") => watch.push(figure("--watch", parser.value().map_err(usage)?)?),
             other => return Err(usage(other.unexpected())),
         }
     }
     match whereabouts.address()? {
-        Some(address) => Ok(Command::Serve(Serve { address, data, port, watch })),
+        Some(address) => Ok(Command::Serve(Serve { address, data, port, listen: listen.unwrap_or_default(), watch })),
         None => Err(ShopError::Usage("serve needs --db PATH or --postgres URL".to_owned())),
     }
 }
@@ -82,6 +86,18 @@ pub(super) fn parse_cluster(mut parser: lexopt::Parser) -> Result<Command, ShopE
     }
     cluster.address = whereabouts.address()?;
     Ok(Command::Cluster(cluster))
+}
+
+/// What was said, if nothing else was.
+fn only(before: Option<Listen>, said: Listen) -> Result<Listen, ShopError> {
+    match before {
+        Some(before) if before != said => Err(ShopError::Usage("--listen is said once, and not with --no-listen".to_owned())),
+        _ => Ok(said),
+    }
+}
+
+fn address(value: &str) -> Result<SocketAddr, ShopError> {
+    value.parse().map_err(|_| ShopError::Usage(format!("--listen {value}: not an address and a port such as 127.0.0.1:8080")))
 }
 
 /// The text, if it is an address that a PostgreSQL client understands.
@@ -123,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_server_takes_a_file_or_a_postgresql_database() {
-        let serve = |address, data, port, watch| Ok(Command::Serve(Serve { address, data, port, watch }));
+        let serve = |address, data, port, watch| Ok(Command::Serve(Serve { address, data, port, listen: Listen::Usual, watch }));
         assert_eq!(parsed("serve --db f"), serve(Address::Sqlite("f".into()), None, 0, vec![]));
         assert_eq!(parsed("serve --postgres postgres://u@h/d"), serve(postgres("shop"), None, 0, vec![]));
         let data = Some(Data::Folder("d".into()));
@@ -131,6 +147,19 @@ mod tests {
         let line = "serve --postgres postgres://u@h/d --schema s_1 --data d --port 8080 --watch price:7 --watch basket_total:8";
         assert_eq!(parsed(line), serve(postgres("s_1"), data, 8080, watch));
         assert_eq!(parsed("serve --help"), Ok(Command::Help));
+    }
+
+    #[test]
+    fn a_server_listens_where_it_is_told_or_nowhere() {
+        for (line, expected) in [
+            ("serve --db f", Listen::Usual),
+            ("serve --db f --listen 0.0.0.0:80", Listen::At(([0, 0, 0, 0], 80).into())),
+            ("serve --listen [::1]:0 --db f", Listen::At("[::1]:0".parse().expect("an address"))),
+            ("serve --no-listen --db f", Listen::Nowhere),
+        ] {
+            let Ok(Command::Serve(Serve { listen, .. })) = parsed(line) else { panic!("{line} was refused") };
+            assert_eq!(listen, expected, "{line}");
+        }
     }
 
     #[test]
@@ -161,6 +190,9 @@ mod tests {
             ("serve f", "f"),
             ("serve --db", "--db"),
             ("serve --db f --port 65536", "65536"),
+            ("serve --db f --listen 8080", "8080"),
+            ("serve --db f --listen localhost:80", "localhost:80"),
+            ("serve --db f --no-listen --listen 127.0.0.1:0", "--no-listen"),
             ("serve --db f --watch cost:7", "cost:7"),
             ("serve --db f --json", "--json"),
             ("serve --db f --postgres postgres://u@h/d", "exclude"),

@@ -1,11 +1,14 @@
 //! `wellspring-shop serve`: one server of several on one database.
 //!
 //! The conversations are plain threads, because what they ask is answered by plain functions over blocking connections; only the
-//! operation log has an asynchronous runtime.
+//! operation log and the network have asynchronous runtimes.
 
 mod command;
 mod desk;
+mod methods;
 mod moment;
+mod network;
+mod page;
 mod protocol;
 mod reads;
 mod session;
@@ -29,6 +32,7 @@ use desk::Desk;
 use reads::Reads;
 use session::Session;
 
+pub use network::Listen;
 pub(crate) use protocol::MOST_READS;
 
 /// What a server says first, before the address of its TCP port.
@@ -49,6 +53,8 @@ pub struct Serve {
     pub data: Option<Data>,
     /// The TCP port of 127.0.0.1; 0 for one that is free.
     pub port: u16,
+    /// Where it can be looked at, and called over the network.
+    pub listen: Listen,
     /// Figures of which every change is printed.
     pub watch: Vec<Figure>,
 }
@@ -78,6 +84,7 @@ impl Serve {
     /// # Errors
     /// The database, its operation log or the port cannot be opened. Once it runs, what fails is told to whoever has asked for it.
     pub fn run(&self) -> Result<(), ShopError> {
+        let bound = self.listen.bind()?;
         let shop = Shop::new(Database::open_at(&self.address, self.data.as_ref())?)?;
         let desk = desk::open(&self.address, &shop)?;
         let service = Arc::new(Service {
@@ -91,8 +98,10 @@ impl Serve {
         let failed = |error: std::io::Error| ShopError::File(format!("port {}: {error}", self.port).into());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).map_err(failed)?;
         let at = listener.local_addr().map_err(failed)?;
+        let page = bound.as_ref().map(|bound| format!("{bound}\n")).unwrap_or_default();
+        let network = bound.map(|bound| bound.serve(&service)).transpose()?;
         let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-        crate::say(&format!("{LISTENING}{at}\n{}", if terminal { "help tells what can be asked\n" } else { "" }))?;
+        crate::say(&format!("{LISTENING}{at}\n{page}{}", if terminal { "help tells what can be asked\n" } else { "" }))?;
 
         let accepting = Arc::clone(&service);
         thread::spawn(move || accept(&listener, &accepting));
@@ -101,6 +110,9 @@ impl Serve {
             thread::spawn(move || watch_for_ever(&watching, &figures, terminal));
         }
         let conversed = Session { service: &service, port: false, prompt: terminal }.converse(std::io::stdin().lock(), std::io::stdout());
+        if let Some(network) = network {
+            network.shutdown_background();
+        }
         service.desk.close();
         conversed
     }

@@ -87,11 +87,15 @@ fn set(rest: &str) -> Result<Request, String> {
     let (words, id) = named(rest)?;
     let [price, money] = words[..] else { return Err("set takes price:PRODUCT and MONEY, such as: set price:7 1.99".to_owned()) };
     let Figure::Price(product) = figure(price)? else { return Err(format!("{price:?} cannot be set, only prices can")) };
+    Ok(Request::SetPrice { product, price: self::price(money)?, id })
+}
+
+/// A price as a person writes it.
+pub(super) fn price(money: &str) -> Result<UnitPrice, String> {
     // A thousand times what one field of a line may be is far from the end of 64 bits, also times the largest quantity.
     let most = i64::from(MAX_CENTS) * 1000;
-    let price = decimal(money, 5).filter(|millicents| (0..=most).contains(millicents));
-    let price = UnitPrice(price.ok_or_else(|| format!("{money:?} is not an amount from 0 to {}, such as 1.99", UnitPrice(most)))?);
-    Ok(Request::SetPrice { product, price, id })
+    let price = decimal(money, 5).filter(|millicents| (0..=most).contains(millicents)).map(UnitPrice);
+    price.ok_or_else(|| format!("{money:?} is not an amount from 0 to {}, such as 1.99", UnitPrice(most)))
 }
 
 fn add_line(rest: &str) -> Result<Request, String> {

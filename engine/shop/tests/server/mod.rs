@@ -1,4 +1,5 @@
 //! A schema of the test's own in a PostgreSQL server that may be there or not.
+#![allow(dead_code, reason = "no test file uses all of it")]
 
 use postgres::{Client, NoTls};
 

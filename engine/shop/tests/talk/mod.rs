@@ -1,4 +1,5 @@
 //! A server as a child process, and conversations with it.
+#![allow(dead_code, reason = "no test file uses all of it")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,20 +10,39 @@ pub(crate) struct Server {
     process: Child,
     output: BufReader<ChildStdout>,
     at: SocketAddr,
+    page: Option<SocketAddr>,
 }
 
 impl Server {
-    /// Starts one, and waits until it listens.
+    /// Starts one that is not on the network, and waits until it listens.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::launch(&[arguments, &["--no-listen"]].concat(), false)
+    }
+
+    /// Starts one that is on the network too, at an address.
+    pub(crate) fn on_network(arguments: &[&str], at: &str) -> Self {
+        Self::launch(&[arguments, &["--listen", at]].concat(), true)
+    }
+
+    fn launch(arguments: &[&str], page: bool) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wellspring-shop"));
         let process = command.arg("serve").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut process = process.expect("a process");
         let mut output = BufReader::new(process.stdout.take().expect("its output"));
-        let mut line = String::new();
-        output.read_line(&mut line).expect("a line");
-        let at = line.trim_end().strip_prefix("listening on ").and_then(|at| at.parse().ok());
-        let at = at.unwrap_or_else(|| panic!("no address in {line:?}"));
-        Self { process, output, at }
+        let mut address = |before: &str, after: &str| -> SocketAddr {
+            let mut line = String::new();
+            output.read_line(&mut line).expect("a line");
+            let at = line.trim_end().strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).and_then(|at| at.parse().ok());
+            at.unwrap_or_else(|| panic!("no address in {line:?}"))
+        };
+        let at = address("listening on ", "");
+        let page = page.then(|| address("page on http://", "/"));
+        Self { process, output, at, page }
+    }
+
+    /// Where it is on the network.
+    pub(crate) fn page(&self) -> SocketAddr {
+        self.page.expect("on the network")
     }
 
     /// Begins a conversation.

@@ -52,6 +52,27 @@ pub(crate) fn shop_on(engine: Engine) -> Shop {
     Shop::on(engine, Database::open(None, Some(&data)).expect("a database")).expect("a shop")
 }
 
+/// A file that holds them.
+#[allow(dead_code, reason = "not every test file that shares this module starts servers")]
+pub(crate) struct Kept {
+    folder: TempDir,
+}
+
+#[allow(dead_code, reason = "not every test file that shares this module starts servers")]
+impl Kept {
+    pub(crate) fn new() -> Self {
+        let (folder, data) = (tempfile::tempdir().expect("a folder"), folder());
+        let kept = Self { folder };
+        let data = Data::Folder(data.path().to_owned());
+        Database::open(Some(Path::new(&kept.db())), Some(&data)).expect("a database");
+        kept
+    }
+
+    pub(crate) fn db(&self) -> String {
+        self.folder.path().join("shop.db").to_str().expect("a path that is text").to_owned()
+    }
+}
+
 fn write(path: &Path, text: &str) {
     let packed = zstd::encode_all(text.as_bytes(), 1).expect("compression");
     std::fs::write(path, packed).expect("a written file");
