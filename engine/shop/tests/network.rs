@@ -1,5 +1,6 @@
 //! The shop over the network: servers as processes, and clients of them.
 
+mod proxy;
 mod server;
 mod talk;
 mod tiny;
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use proxy::Proxy;
 use serde_json::{Value, json};
 use server::Schema;
 use talk::Server;
@@ -20,9 +22,6 @@ use wellspring_rpc::wire::MethodId;
 use wellspring_rpc::{Remote, Replica, ToArguments};
 use wellspring_shop::data::Data;
 use wellspring_shop::database::Database;
-
-/// A port that is free.
-const ANY: &str = "127.0.0.1:0";
 
 /// A client of a server, which comes again soon after a connection has broken.
 struct Client(Remote);
@@ -51,7 +50,7 @@ fn method(name: &str) -> MethodId {
 }
 
 async fn a_change_is_pushed_to_every_client_of_every_server(arguments: &[&str]) {
-    let (one, two) = (Server::on_network(arguments, ANY), Server::on_network(arguments, ANY));
+    let (one, two) = (Server::on_network(arguments), Server::on_network(arguments));
     let (writer, near, far) = (Client::of(one.page()), Client::of(one.page()), Client::of(two.page()));
     let (here, there) = (near.basket_total(100).await, far.basket_total(100).await);
     assert_eq!((*here.value(), *there.value()), (400, 400));
@@ -100,16 +99,17 @@ fn postgresql() -> Option<Schema> {
 async fn a_client_sees_what_has_changed_while_its_server_was_away_and_a_named_change_is_made_once() {
     let kept = Kept::new();
     let (db, other) = (kept.db(), Server::start(&["--db", &kept.db()]));
-    let server = Server::on_network(&["--db", &db], ANY);
-    let at = server.page();
-    let client = Client::of(at);
+    let server = Server::on_network(&["--db", &db]);
+    let proxy = Proxy::to(server.page());
+    let client = Client::of(proxy.at());
     client.set_price(1, "3.50", Some("till-7")).await;
     let before = client.basket_total(100).await;
     assert_eq!(*before.value(), 700);
 
     drop(server);
     assert!(other.call().ask("set price:1 9").starts_with("price:1 is 9.00"));
-    let _server = Server::on_network(&["--db", &db], &at.to_string());
+    let server = Server::on_network(&["--db", &db]);
+    proxy.lead(server.page());
     before.stale().await;
     assert_eq!(*client.basket_total(100).await.value(), 1800);
     client.set_price(1, "3.50", Some("till-7")).await;
@@ -119,7 +119,7 @@ async fn a_client_sees_what_has_changed_while_its_server_was_away_and_a_named_ch
 #[tokio::test]
 async fn what_cannot_be_done_fails_in_words() {
     let kept = Kept::new();
-    let server = Server::on_network(&["--db", &kept.db()], ANY);
+    let server = Server::on_network(&["--db", &kept.db()]);
     let client = Client::of(server.page());
     let long = "x".repeat(101);
     let refused = [
@@ -132,6 +132,7 @@ async fn what_cannot_be_done_fails_in_words() {
         (client.ask("TopProducts:3", ("GROCERY", 101)).await, "101 best sellers: there are 100 at most"),
         (client.ask("SetPrice:4", (7, "1.00", None::<&str>)).await, "there is no product 7"),
         (client.ask("SetPrice:4", (1, "cheap", None::<&str>)).await, "\"cheap\" is not an amount from 0 to 100000.00, such as 1.99"),
+        (client.ask("SetPrice:4", (1, long.as_str(), None::<&str>)).await, "an amount has at most 40 characters"),
         (client.ask("FindProducts:2", (long.as_str(),)).await, "a text to search for has at most 100 characters"),
         (client.ask("FindBaskets:2", (long.as_str(),)).await, "a text to search for has at most 100 characters"),
     ];
@@ -152,7 +153,7 @@ async fn what_cannot_be_done_fails_in_words() {
 #[tokio::test]
 async fn keys_that_are_made_up_are_not_cached() {
     let kept = Kept::new();
-    let server = Server::on_network(&["--db", &kept.db()], ANY);
+    let server = Server::on_network(&["--db", &kept.db()]);
     let client = Client::of(server.page());
     let mut talk = server.call();
     let mut values = || talk.ask("stats").split(' ').find(|word| word.starts_with("values=")).expect("a count").to_owned();
@@ -164,7 +165,7 @@ async fn keys_that_are_made_up_are_not_cached() {
 }
 
 async fn searches_find_what_is_there(arguments: &[&str]) {
-    let server = Server::on_network(arguments, ANY);
+    let server = Server::on_network(arguments);
     let client = Client::of(server.page());
     let numbers = |answer: Result<Value, String>, of: &str| -> Vec<i64> {
         let answer = answer.expect("an answer");
@@ -196,7 +197,7 @@ fn searches_find_products_and_baskets_in_both_databases() {
 async fn a_search_tells_that_there_is_more_than_it_tells() {
     let folder = tempfile::tempdir().expect("a folder");
     let db = folder.path().join("shop.db");
-    let server = Server::on_network(&["--db", db.to_str().expect("text")], ANY);
+    let server = Server::on_network(&["--db", db.to_str().expect("text")]);
     let client = Client::of(server.page());
     for (name, text) in [("FindProducts:2", "GROCERY"), ("FindBaskets:2", "33")] {
         let found = client.ask(name, (text,)).await.expect("an answer");
@@ -217,7 +218,7 @@ fn http(at: SocketAddr, path: &str, headers: &[&str]) -> String {
 #[test]
 fn the_page_comes_with_headers_that_let_nothing_else_in() {
     let kept = Kept::new();
-    let server = Server::on_network(&["--db", &kept.db()], ANY);
+    let server = Server::on_network(&["--db", &kept.db()]);
     let (at, host) = (server.page(), format!("Host: {}", server.page()));
     for (path, kind, word) in [
         ("/", "text/html; charset=utf-8", "<title>Wellspring shop</title>"),
@@ -243,7 +244,7 @@ fn the_page_comes_with_headers_that_let_nothing_else_in() {
 #[test]
 fn pages_of_other_hosts_are_refused_also_those_whose_name_points_here() {
     let kept = Kept::new();
-    let server = Server::on_network(&["--db", &kept.db()], ANY);
+    let server = Server::on_network(&["--db", &kept.db()]);
     let at = server.page();
     let upgrade = ["Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="];
     let ask = |path: &str, own: &[&str]| {
@@ -265,7 +266,7 @@ fn pages_of_other_hosts_are_refused_also_those_whose_name_points_here() {
 #[test]
 fn a_port_that_is_taken_ends_in_exit_2_and_says_what_to_do() {
     let kept = Kept::new();
-    let taken = TcpListener::bind(ANY).expect("a port");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let at = taken.local_addr().expect("its address").to_string();
     let output = Command::new(env!("CARGO_BIN_EXE_wellspring-shop")).args(["serve", "--db", &kept.db(), "--listen", &at]).output();
     let output = output.expect("the program ran");
@@ -313,8 +314,9 @@ impl Drop for Watch {
 #[test]
 fn watch_tells_each_change_and_the_state_and_goes_on_after_a_restart() {
     let kept = Kept::new();
-    let server = Server::on_network(&["--db", &kept.db()], ANY);
-    let (at, url) = (server.page().to_string(), format!("ws://{}/rpc/ws", server.page()));
+    let server = Server::on_network(&["--db", &kept.db()]);
+    let proxy = Proxy::to(server.page());
+    let url = format!("ws://{}/rpc/ws", proxy.at());
     let mut watch = Watch::start(&["--url", &url, "basket_total:100"]);
     assert_eq!(watch.hear(), format!("connected to {url}"));
     assert_eq!(watch.hear(), "basket_total:100 is 4.00");
@@ -323,7 +325,8 @@ fn watch_tells_each_change_and_the_state_and_goes_on_after_a_restart() {
 
     drop(server);
     assert!(watch.hear().starts_with("not connected, trying again in 0."));
-    let server = Server::on_network(&["--db", &kept.db()], &at);
+    let server = Server::on_network(&["--db", &kept.db()]);
+    proxy.lead(server.page());
     let mut line = watch.hear();
     while line.starts_with("not connected, ") {
         line = watch.hear();
@@ -337,7 +340,7 @@ fn watch_tells_each_change_and_the_state_and_goes_on_after_a_restart() {
 #[test]
 fn watch_tells_every_kind_of_figure_and_one_that_is_not_there() {
     let kept = Kept::new();
-    let server = Server::on_network(&["--db", &kept.db()], ANY);
+    let server = Server::on_network(&["--db", &kept.db()]);
     let url = format!("ws://{}/rpc/ws", server.page());
     let figures = [
         "price:1",

@@ -10,8 +10,6 @@ use proxy::Proxy;
 use talk::Server;
 use tiny::Kept;
 
-const ANY: &str = "127.0.0.1:0";
-
 /// The row of a figure that is picked, if it is.
 fn row(figure: &str) -> String {
     format!("[...document.querySelectorAll('#picked li')].find((one) => one.dataset.figure === {figure:?})")
@@ -50,7 +48,7 @@ fn press(browser: &mut Browser, tab: &Tab, list: &str, entry: &str, button: &str
 fn a_price_set_in_one_tab_is_seen_in_all_also_in_those_of_another_server() {
     let Some(mut browser) = Browser::start() else { return };
     let kept = Kept::new();
-    let (one, two) = (Server::on_network(&["--db", &kept.db()], ANY), Server::on_network(&["--db", &kept.db()], ANY));
+    let (one, two) = (Server::on_network(&["--db", &kept.db()]), Server::on_network(&["--db", &kept.db()]));
     let picked = "#price:1,basket_total:100,household_spend:1,store_revenue:10,department_revenue:GROCERY";
     let mut open = |server: &Server| browser.open(&format!("http://{}/{picked}", server.page()));
     let tabs = [open(&one), open(&one), open(&two)];
@@ -80,9 +78,9 @@ fn a_price_set_in_one_tab_is_seen_in_all_also_in_those_of_another_server() {
 fn tabs_show_that_the_server_is_gone_and_go_on_when_it_is_back() {
     let Some(mut browser) = Browser::start() else { return };
     let kept = Kept::new();
-    let server = Server::on_network(&["--db", &kept.db()], ANY);
-    let at = server.page();
-    let url = format!("http://{at}/#price:1,basket_total:100");
+    let server = Server::on_network(&["--db", &kept.db()]);
+    let proxy = Proxy::to(server.page());
+    let url = format!("http://{}/#price:1,basket_total:100", proxy.at());
     let (one, other) = (browser.open(&url), browser.open(&url));
     for tab in [&one, &other] {
         shows(&mut browser, tab, "basket_total:100", "4.00");
@@ -94,7 +92,8 @@ fn tabs_show_that_the_server_is_gone_and_go_on_when_it_is_back() {
     // What is sent meanwhile is done later, once.
     set_price(&mut browser, &one, 1, "3.50");
     said(&mut browser, &one, 1, "waiting for the server");
-    let server = Server::on_network(&["--db", &kept.db()], &at.to_string());
+    let server = Server::on_network(&["--db", &kept.db()]);
+    proxy.lead(server.page());
     for tab in [&one, &other] {
         state(&mut browser, tab, "connected");
         shows(&mut browser, tab, "basket_total:100", "7.00");
@@ -111,7 +110,7 @@ fn tabs_show_that_the_server_is_gone_and_go_on_when_it_is_back() {
 fn after_a_cut_only_what_is_stale_is_asked_for_again() {
     let Some(mut browser) = Browser::start() else { return };
     let kept = Kept::new();
-    let server = Server::on_network(&["--db", &kept.db()], ANY);
+    let server = Server::on_network(&["--db", &kept.db()]);
     let proxy = Proxy::to(server.page());
     let tab = browser.open(&format!("http://{}/#basket_total:100,basket_total:104", proxy.at()));
     shows(&mut browser, &tab, "basket_total:100", "4.00");
@@ -133,7 +132,7 @@ fn after_a_cut_only_what_is_stale_is_asked_for_again() {
 fn what_was_lost_on_the_way_is_sent_again() {
     let Some(mut browser) = Browser::start() else { return };
     let kept = Kept::new();
-    let server = Server::on_network(&["--db", &kept.db()], ANY);
+    let server = Server::on_network(&["--db", &kept.db()]);
     let proxy = Proxy::to(server.page());
     let tab = browser.open(&format!("http://{}/#price:1,basket_total:100", proxy.at()));
     shows(&mut browser, &tab, "price:1", "2.00");
@@ -155,7 +154,7 @@ fn what_was_lost_on_the_way_is_sent_again() {
 fn a_tab_answers_each_sign_of_life() {
     let Some(mut browser) = Browser::start() else { return };
     let kept = Kept::new();
-    let server = Server::on_network(&["--db", &kept.db()], ANY);
+    let server = Server::on_network(&["--db", &kept.db()]);
     let tab = browser.open(&format!("http://{}/", server.page()));
     browser.await_sent(&tab, "$sys.KeepAlive:1");
     state(&mut browser, &tab, "connected");
@@ -168,7 +167,7 @@ fn products_and_baskets_are_found_and_picked_and_their_names_are_text() {
     let kept = Kept::new();
     let sql = rusqlite::Connection::open(kept.db()).expect("a database");
     sql.execute("UPDATE products SET department = '<b id=bold>, \"&' WHERE product_id = 4", []).expect("a row");
-    let server = Server::on_network(&["--db", &kept.db()], ANY);
+    let server = Server::on_network(&["--db", &kept.db()]);
     let tab = browser.open(&format!("http://{}/", server.page()));
     browser.until(&tab, "document.querySelectorAll('#products li').length === 5 && document.querySelectorAll('#baskets li').length === 5");
     press(&mut browser, &tab, "products", "<b id=bold>, \"&, GAS", "Department");

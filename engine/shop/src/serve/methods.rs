@@ -17,6 +17,9 @@ use crate::figure::Figure;
 use crate::functions::Answer;
 use crate::names;
 
+/// Any amount that the shop takes is shorter.
+const LONGEST_MONEY: usize = 40;
+
 type Doing<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
 
 /// All of it.
@@ -91,6 +94,10 @@ where
 
 /// The name is the caller's: a price that is sent again under the same, to this server or the next, is set once.
 fn set_price(service: &Service, (product, money, name): (u32, String, Option<String>)) -> Result<(), ShopError> {
+    // What is no amount is told again in full.
+    if money.len() > LONGEST_MONEY {
+        return Err(ShopError::Data(format!("an amount has at most {LONGEST_MONEY} characters")));
+    }
     let price = protocol::price(&money).map_err(ShopError::Data)?;
     let id = name.map(CommandId::new).transpose().map_err(|error| ShopError::Data(error.to_string()))?;
     service.shop.database().admit(&Figure::Price(product))?;

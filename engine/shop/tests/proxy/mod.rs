@@ -1,4 +1,5 @@
 //! A way to a server that can be cut, closed, and made to lose what is sent on it.
+#![allow(dead_code, reason = "no test file uses all of it")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,7 +14,7 @@ pub(crate) struct Proxy {
 }
 
 struct Way {
-    to: SocketAddr,
+    to: Mutex<SocketAddr>,
     closed: AtomicBool,
     loses: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
@@ -23,7 +24,8 @@ impl Proxy {
     pub(crate) fn to(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let at = listener.local_addr().expect("its address");
-        let way = Arc::new(Way { to, closed: AtomicBool::new(false), loses: AtomicBool::new(false), streams: Mutex::default() });
+        let way =
+            Arc::new(Way { to: Mutex::new(to), closed: AtomicBool::new(false), loses: AtomicBool::new(false), streams: Mutex::default() });
         let serving = Arc::clone(&way);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -35,6 +37,11 @@ impl Proxy {
 
     pub(crate) fn at(&self) -> SocketAddr {
         self.at
+    }
+
+    /// From now on connections lead to another place: a server that was started again has another port, since nobody would keep the old one for it.
+    pub(crate) fn lead(&self, to: SocketAddr) {
+        *self.way.to.lock().expect("a place") = to;
     }
 
     /// Ends every connection, and makes none until it is [opened](Proxy::open).
@@ -62,7 +69,8 @@ impl Way {
         if self.closed.load(Ordering::SeqCst) {
             return;
         }
-        let Ok(server) = TcpStream::connect(self.to) else { return };
+        let to = *self.to.lock().expect("a place");
+        let Ok(server) = TcpStream::connect(to) else { return };
         let copy = |stream: &TcpStream| stream.try_clone().expect("a stream");
         streams.extend([copy(&client), copy(&server)]);
         let (way, from, to) = (Arc::clone(self), copy(&client), copy(&server));

@@ -19,9 +19,9 @@ impl Server {
         Self::launch(&[arguments, &["--no-listen"]].concat(), false)
     }
 
-    /// Starts one that is on the network too, at an address.
-    pub(crate) fn on_network(arguments: &[&str], at: &str) -> Self {
-        Self::launch(&[arguments, &["--listen", at]].concat(), true)
+    /// Starts one that is on the network too.
+    pub(crate) fn on_network(arguments: &[&str]) -> Self {
+        Self::launch(&[arguments, &["--listen", "127.0.0.1:0"]].concat(), true)
     }
 
     fn launch(arguments: &[&str], page: bool) -> Self {
