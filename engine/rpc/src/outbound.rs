@@ -37,6 +37,8 @@ struct Made {
     bytes: Vec<u8>,
     /// Whether it was given to a connection, whatever became of it there.
     sent: bool,
+    /// Whether it was so ever, also if it has to be sent again.
+    was_sent: bool,
     stage: Stage,
 }
 
@@ -117,7 +119,8 @@ impl Outbound {
         if state.over {
             return Ok(None);
         }
-        let mut made = Made { call_type, method: method.clone(), bytes: arguments, sent: false, stage: Stage::Waiting(Some(waker)) };
+        let stage = Stage::Waiting(Some(waker));
+        let mut made = Made { call_type, method: method.clone(), bytes: arguments, sent: false, was_sent: false, stage };
         // Behind those that wait.
         if !state.queue.is_empty() || !made.send(out, id)? {
             state.queue.push_back(id);
@@ -173,6 +176,16 @@ impl Outbound {
         }
         drop(state);
         drop(made);
+    }
+
+    /// Takes a call back that the other end cannot know of. False if it may know of it: then the call goes on.
+    pub(crate) fn withdraw(&self, id: u64) -> bool {
+        let mut state = self.state();
+        let is_ours = state.calls.get(&id).is_some_and(|made| !made.was_sent);
+        // What is in the queue without being here is passed over there.
+        let made = is_ours.then(|| state.calls.remove(&id));
+        drop(state);
+        made.is_some()
     }
 
     /// An answer has come.
@@ -386,6 +399,7 @@ impl Made {
             out.raw_all(&self.bytes);
             Ok(())
         })?;
+        self.was_sent |= self.sent;
         Ok(self.sent)
     }
 }
@@ -482,6 +496,27 @@ mod tests {
         // Another process knows nothing of it.
         bench.made.resume(&bench.out, Met::Other, 3);
         assert!(matches!(bench.reply(id), Poll::Ready(Reply::Answer { end: Some(end), .. }) if end.has_come()));
+    }
+
+    #[test]
+    fn a_call_that_was_given_to_a_connection_once_is_not_taken_back_also_where_it_waits_to_be_sent_again() {
+        let bench = Bench::new();
+        let sent = bench.call(0);
+        assert!(!bench.made.withdraw(sent));
+        // The other end does not know of it, and there is no connection to send it by.
+        bench.sent();
+        bench.made.resume(&bench.out, Met::Same, 2);
+        bench.out.close();
+        let (asked, mut unknown) = (bench.made.state().last, Vec::new());
+        crate::wire::Writer::new(Format::Msgpack6, &mut unknown).value(&Packed(Cow::Owned(pack([sent])))).expect("written");
+        bench.made.answered(&bench.out, asked, System::Ok, &unknown);
+        assert!(!bench.made.state().calls[&sent].sent);
+        assert!(!bench.made.withdraw(sent));
+        let unsent = bench.call(0);
+        assert!(bench.made.withdraw(unsent));
+        assert!(matches!(bench.reply(unsent), Poll::Ready(Reply::Never)));
+        bench.made.resume(&bench.out, Met::Same, 3);
+        assert_eq!(bench.sent(), ["IDemo.Get:2"], "what was taken back is not sent");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Another process, as a client sees it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -78,6 +78,20 @@ pub enum CallError {
     /// The value was stale before it had come, each time.
     #[error("the value was stale before it had come, {TRIES} times in a row")]
     Stale,
+    /// Of a [`Router`](crate::Router): the server that has the key by the routes here says that it has not.
+    #[error("server `{server}` says after {tries} tries that the key is not its own: its routes are not those of this process")]
+    Disowned {
+        /// The server that was asked last.
+        server: Arc<str>,
+        /// How often it was asked since the routes here have changed for the key.
+        tries: u32,
+    },
+    /// Of a [`Router`](crate::Router): no server has the key, and none has got it in a while.
+    #[error("no server has the key")]
+    Nowhere,
+    /// Of a [`Router`](crate::Router): the key is this process's own, and what was called has nothing to do for those.
+    #[error("the key is this process's own, and was called as another's")]
+    Here,
 }
 
 impl From<WriteError> for CallError {
@@ -193,8 +207,19 @@ impl Remote {
         self.0.peer.made.len()
     }
 
+    /// A call to be made.
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        Asked::new(&self.0.peer)
+    }
+
+    /// Ends it, whoever else has it: its calls are not answered any more.
+    pub(crate) fn close(&self) {
+        self.0.task.abort();
+        self.0.peer.close();
+    }
+
     /// Not into what goes out: what writes arguments is the user's, and may take its time or make calls.
-    fn written(&self, arguments: &impl ToArguments) -> Result<Vec<u8>, CallError> {
+    pub(crate) fn written(&self, arguments: &impl ToArguments) -> Result<Vec<u8>, CallError> {
         let peer = &self.0.peer;
         let _within = Within::of(peer);
         let mut written = Vec::new();
@@ -304,7 +329,7 @@ impl Drop for Shared {
 }
 
 /// A call until its reply: given up when it is dropped before.
-struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     peer: &'a Peer,
     /// None before it is made, and when it is over.
     id: Option<u64>,
@@ -315,8 +340,8 @@ impl<'a> Asked<'a> {
         Asked { peer, id: None }
     }
 
-    /// Makes the call, and waits for what comes of it.
-    async fn ask(&mut self, call_type: u8, method: &MethodId, arguments: Vec<u8>) -> Result<Reply, CallError> {
+    /// Makes the call, and waits for what comes of it. Who has dropped that can go on [waiting](Asked::reply).
+    pub(crate) async fn ask(&mut self, call_type: u8, method: &MethodId, arguments: Vec<u8>) -> Result<Reply, CallError> {
         let (peer, mut arguments) = (self.peer, Some(arguments));
         let reply = std::future::poll_fn(|cx| match arguments.take() {
             // Made with the waker: nothing is looked up before there is something.
@@ -331,6 +356,21 @@ impl<'a> Asked<'a> {
             self.id = None;
         }
         Ok(reply)
+    }
+
+    /// Waits for what comes of a call that was made.
+    pub(crate) async fn reply(&mut self) -> Reply {
+        let (peer, id) = (self.peer, self.id);
+        let reply = std::future::poll_fn(|cx| id.map_or(Poll::Ready(Reply::Never), |id| peer.made.reply(id, cx.waker()))).await;
+        if !matches!(reply, Reply::Answer { end: Some(_), .. }) {
+            self.id = None;
+        }
+        reply
+    }
+
+    /// Takes it back, if the other end cannot know of it: it is not answered then.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.id.is_none_or(|id| self.peer.made.withdraw(id))
     }
 
     fn into_made(mut self, remote: &Remote) -> Made {
@@ -353,6 +393,28 @@ pub(crate) struct Made {
     id: u64,
 }
 
+impl Made {
+    /// What gives it up from elsewhere.
+    pub(crate) fn cutter(&self) -> Cutter {
+        Cutter { remote: Arc::downgrade(&self.remote.0), id: self.id }
+    }
+}
+
+/// What can give up a call that somebody else has.
+pub(crate) struct Cutter {
+    remote: Weak<Shared>,
+    id: u64,
+}
+
+impl Cutter {
+    /// Gives it up, as its owner would. One that is over already is not known any more.
+    pub(crate) fn cut(&self) {
+        if let Some(remote) = self.remote.upgrade() {
+            remote.peer.made.forget(&remote.peer.out, self.id);
+        }
+    }
+}
+
 impl Drop for Made {
     fn drop(&mut self) {
         // What is over is not known any more.
@@ -370,6 +432,10 @@ pub struct Replica<T> {
 }
 
 impl<T> Replica<T> {
+    pub(crate) fn new(value: T, end: Arc<End>, call: Made) -> Replica<T> {
+        Replica { value, end, call }
+    }
+
     /// The value, also when it is stale.
     pub fn value(&self) -> &T {
         &self.value

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use serde::de::DeserializeOwned;
-use wellspring::{AsyncFunction, Engine, Key, RegisterError};
+use wellspring::{AsyncFunction, Cx, Engine, Key, RegisterError};
 
 use crate::arguments::ToArguments;
 use crate::end::End;
@@ -142,35 +143,60 @@ impl Remote {
         K: Key + ToArguments,
         V: DeserializeOwned + Send + Sync + 'static,
     {
-        let own: Arc<Own<K, V>> = Arc::default();
-        let latest: Arc<Latest<K>> = Arc::new(Latest(Mutex::default()));
-        let (remote, method, mine) = (self.clone(), method.clone(), own.clone());
-        let function = engine.async_function(name, move |_, key: K| {
-            let (remote, method, own, latest) = (remote.clone(), method.clone(), Arc::downgrade(&mine), latest.clone());
+        let (remote, method) = (self.clone(), method.clone());
+        following(engine, name, move |_, key: K| {
+            let (remote, method) = (remote.clone(), method.clone());
             async move {
-                let number = latest.begin(&key);
-                let mut generation = Generation { key, number, latest, own, end: None, _call: None };
-                let error = match remote.subscribe(&method, &generation.key).await {
-                    Ok((Err(error @ CallError::Unreadable(_)), ..)) | Err(error) => error,
-                    Ok((value, end, call)) => {
-                        let (own, latest, key) = (generation.own.clone(), generation.latest.clone(), generation.key.clone());
-                        (generation.end, generation._call) = (Some(end.clone()), Some(call));
-                        end.then(move || {
-                            // One that was replaced here before has a newer one in its place.
-                            if latest.is(&key, number) {
-                                Generation::invalidate(&own, &key);
-                            }
-                        });
-                        return Remoted(Arc::new(Inner { value, _held: Some(Box::new(generation)) }));
-                    }
-                };
-                // Whoever asks now gets it, and whoever asks then asks again.
-                Generation::invalidate(&generation.own, &generation.key);
-                Remoted(Arc::new(Inner { value: Err(error), _held: None }))
+                let (value, end, call) = remote.subscribe(&method, &key).await?;
+                Ok((value, end, Some(call)))
             }
-        })?;
-        // It is set once.
-        let _ = own.set(function.clone());
-        Ok(function)
+        })
     }
+}
+
+/// A value, or what was failed with; its end; and what hears of that, while somebody has it.
+pub(crate) type Subscribed<V> = (Result<V, CallError>, Arc<End>, Option<Made>);
+
+/// A function of an engine here whose values come from elsewhere, each until its end.
+pub(crate) fn following<K, V, S, F>(
+    engine: &Engine,
+    name: impl Into<String>,
+    subscribe: S,
+) -> Result<AsyncFunction<K, Remoted<V>>, RegisterError>
+where
+    K: Key,
+    V: Send + Sync + 'static,
+    S: Fn(Cx, K) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Subscribed<V>, CallError>> + Send + 'static,
+{
+    let own: Arc<Own<K, V>> = Arc::default();
+    let latest: Arc<Latest<K>> = Arc::new(Latest(Mutex::default()));
+    let mine = own.clone();
+    let function = engine.async_function(name, move |cx, key: K| {
+        let (own, latest, subscribed) = (Arc::downgrade(&mine), latest.clone(), subscribe(cx, key.clone()));
+        async move {
+            let number = latest.begin(&key);
+            let mut generation = Generation { key, number, latest, own, end: None, _call: None };
+            let error = match subscribed.await {
+                Ok((Err(error @ CallError::Unreadable(_)), ..)) | Err(error) => error,
+                Ok((value, end, call)) => {
+                    let (own, latest, key) = (generation.own.clone(), generation.latest.clone(), generation.key.clone());
+                    (generation.end, generation._call) = (Some(end.clone()), call);
+                    end.then(move || {
+                        // One that was replaced here before has a newer one in its place.
+                        if latest.is(&key, number) {
+                            Generation::invalidate(&own, &key);
+                        }
+                    });
+                    return Remoted(Arc::new(Inner { value, _held: Some(Box::new(generation)) }));
+                }
+            };
+            // Whoever asks now gets it, and whoever asks then asks again.
+            Generation::invalidate(&generation.own, &generation.key);
+            Remoted(Arc::new(Inner { value: Err(error), _held: None }))
+        }
+    })?;
+    // It is set once.
+    let _ = own.set(function.clone());
+    Ok(function)
 }

@@ -92,6 +92,11 @@ impl Peer {
                 if entry.of.connection != connection && stage == 0 {
                     match (&entry.state, entry.answer()) {
                         (State::Running(..), _) => {}
+                        // As any answer from now on: what is sent last before the connection breaks is kept.
+                        (State::Answered(answer), _) if self.give(id, answer) => {
+                            calls.remove(id);
+                            continue;
+                        }
                         (_, Some(answer)) => _ = self.give(id, answer),
                         // What it was answered with is not there any more, and cheap to find again.
                         (_, None) => {

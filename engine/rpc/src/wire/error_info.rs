@@ -32,6 +32,9 @@ impl<'a> ErrorInfo<'a> {
     /// Of what was given up. A .NET client asks again.
     pub const CANCELED: &'static str = "System.OperationCanceledException, System.Private.CoreLib";
 
+    /// Of a call that another server has to be asked. A .NET client looks for that one, and asks it.
+    pub const REROUTE: &'static str = "ActualLab.Rpc.RpcRerouteException, ActualLab.Rpc";
+
     /// One of a type.
     pub fn new(type_ref: impl Into<Cow<'a, str>>, message: impl Into<Cow<'a, str>>) -> ErrorInfo<'a> {
         ErrorInfo { type_ref: type_ref.into(), message: message.into() }

@@ -2,6 +2,7 @@
 //! to.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+pub mod cluster;
 pub mod loose;
 pub mod pipe;
 pub mod services;
