@@ -1,7 +1,8 @@
 //! Remote compute: Wellspring's functions over the network, on the ActualLab.Rpc wire.
 //!
 //! A [`Hub`] offers [services](Service). A client that calls a compute method gets its value, and is told once it is stale. What stands so far is
-//! calls (regular, compute and no-wait) and [streams](RpcStream), of both sides, over [WebSockets](web), with reconnection; and [the wire](wire).
+//! calls (regular, compute and no-wait) and [streams](RpcStream), of both sides, over [WebSockets](web), with reconnection; a [`Router`] over several
+//! servers; and [the wire](wire).
 //!
 //! ```
 //! use wellspring::Engine;

@@ -345,6 +345,18 @@ async fn a_server_that_no_route_names_is_let_go_after_a_while_but_not_under_a_st
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_no_route_names_is_not_let_go_while_a_call_is_under_way_there() {
+    let cluster = Cluster::new(&AB);
+    let key = key_of(&AB, "a");
+    let client = Client::with_grace(&cluster, &AB, Duration::from_secs(1));
+    let call = client.once("IData.SlowAnywhere:2", &key, (20_000_u64,));
+    let (answer, ()) = tokio::join!(call, after(100, || client.set(&["b"])));
+    assert_eq!((answer, client.router.servers()), (Ok("a".to_owned()), 1));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(client.router.servers(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn values_of_own_keys_are_computed_here_and_others_where_they_are_and_that_may_change() {
     let cluster = Cluster::new(&AB);
     let key = key_of(&AB, "a");
