@@ -76,7 +76,7 @@ impl Servers {
 impl Server {
     /// Whether the caller is the one that waits to let it go, from now on.
     pub(super) fn begins_to_leave(&self) -> bool {
-        // Acquire and release, both ways: who finds it set has its route seen by who has set it, see `leave`.
+        // Ordered by the lock that the route is behind: it is set before this is asked, and looked at after this was cleared.
         !self.is_leaving.swap(true, Ordering::SeqCst)
     }
 }
