@@ -14,6 +14,7 @@ pub mod memory;
 pub mod oplog;
 pub mod promise;
 pub mod redis;
+pub mod rpc;
 pub mod salsa;
 pub mod signals;
 pub mod spare;
@@ -61,6 +62,7 @@ pub fn scenarios() -> Vec<Scenario> {
         fusion::SCENARIOS,
         redis::SCENARIOS,
         oplog::SCENARIOS,
+        rpc::SCENARIOS,
     ]
     .concat()
 }

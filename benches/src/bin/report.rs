@@ -121,13 +121,15 @@ impl Request {
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if let Some((scenario::oplog::MEMBER, words)) = words.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        return match scenario::oplog::member(words) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(why) => {
-                eprintln!("a server of the cluster: {why}");
-                ExitCode::FAILURE
-            }
-        };
+        return ended("a server of the cluster", scenario::oplog::member(words));
+    }
+    if let Some((word @ (scenario::rpc::SERVER | scenario::rpc::COUNTED_SERVER), words)) =
+        words.split_first().map(|(first, rest)| (first.as_str(), rest))
+    {
+        if word == scenario::rpc::COUNTED_SERVER {
+            count();
+        }
+        return ended("a server", scenario::rpc::serve(words));
     }
     let request = match parse(words.into_iter()) {
         Ok(request) => request,
@@ -141,8 +143,7 @@ fn main() -> ExitCode {
         }
     };
     if request.counting {
-        COUNT.store(true, Ordering::Relaxed);
-        scenario::memory::counted_by(|| IN_USE.load(Ordering::Relaxed));
+        count();
     }
     match run(&request) {
         Ok(true) => ExitCode::SUCCESS,
@@ -154,6 +155,23 @@ fn main() -> ExitCode {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// From now on bytes are counted.
+fn count() {
+    COUNT.store(true, Ordering::Relaxed);
+    scenario::memory::counted_by(|| IN_USE.load(Ordering::Relaxed));
+}
+
+/// What a child process ends with.
+fn ended(what: &str, result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{what}: {why}");
             ExitCode::FAILURE
         }
     }

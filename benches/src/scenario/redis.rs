@@ -38,10 +38,21 @@ fn redis_benchmark(test: &str, requests: u32, pipeline: u32) -> Result<f64, Stri
         .ok_or_else(|| format!("redis-benchmark printed no figure for {test}"))
 }
 
-fn get(name: &str, plan: Plan) -> Vec<Row> {
+/// Why there is no server to be measured.
+pub(super) fn missing() -> Option<String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-    if let Err(error) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
-        let why = format!("no Redis on {address} ({error})");
+    let error = TcpStream::connect_timeout(&address, Duration::from_millis(300)).err()?;
+    Some(format!("no Redis on {address} ({error})"))
+}
+
+/// Requests a second by 50 connections, each of which waits for its answer.
+#[cfg(all(feature = "peers", target_os = "linux"))]
+pub(super) fn get_plainly() -> Result<f64, String> {
+    redis_benchmark("get", 60_000, 1).map(|millions| millions * 1e6)
+}
+
+fn get(name: &str, plan: Plan) -> Vec<Row> {
+    if let Some(why) = missing() {
         return vec![Row::skipped(name, Unit::MILLIONS, "redis-benchmark GET", &why)];
     }
     beside_redis(name, plan).unwrap_or_else(|why| vec![Row::skipped(name, Unit::MILLIONS, "redis-benchmark GET", &why)])

@@ -267,6 +267,10 @@ impl State {
 
     fn rotate(&mut self) {
         let frame = self.frame.take();
+        if frame.len() >= FULL {
+            // There is a lot to say: the next one will be as large.
+            self.frame.reserve(FULL + FULL / 4);
+        }
         self.bytes += frame.len();
         self.full.push_back(frame);
     }

@@ -186,7 +186,8 @@ impl Sending {
             if self.produced() >= self.limit() || self.over.is_some() {
                 break;
             }
-            let mut item = Vec::new();
+            // Items of a stream are much alike: most are written into room of just their size.
+            let mut item = Vec::with_capacity(self.items.back().map_or(0, |item| item.len().min(BATCH_BYTES)));
             let source = &mut self.source;
             // A source that panicked is not asked again.
             match catch_unwind(AssertUnwindSafe(|| source.poll_next(cx, format, &mut item))) {

@@ -66,12 +66,17 @@ impl fmt::Debug for WebWriter {
     }
 }
 
+/// Bytes that are read at once. A client has few connections, each of which may have a lot to read.
+const READ: usize = 16 << 10;
+
 impl Connector for WebAddress {
     type Reader = WebReader;
     type Writer = WebWriter;
 
     async fn connect(&self, visitor: &Visitor) -> io::Result<(WebReader, WebWriter)> {
         let config = WebSocketConfig::default().max_message_size(Some(limits::FRAME)).max_frame_size(Some(limits::FRAME));
+        // The library fills what it reads into with zeros each time, and keeps it for ever; frames are whole when they are written.
+        let config = config.read_buffer_size(READ).write_buffer_size(0);
         // Frames are whole when they are written: waiting for more to go with them only costs time.
         let (socket, _) = connect_async_with_config(self.url(visitor), Some(config), true).await.map_err(broken)?;
         let (sink, stream) = socket.split();

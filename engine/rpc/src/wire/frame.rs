@@ -97,6 +97,11 @@ impl Frame {
         std::mem::take(&mut self.bytes)
     }
 
+    /// Makes room for so many bytes.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve_exact(bytes);
+    }
+
     /// Takes the messages from a place on, at which one begins, into a frame of their own.
     pub(crate) fn split_last(&mut self, at: usize) -> Frame {
         let mut bytes = self.bytes.split_off(at);
