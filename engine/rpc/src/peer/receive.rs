@@ -11,7 +11,8 @@ use crate::calls::{Entry, Of, State};
 use crate::failure::Failure;
 use crate::service::{Kind, Slot};
 use crate::streams::Within;
-use crate::wire::{Arguments, ErrorInfo, Guid, Head, Headers, Message, ReadError, System};
+use crate::streams::owned::MOST as MOST_STREAMS;
+use crate::wire::{Arguments, AtMost, ErrorInfo, Guid, Head, Headers, Message, ReadError, System, limits};
 
 impl Peer {
     /// One message of the other end.
@@ -134,7 +135,7 @@ impl Peer {
                 }
             }
             System::KeepAlive => {
-                let streams: Vec<u64> = arguments.read::<Option<_>>()?.unwrap_or_default();
+                let AtMost::<u64, MOST_STREAMS>(streams) = arguments.read()?;
                 self.disown(&self.streams().kept(&streams));
             }
             System::Ack => {
@@ -165,7 +166,7 @@ impl Peer {
                 }
             }
             System::Batch => {
-                let (index, items) = (arguments.read()?, arguments.raw_list()?);
+                let (index, items) = (arguments.read()?, arguments.raw_list::<{ limits::BATCH }>()?);
                 if let Some(stream) = self.streams().consumer(message.related_id) {
                     stream.take(index, items.into_iter());
                 }
@@ -178,7 +179,7 @@ impl Peer {
                 }
             }
             System::Disconnect => {
-                let ids: Vec<u64> = arguments.read::<Option<_>>()?.unwrap_or_default();
+                let AtMost::<u64, MOST_STREAMS>(ids) = arguments.read()?;
                 for stream in ids.into_iter().filter_map(|id| self.streams().consumer(id)) {
                     stream.fail(Failure::new("the stream is not there any more"));
                 }

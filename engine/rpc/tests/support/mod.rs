@@ -4,6 +4,8 @@
 
 pub mod loose;
 pub mod pipe;
+pub mod recorded;
+pub mod script;
 pub mod services;
 
 use std::path::PathBuf;
