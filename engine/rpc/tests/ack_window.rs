@@ -176,6 +176,23 @@ async fn a_batch_of_1024_is_taken_and_one_of_1025_is_not() {
     }
 }
 
+/// A .NET server marks items whose types are not declared, before the item or the batch.
+#[tokio::test(start_paused = true)]
+async fn items_that_are_marked_as_of_some_type_fail_their_stream() {
+    for call in [System::Item, System::Batch] {
+        let begun = begun(5, 10).await;
+        begun.link.say(&Head::system(call, 1), |out| {
+            out.value(&0)?;
+            // The mark of a value that is what was declared.
+            out.value(&0)?;
+            out.value(&0)?;
+            if call == System::Batch { out.value(&[5, 6]) } else { out.value(&5) }
+        });
+        let rest: Vec<Result<u64, Failure>> = tokio::time::timeout(PATIENCE, begun.stream.collect()).await.expect("it ends");
+        assert!(matches!(rest.as_slice(), [Err(_)]), "{rest:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_gets_every_item() {
     let world = World::new();

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use support::loose::Loose;
-use support::pipe::{Client, Received};
+use support::pipe::{Client, Received, Sent};
 use support::recorded::{RECORDED, addressed, asked, indexed, is_same};
 use support::services::{World, is_missing};
 use support::{PATIENCE, fixture, frame_of};
 use tokio_tungstenite::tungstenite::Message;
 use wellspring_rpc::wire::{Arguments, ErrorInfo, Format, Guid, Handshake, Head, Messages, Proof, Secret, System};
-use wellspring_rpc::{Timings, Visitor, web};
+use wellspring_rpc::{Hub, Service, Timings, Visitor, web};
 
 /// Owners of the recorded servers' streams: of the real one, and of the one that was made by hand.
 const THEIRS: [&str; 2] = ["5e5e5e5e-1111-4222-8333-444444444444", "9e9e9e9e-1111-4222-8333-444444444444"];
@@ -330,4 +330,28 @@ async fn a_format_that_is_not_spoken_is_refused_as_it_was() {
         assert_eq!((Some(u64::from(u16::from(close.code))), close.reason.to_string()), (closed["code"].as_u64(), ours(&closed["reason"])));
     }
     assert_eq!(world.hub.clients(), 0);
+}
+
+/// Derived, not recorded: the hash of a result, byte for byte.
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_for_the_hash_of_a_result_gets_the_bytes_that_were_derived() {
+    let format = Format::Msgpack6;
+    let all: serde_json::Value = serde_json::from_str(include_str!("fixtures/derived-vectors.json")).expect("JSON");
+    let bytes = |name: &str| {
+        let vectors = all["messages"].as_array().expect("an array");
+        let vector = vectors.iter().find(|vector| vector["name"] == name && vector["format"] == format.key());
+        frame_of(vector.unwrap_or_else(|| panic!("no {name}")))
+    };
+    let engine = wellspring::Engine::new();
+    let function = engine.function("get", |_: &wellspring::Cx, _: &String| "a long enough cached value".to_owned()).expect("registered");
+    let counter = Service::new("ICounter").compute("Get:2", move |(key,): (String,)| std::future::ready(function.computed(&engine, &key)));
+    let hub = Hub::builder().service(counter).expect("a service").build();
+    let mut client = Client::connect(&hub, Visitor::new("client", format));
+    let handshake = fixture(format, "compute");
+    client.send(frame_of(handshake.iter().find(|line| line["dir"] == "c2s").expect("recorded")));
+    assert!(matches!(client.hear().await, Sent::Frame(_)), "a handshake");
+    for (question, answer) in [("compute-call-asking-for-hash", "ok-with-result-hash"), ("compute-call-with-known-hash", "match")] {
+        client.send(bytes(question));
+        assert_eq!(client.hear().await, Sent::Frame(bytes(answer).into()), "{question}");
+    }
 }

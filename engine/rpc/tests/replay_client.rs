@@ -485,7 +485,10 @@ async fn play(format: Format, scenario: &'static str) {
             play.is_seen(seen, &line["value"]).await;
         }
     }
-    assert!(play.compared > 0, "{}", play.what());
+    // Every message of the recorded client's was waited for, but for the one that no client sends; and more was looked at.
+    let theirs = lines.iter().filter(|line| line["dir"] == "c2s").map(|line| said_in(format, line, &names).len()).sum::<usize>();
+    let is_odd = usize::from(scenario == "reconnect-same-peer");
+    assert!(play.compared + is_odd >= theirs && play.compared > 0, "{}: {} of {theirs}", play.what(), play.compared);
 }
 
 macro_rules! plays {

@@ -14,6 +14,9 @@ use crate::streams::Within;
 use crate::streams::owned::MOST as MOST_STREAMS;
 use crate::wire::{Arguments, AtMost, ErrorInfo, Guid, Head, Headers, Message, ReadError, System, limits};
 
+/// Of an item that is marked as of some .NET type, for example. To pass it over would be to wait for it for ever.
+const UNREADABLE: &str = "an item of the stream cannot be read";
+
 impl Peer {
     /// One message of the other end.
     pub(crate) fn receive(self: &Arc<Peer>, message: &Message<'_>, slot: &mut Slot) {
@@ -160,15 +163,21 @@ impl Peer {
                 }
             }
             System::Item => {
-                let (index, item) = (arguments.read()?, arguments.raw()?);
+                let (index, item) = (arguments.read()?, arguments.raw());
                 if let Some(stream) = self.streams().consumer(message.related_id) {
-                    stream.take(index, std::iter::once(item));
+                    match item {
+                        Ok(item) if arguments.is_over() => stream.take(index, std::iter::once(item)),
+                        _ => stream.fail(Failure::new(UNREADABLE)),
+                    }
                 }
             }
             System::Batch => {
-                let (index, items) = (arguments.read()?, arguments.raw_list::<{ limits::BATCH }>()?);
+                let (index, items) = (arguments.read()?, arguments.raw_list::<{ limits::BATCH }>());
                 if let Some(stream) = self.streams().consumer(message.related_id) {
-                    stream.take(index, items.into_iter());
+                    match items {
+                        Ok(items) => stream.take(index, items.into_iter()),
+                        Err(_) => stream.fail(Failure::new(UNREADABLE)),
+                    }
                 }
             }
             System::End => {

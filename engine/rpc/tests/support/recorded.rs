@@ -35,7 +35,7 @@ impl Said {
 }
 
 /// Methods of the recorded conversations that the recorder knew by their hashes alone.
-const UNNAMED: [&str; 1] = ["INope.Nope:1"];
+pub const UNNAMED: [&str; 3] = ["INope.Nope:1", "IClientSide.Hello:2", "IClientSide.Boom:1"];
 
 /// The messages of a frame, with batches taken apart.
 pub fn said(format: Format, frame: &[u8], names: &[&str]) -> Vec<Said> {
