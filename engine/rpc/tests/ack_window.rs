@@ -76,7 +76,7 @@ impl Begun {
     }
 
     /// The reader has had enough: it says so here and there, and has kept nothing.
-    async fn is_refused(mut self) {
+    async fn refuses(mut self) {
         self.link.system(System::AckEnd).await;
         let rest: Vec<Result<u64, Failure>> = tokio::time::timeout(PATIENCE, self.stream.collect()).await.expect("it ends");
         assert!(matches!(rest.as_slice(), [Err(_)]), "{rest:?}");
@@ -121,7 +121,7 @@ async fn a_window_slides_with_what_is_read() {
 async fn a_flood_is_refused() {
     let begun = begun(5, 10).await;
     (0..10_000).for_each(|index| begun.item(index));
-    begun.is_refused().await;
+    begun.refuses().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,7 +143,7 @@ async fn to_ask_again_is_no_leave_to_send_more() {
         }
     }
     assert_eq!(expected, MOST + 1, "the bound is the same");
-    begun.is_refused().await;
+    begun.refuses().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +161,7 @@ async fn a_gap_that_is_never_filled_costs_nothing() {
 async fn a_batch_past_the_window_is_refused() {
     let begun = begun(5, 10).await;
     begun.batch(0, MOST + 1);
-    begun.is_refused().await;
+    begun.refuses().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +171,7 @@ async fn a_batch_of_1024_is_taken_and_one_of_1025_is_not() {
         begun.batch(0, count);
         match is_taken {
             true => begun.reads(0, count).await,
-            false => begun.is_refused().await,
+            false => begun.refuses().await,
         }
     }
 }
