@@ -36,6 +36,11 @@ impl Failure {
         &self.message
     }
 
+    /// Whether the other end has given the call up, as .NET says that: nothing is known of the value, and whoever asks again may get one.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        matches!(self.type_name(), "System.OperationCanceledException" | "System.Threading.Tasks.TaskCanceledException")
+    }
+
     /// As it travels.
     pub(crate) fn info(&self) -> ErrorInfo<'_> {
         ErrorInfo::new(&*self.type_ref, &*self.message)

@@ -25,6 +25,10 @@ use crate::wire::{Arguments, ErrorInfo, Format, FrameError, Head, MethodId, Read
 /// How often a compute call is made again that was stale before it was answered.
 const TRIES: u32 = 3;
 
+/// For how long a compute call is made again that the other end has given up, so often at most; and how long after the first time.
+const CANCELLED: Duration = Duration::from_secs(5);
+const CANCELLED_PAUSE: Duration = Duration::from_millis(50);
+
 /// A connection shorter than this counts as a failed attempt.
 const SHORT: Duration = Duration::from_secs(15);
 
@@ -166,15 +170,25 @@ impl Remote {
         method: &MethodId,
         arguments: &impl ToArguments,
     ) -> Result<(Result<T, CallError>, Arc<End>, Made), CallError> {
-        for _ in 0..TRIES {
+        let (mut stale, mut cancelled, began) = (0, 0, Instant::now());
+        while stale < TRIES {
             let mut asked = Asked::new(&self.0.peer);
-            match asked.ask(1, method, self.written(arguments)?).await? {
-                Reply::Answer { call, arguments, end } => {
-                    return Ok((self.read(call, &arguments), end.unwrap_or_default(), asked.into_made(self)));
+            let (value, end) = match asked.ask(1, method, self.written(arguments)?).await? {
+                Reply::Answer { call, arguments, end } => (self.read(call, &arguments), end.unwrap_or_default()),
+                Reply::Cancelled => {
+                    stale += 1;
+                    continue;
                 }
-                Reply::Cancelled => {}
                 Reply::Never => return Err(CallError::Unreachable),
+            };
+            let is_cancelled = matches!(&value, Err(CallError::Failed(failure)) if failure.is_cancelled());
+            if !is_cancelled || cancelled + 1 == TRIES || began.elapsed() >= CANCELLED {
+                return Ok((value, end, asked.into_made(self)));
             }
+            // Told that nobody waits for the end of that.
+            drop((value, asked));
+            tokio::time::sleep(CANCELLED_PAUSE * 2_u32.pow(cancelled)).await;
+            cancelled += 1;
         }
         Err(CallError::Stale)
     }
@@ -231,9 +245,15 @@ impl Remote {
         let _within = Within::of(&self.0.peer);
         let mut arguments = Arguments::new(self.0.peer.format, arguments);
         if call == System::Ok {
-            return Ok(arguments.read()?);
+            let value = arguments.read()?;
+            // What stands before it is no value then, but says of which .NET type it is.
+            return if arguments.is_over() { Ok(value) } else { Err(ReadError::new("more than one value").into()) };
         }
         let ErrorInfo { type_ref, message } = arguments.read()?;
+        if type_ref.is_empty() {
+            let message = if message.is_empty() { "the other end does not say why".into() } else { message.into_owned() };
+            return Err(Failure::typed(ErrorInfo::RPC, message).into());
+        }
         Err(Failure::typed(type_ref.into_owned(), message.into_owned()).into())
     }
 }

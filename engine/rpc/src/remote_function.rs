@@ -179,6 +179,8 @@ where
             let mut generation = Generation { key, number, latest, own, end: None, _call: None };
             let error = match subscribed.await {
                 Ok((Err(error @ CallError::Unreadable(_)), ..)) | Err(error) => error,
+                // Given up there, again and again: that says nothing of the value.
+                Ok((Err(error), ..)) if matches!(&error, CallError::Failed(failure) if failure.is_cancelled()) => error,
                 Ok((value, end, call)) => {
                     let (own, latest, key) = (generation.own.clone(), generation.latest.clone(), generation.key.clone());
                     (generation.end, generation._call) = (Some(end.clone()), call);

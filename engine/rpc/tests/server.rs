@@ -431,6 +431,145 @@ async fn a_client_that_has_proved_itself_once_has_to_from_then_on() {
     ok(&mut client, 1).await;
 }
 
+/// The peer's cases of its proof, but for those of halves and of HTTP, which are in `web.rs`.
+#[tokio::test(start_paused = true)]
+async fn reconnect_proof_whoever_is_refused_changes_nothing() {
+    let world = World::new();
+    let visitor = |proof: Option<Proof>| {
+        let mut visitor = Visitor::new("client", FORMAT);
+        visitor.proof = proof;
+        visitor
+    };
+    let admitted = |proof: Option<Proof>| world.hub.admit(&visitor(proof)).is_ok();
+    // Nobody is known: everybody is let in, whatever is shown, and nothing is made of it.
+    let strange = Secret::random();
+    assert!(admitted(None) && admitted(Some(strange.prove("client", 7))));
+    assert!(admitted(Some(Proof { counter: "x".to_owned(), code: "?".to_owned() })));
+    assert_eq!(world.hub.clients(), 0);
+    let (mut client, theirs) = greeted(&world, 1).await;
+    let handshake: Handshake<'_> = Arguments::new(FORMAT, &theirs.arguments).read().expect("a handshake");
+    let secret = Secret::new(handshake.secret.expect("a secret"));
+    let right = secret.prove("client", 9);
+    let as_counter = |counter: &str| Proof { counter: counter.to_owned(), ..right.clone() };
+    let as_code = |code: &str| Proof { code: code.to_owned(), ..right.clone() };
+    let refused = [
+        strange.prove("client", 9),
+        secret.prove("another", 9),
+        secret.prove("", 9),
+        secret.prove("client", 0),
+        as_counter("10"),
+        as_counter("09"),
+        as_counter("+9"),
+        as_counter("-9"),
+        as_counter(" 9"),
+        as_counter("9 "),
+        as_counter("9.0"),
+        as_counter("0x9"),
+        as_counter("\u{0669}"),
+        as_counter(""),
+        as_counter("18446744073709551616"),
+        as_code(""),
+        as_code("?"),
+        as_code(&right.code[..42]),
+        as_code(&format!("{}=", right.code)),
+        as_code(&right.code.to_lowercase()),
+        as_code(&strange.prove("client", 9).code),
+    ];
+    for proof in refused {
+        assert!(!admitted(Some(proof.clone())), "{proof:?}");
+        // Nobody who was refused takes anything away: neither the place, nor a number, nor the right of who has proved nothing yet.
+        assert!(admitted(None));
+    }
+    call(&client, 0, 1, "IDemo.Add:3", args![1, 2]);
+    ok(&mut client, 1).await;
+    // The next number, one that is left out, and none that was used.
+    for (counter, is_admitted) in [(1, true), (1, false), (2, true), (9, true), (9, false), (8, false), (3, false), (10, true)] {
+        assert_eq!(admitted(Some(secret.prove("client", counter))), is_admitted, "{counter}");
+    }
+    assert!(!admitted(None), "once proved, always to be proved");
+    assert!(!admitted(Some(strange.prove("client", u64::MAX))), "and nothing but the right secret burns numbers");
+    assert!(admitted(Some(secret.prove("client", u64::MAX))));
+    // Others by the same id: of another format it is another client. And whoever was forgotten is nobody again.
+    assert_eq!(world.hub.admit(&Visitor::new("client", Format::Json5)), Ok(()));
+    assert_eq!(world.hub.clients(), 1);
+    client.drop_connection().await;
+    assert!(!admitted(None), "it is remembered");
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    assert!(admitted(None));
+    assert_eq!(world.hub.clients(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn single_shot_calls_are_asked_for_once_a_connection_and_again_on_the_next() {
+    let world = World::new();
+    let (mut client, _) = greeted(&world, 1).await;
+    call(&client, 0, 1, "IDemo.Slow:3", args!["x", 10_000]);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    for connection in 2..5 {
+        client.drop_connection().await;
+        client = greeted(&world, 1).await.0;
+        // Of another connection than this one nobody is answered, and that does not count.
+        for index in [0, connection - 1, connection + 1, -1] {
+            client.say(&Head::system(System::Reconnect, 50), |out| {
+                out.value(&index)?;
+                out.value(&BTreeMap::<u32, Packed<'_>>::new())
+            });
+            failure(&mut client, 50).await;
+        }
+        assert_eq!(reconnect(&mut client, 51, connection, &[(0, &[1, 7, 9])]).await, [7, 9]);
+        client.say(&Head::system(System::Reconnect, 52), |out| {
+            out.value(&connection)?;
+            out.value(&BTreeMap::<u32, Packed<'_>>::new())
+        });
+        failure(&mut client, 52).await;
+    }
+    assert_eq!(read::<String>(&ok(&mut client, 1).await), "x");
+    assert_eq!(world.runs.slow.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_returning_client_was_given_again_is_not_kept_any_longer() {
+    let world = World::new();
+    let (mut client, _) = greeted(&world, 1).await;
+    call(&client, 0, 1, "IDemo.Slow:3", args!["x", 50]);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    client.drop_connection().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.hub.open_calls(), 1);
+    for connection in 2..5 {
+        client = greeted(&world, 1).await.0;
+        assert_eq!(reconnect(&mut client, 2, connection, &[(0, &[1])]).await, NONE);
+        ok(&mut client, 1).await;
+        assert_eq!(world.hub.open_calls(), 0);
+        // And is there all the same if it was lost on its way, as is what the client has asked.
+        client.drop_connection().await;
+        assert_eq!(world.hub.open_calls(), 2);
+    }
+    assert_eq!(world.runs.slow.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_that_are_longer_than_anybody_needs_are_not_read() {
+    let world = World::new();
+    let (mut client, _) = greeted(&world, 1).await;
+    let ids = |count: u64| (1..=count).collect::<Vec<_>>();
+    for call in [System::KeepAlive, System::Disconnect] {
+        client.say(&Head::system(call, 0), |out| out.value(&ids(65_537)));
+    }
+    client.say(&Head::system(System::KeepAlive, 0), |out| out.value(&ids(65_536)));
+    let got = client.expect("a disconnect", |got| got.call == System::Disconnect).await;
+    assert_eq!(read::<Vec<u64>>(&got), ids(65_536), "as many as there may be streams");
+    nothing(&mut client);
+    // Nor are there as many stages of calls.
+    let stages: BTreeMap<u32, Packed<'_>> = (0..65).map(|stage| (stage, Packed(Cow::Owned(Vec::new())))).collect();
+    client.say(&Head::system(System::Reconnect, 1), |out| {
+        out.value(&1)?;
+        out.value(&stages)
+    });
+    failure(&mut client, 1).await;
+    assert_eq!(reconnect(&mut client, 2, 1, &[(0, &[7]), (1, &[8]), (3, &[9]), (0x1000, &[10])]).await, [7, 8, 9, 10]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_result_that_cannot_be_written_is_a_failure_that_ends_with_it() {
     let world = World::new();

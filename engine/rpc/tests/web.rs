@@ -118,6 +118,36 @@ async fn pages_of_other_hosts_are_refused_unless_they_are_let_in() {
     assert_eq!(connect(address, "f=msgpack6c", Some("null")).await.err(), None);
 }
 
+/// The peer's cases: each policy, and a page of the host itself, of another one, of none that has a name, and what is no page.
+#[tokio::test]
+async fn origin_every_policy_with_every_origin() {
+    let world = World::new();
+    const FOREIGN: &str = "https://friend.example";
+    let listed = || Origins::Listed(vec![FOREIGN.to_owned()]);
+    for (origins, own, foreign, null, other) in [
+        (Origins::Any, true, true, true, true),
+        (Origins::Same, true, false, false, false),
+        (listed(), false, true, false, false),
+        (Origins::Listed(Vec::new()), false, false, false, false),
+    ] {
+        let address = serve(&world, origins.clone()).await;
+        let host = format!("http://{address}");
+        for (origin, is_let_in) in [
+            (None, true),
+            (Some(host.as_str()), own),
+            (Some(FOREIGN), foreign),
+            (Some("null"), null),
+            (Some("https://friend.example:8443"), other),
+            (Some("http://friend.example"), other),
+            (Some("https://friend.example.evil"), other),
+            (Some(""), other),
+        ] {
+            let connected = connect(address, "f=msgpack6c&clientId=a", origin).await;
+            assert_eq!(connected.err(), (!is_let_in).then_some(403), "{origins:?} {origin:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn whoever_is_not_who_it_says_it_is_is_refused_before_anything_happens() {
     let world = World::new();

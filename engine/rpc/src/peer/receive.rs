@@ -11,7 +11,11 @@ use crate::calls::{Entry, Of, State};
 use crate::failure::Failure;
 use crate::service::{Kind, Slot};
 use crate::streams::Within;
-use crate::wire::{Arguments, ErrorInfo, Guid, Head, Headers, Message, ReadError, System};
+use crate::streams::owned::MOST as MOST_STREAMS;
+use crate::wire::{Arguments, AtMost, ErrorInfo, Guid, Head, Headers, Message, ReadError, System, limits};
+
+/// Of an item that is marked as of some .NET type, for example. To pass it over would be to wait for it for ever.
+const UNREADABLE: &str = "an item of the stream cannot be read";
 
 impl Peer {
     /// One message of the other end.
@@ -134,7 +138,7 @@ impl Peer {
                 }
             }
             System::KeepAlive => {
-                let streams: Vec<u64> = arguments.read::<Option<_>>()?.unwrap_or_default();
+                let AtMost::<u64, MOST_STREAMS>(streams) = arguments.read()?;
                 self.disown(&self.streams().kept(&streams));
             }
             System::Ack => {
@@ -159,15 +163,21 @@ impl Peer {
                 }
             }
             System::Item => {
-                let (index, item) = (arguments.read()?, arguments.raw()?);
+                let (index, item) = (arguments.read()?, arguments.raw());
                 if let Some(stream) = self.streams().consumer(message.related_id) {
-                    stream.take(index, std::iter::once(item));
+                    match item {
+                        Ok(item) if arguments.is_over() => stream.take(index, std::iter::once(item)),
+                        _ => stream.fail(Failure::new(UNREADABLE)),
+                    }
                 }
             }
             System::Batch => {
-                let (index, items) = (arguments.read()?, arguments.raw_list()?);
+                let (index, items) = (arguments.read()?, arguments.raw_list::<{ limits::BATCH }>());
                 if let Some(stream) = self.streams().consumer(message.related_id) {
-                    stream.take(index, items.into_iter());
+                    match items {
+                        Ok(items) => stream.take(index, items.into_iter()),
+                        Err(_) => stream.fail(Failure::new(UNREADABLE)),
+                    }
                 }
             }
             System::End => {
@@ -178,7 +188,7 @@ impl Peer {
                 }
             }
             System::Disconnect => {
-                let ids: Vec<u64> = arguments.read::<Option<_>>()?.unwrap_or_default();
+                let AtMost::<u64, MOST_STREAMS>(ids) = arguments.read()?;
                 for stream in ids.into_iter().filter_map(|id| self.streams().consumer(id)) {
                     stream.fail(Failure::new("the stream is not there any more"));
                 }

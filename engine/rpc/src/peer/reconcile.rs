@@ -1,7 +1,6 @@
 //! Ends of values, and who still waits for them after a connection was made again.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
@@ -9,10 +8,13 @@ use super::Peer;
 use crate::calls::{Entry, State};
 use crate::failure::Failure;
 use crate::outgoing::Pushed;
-use crate::wire::{Arguments, ErrorInfo, Head, Packed, ReadError, System, pack};
+use crate::wire::{Arguments, ErrorInfo, Head, Packed, PairsAtMost, ReadError, System, pack};
 
 /// More calls than this nobody waits for at once.
 const MOST_LISTED: usize = 1 << 20;
+
+/// Nor are there more stages.
+const MOST_STAGES: usize = 64;
 
 impl Peer {
     /// Tells which values are stale, all in one frame. Of calls that were answered on an earlier connection only once the other end has said that it
@@ -92,12 +94,8 @@ impl Peer {
                 if entry.of.connection != connection && stage == 0 {
                     match (&entry.state, entry.answer()) {
                         (State::Running(..), _) => {}
-                        // As any answer from now on: what is sent last before the connection breaks is kept.
-                        (State::Answered(answer), _) if self.give(id, answer) => {
-                            calls.remove(id);
-                            continue;
-                        }
-                        (_, Some(answer)) => _ = self.give(id, answer),
+                        (_, Some(answer)) if !self.give(id, answer) => continue,
+                        (_, Some(_)) => {}
                         // What it was answered with is not there any more, and cheap to find again.
                         (_, None) => {
                             unknown.push(id);
@@ -109,6 +107,8 @@ impl Peer {
                 if matches!(entry.state, State::Stale { .. }) {
                     stale.push(id);
                 }
+                // It is among what was sent last from now on, as any answer that is given on a connection.
+                calls.forget_answer(id);
             }
             listed.sort_unstable();
             calls.forget_unlisted(connection, &listed);
@@ -128,9 +128,9 @@ struct Stages(Vec<(u32, u64)>);
 
 impl Stages {
     fn read(arguments: &mut Arguments<'_>) -> Result<(i32, Stages), ReadError> {
-        let (index, packed): (i32, BTreeMap<u32, Packed<'_>>) = (arguments.read()?, arguments.read()?);
+        let (index, packed): (i32, PairsAtMost<u32, Packed<'_>, MOST_STAGES>) = (arguments.read()?, arguments.read()?);
         let mut stages = Vec::new();
-        for (stage, ids) in &packed {
+        for (stage, ids) in &packed.0 {
             let mut last = None;
             for id in ids.ids() {
                 let id = id.map_err(|error| ReadError::new(error.to_string()))?;

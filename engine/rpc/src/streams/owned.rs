@@ -19,7 +19,7 @@ use crate::wire::{Guid, StreamRef};
 const FORGOTTEN: Duration = Duration::from_secs(125);
 
 /// More streams than this nobody has: a peer that has them is given up.
-const MOST: usize = 65_536;
+pub(crate) const MOST: usize = 65_536;
 
 /// The streams of one peer, both ways.
 #[derive(Debug, Default)]

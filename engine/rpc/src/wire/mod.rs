@@ -6,11 +6,13 @@
 
 mod binary;
 mod borrowed;
+mod bounded;
 mod error_info;
 mod format;
 mod frame;
 mod guid;
 mod handshake;
+mod json;
 pub mod limits;
 mod message;
 mod method;
@@ -23,6 +25,7 @@ mod text;
 mod value;
 mod varint;
 
+pub(crate) use self::bounded::{AtMost, PairsAtMost};
 pub use self::error_info::ErrorInfo;
 pub use self::format::{Format, UnknownFormat};
 pub use self::frame::{Frame, FrameError, Messages};

@@ -7,8 +7,9 @@ use serde::ser::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::bounded::First;
 use super::format::Format;
-use super::{msgpack, text};
+use super::{json, msgpack, text};
 
 /// A value that cannot be read: why. The words may quote the value, so they are for whoever has sent it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -60,7 +61,7 @@ impl<'a> Arguments<'a> {
     /// If it is not what is expected.
     pub fn read<T: Deserialize<'a>>(&mut self) -> Result<T, ReadError> {
         if self.format.is_text() {
-            return json(self.next_text());
+            return json::read(self.next_text());
         }
         if self.rest.is_empty() {
             return msgpack::read(&mut &[0xc0][..]);
@@ -82,22 +83,27 @@ impl<'a> Arguments<'a> {
         Ok(raw)
     }
 
-    /// The bytes of each value of a list.
+    /// The bytes of each value of a list: of the first so many, and of one more if there are more. Then nothing can be read after them.
     ///
     /// # Errors
     /// If it is no list, or not complete.
-    pub(crate) fn raw_list(&mut self) -> Result<Vec<&'a [u8]>, ReadError> {
+    pub(crate) fn raw_list<const MOST: usize>(&mut self) -> Result<Vec<&'a [u8]>, ReadError> {
         if self.format.is_text() {
-            let values: Vec<&'a RawValue> = json(self.next_text())?;
-            return Ok(values.into_iter().map(|value| value.get().as_bytes()).collect());
+            let values: First<&'a RawValue, MOST> = json::read(self.next_text())?;
+            return Ok(values.0.into_iter().map(|value| value.get().as_bytes()).collect());
         }
         let mut reader = msgpack::Reader::new(self.rest);
         let mut values = Vec::new();
-        for _ in 0..reader.begin_list()? {
+        for _ in 0..reader.begin_list()?.min(MOST + 1) {
             values.push(reader.skip()?);
         }
         self.rest = reader.rest();
         Ok(values)
+    }
+
+    /// Whether there is no other.
+    pub(crate) fn is_over(&self) -> bool {
+        self.rest.is_empty()
     }
 
     fn next_text(&mut self) -> &'a [u8] {
@@ -176,10 +182,6 @@ impl<'w> Writer<'w> {
             self.out.push(text::US);
         }
     }
-}
-
-fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, ReadError> {
-    serde_json::from_slice(text).map_err(|error| ReadError::new(error.to_string()))
 }
 
 /// Any value, as it is: for who passes values on without knowing their types. It belongs to the format it was read in.

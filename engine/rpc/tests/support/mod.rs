@@ -5,6 +5,8 @@
 pub mod cluster;
 pub mod loose;
 pub mod pipe;
+pub mod recorded;
+pub mod script;
 pub mod services;
 
 use std::path::PathBuf;

@@ -73,6 +73,8 @@ pub struct Client {
     serving: tokio::task::JoinHandle<()>,
     /// Messages that came and were not asked for yet.
     pub pool: Vec<Received>,
+    /// How many signs of life came, and were not waited for.
+    pub alive: usize,
 }
 
 /// A message of the server's.
@@ -105,7 +107,7 @@ impl Client {
         let writer = PipeWriter { frames: outgoing, broken: broken.clone(), stalled: stalled.clone() };
         let (hub, format) = (hub.clone(), visitor.format);
         let serving = tokio::spawn(async move { hub.serve(visitor, PipeReader(incoming), writer).await });
-        Client { format, to_server: Some(to_server), from_server, broken, stalled, serving, pool: Vec::new() }
+        Client { format, to_server: Some(to_server), from_server, broken, stalled, serving, pool: Vec::new(), alive: 0 }
     }
 
     pub fn send(&self, frame: impl Into<Bytes>) {
@@ -172,7 +174,9 @@ impl Client {
                 self.pool.extend(each(self.format, message.related_id, message.arguments));
                 continue;
             }
-            if call != System::KeepAlive {
+            if call == System::KeepAlive {
+                self.alive += 1;
+            } else {
                 self.pool.push(Received { call, id: message.related_id, hash, arguments: message.arguments.to_vec() });
             }
         }
@@ -190,6 +194,17 @@ impl Client {
                 other => panic!("{what}: {other:?}, after {:?}", self.pool),
             }
         }
+    }
+
+    /// Waits for a sign of life.
+    pub async fn sign_of_life(&mut self) {
+        while self.alive == 0 {
+            match tokio::time::timeout(super::PATIENCE, self.from_server.recv()).await {
+                Ok(Some(Sent::Frame(frame))) => self.read(&frame),
+                other => panic!("no sign of life: {other:?}"),
+            }
+        }
+        self.alive -= 1;
     }
 
     /// Whatever there is to be heard now.

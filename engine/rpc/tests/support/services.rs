@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::stream;
-use wellspring::{Cx, Engine, Fault};
+use wellspring::{Cx, Engine, Fault, Source};
 use wellspring_rpc::wire::{ErrorInfo, Raw};
 use wellspring_rpc::{Failure, Hub, HubBuilder, RpcStream, Service};
 
@@ -19,6 +19,8 @@ pub struct Runs {
 
 pub struct World {
     pub engine: Engine,
+    /// What `ICounter` counts.
+    pub counters: Source<String, i64>,
     pub runs: Arc<Runs>,
     pub hub: Hub,
 }
@@ -171,7 +173,7 @@ impl World {
             .and_then(|builder| builder.service(odd))
             .and_then(|builder| builder.service(sum));
         let hub = more(builder.expect("services")).build();
-        World { engine, runs, hub }
+        World { engine, counters, runs, hub }
     }
 }
 
