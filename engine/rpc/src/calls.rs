@@ -38,21 +38,22 @@ pub(crate) struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Of {
     /// Which method, by its number, and the type of the call. None where only the answer is known.
-    pub(crate) method: Option<(usize, u8)>,
+    pub(crate) method: Option<(u32, u8)>,
     /// On which connection of the peer it came, counted from one; or was answered, where only that is known.
     pub(crate) connection: u32,
 }
 
+/// Most are values that were given out, of which there may be very many: what those need not is in boxes.
 #[derive(Debug)]
 pub(crate) enum State {
     /// Its body runs: which of all calls it is, and the task, once there is one.
     Running(u64, Option<AbortHandle>),
     /// It is over, and the answer could not be given, or may have been lost on its way.
-    Answered(Answer),
+    Answered(Box<Answer>),
     /// It was answered with a value, whose end is to be told, and is waited for as long as this is there. The answer, if it may have been lost.
-    Live { _end: Option<Invalidated>, answer: Option<Answer> },
+    Live { _end: Option<Invalidated>, answer: Option<Box<Answer>> },
     /// The value is stale, and nobody was there to be told.
-    Stale { answer: Option<Answer> },
+    Stale { answer: Option<Box<Answer>> },
 }
 
 /// An answer, to be given again.
@@ -106,7 +107,7 @@ impl Calls {
 
     /// Keeps the answer of a call, unless it is known and has one. One that is not known is over with its answer.
     pub(crate) fn keep(&mut self, id: u64, of: Of, answer: Answer) {
-        let size = answer.size();
+        let (size, answer) = (answer.size(), Box::new(answer));
         match self.map.get_mut(&id).map(|entry| &mut entry.state) {
             Some(State::Live { answer: kept @ None, .. } | State::Stale { answer: kept @ None }) => *kept = Some(answer),
             Some(_) => return,
@@ -138,6 +139,18 @@ impl Calls {
     /// Those that are stale, and were not said to be.
     pub(crate) fn stale(&self) -> impl Iterator<Item = u64> {
         self.map.iter().filter(|(_, entry)| matches!(entry.state, State::Stale { .. })).map(|(id, _)| *id)
+    }
+
+    /// Those of the values given out that were given out first, as ids grow: an eighth of them, so that it is seldom looked for.
+    pub(crate) fn oldest(&self) -> Vec<u64> {
+        let mut live: Vec<u64> =
+            self.map.iter().filter(|(_, entry)| matches!(entry.state, State::Live { .. })).map(|(id, _)| *id).collect();
+        let some = live.len().div_ceil(8);
+        if some < live.len() {
+            live.select_nth_unstable(some);
+            live.truncate(some);
+        }
+        live
     }
 
     /// What is kept of an answer is not needed any more.
@@ -187,7 +200,7 @@ impl Entry {
     pub(crate) fn answer(&self) -> Option<&Answer> {
         match &self.state {
             State::Answered(answer) => Some(answer),
-            State::Live { answer, .. } | State::Stale { answer } => answer.as_ref(),
+            State::Live { answer, .. } | State::Stale { answer } => answer.as_deref(),
             State::Running(..) => None,
         }
     }

@@ -58,6 +58,8 @@ pub(crate) struct Offer {
     pub(crate) id: Guid,
     pub(crate) methods: Methods,
     pub(crate) timings: Timings,
+    /// Calls that one client may have open.
+    pub(crate) subscriptions: usize,
 }
 
 impl fmt::Debug for Shared {
@@ -90,7 +92,11 @@ impl Client {
 pub struct HubBuilder {
     methods: Methods,
     timings: Timings,
+    subscriptions: Option<usize>,
 }
+
+/// How many subscriptions a client may have if nothing is said.
+const SUBSCRIPTIONS: usize = 1 << 20;
 
 impl HubBuilder {
     /// Adds a service.
@@ -109,10 +115,19 @@ impl HubBuilder {
         self
     }
 
+    /// How many values one client may wait to hear the ends of: 1,048,576 if nothing is said. One that asks for more hears that an eighth of them, those
+    /// that it has had for longest, are stale, whether they are or not.
+    #[must_use]
+    pub fn subscriptions(mut self, most: usize) -> HubBuilder {
+        self.subscriptions = Some(most);
+        self
+    }
+
     /// Makes it.
     pub fn build(self) -> Hub {
-        let HubBuilder { methods, timings } = self;
-        Hub(Arc::new(Shared { offer: Arc::new(Offer { id: Guid::random(), methods, timings }), clients: Mutex::default() }))
+        let HubBuilder { methods, timings, subscriptions } = self;
+        let offer = Offer { id: Guid::random(), methods, timings, subscriptions: subscriptions.unwrap_or(SUBSCRIPTIONS) };
+        Hub(Arc::new(Shared { offer: Arc::new(offer), clients: Mutex::default() }))
     }
 }
 

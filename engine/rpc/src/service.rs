@@ -215,8 +215,8 @@ pub enum ServiceError {
 #[derive(Debug, Default)]
 pub(crate) struct Methods {
     all: Vec<Method>,
-    by_name: HashMap<String, usize, ahash::RandomState>,
-    by_hash: HashMap<u32, usize, ahash::RandomState>,
+    by_name: HashMap<String, u32, ahash::RandomState>,
+    by_hash: HashMap<u32, u32, ahash::RandomState>,
 }
 
 impl Methods {
@@ -230,12 +230,12 @@ impl Methods {
             if let Some(call) = System::of(&MethodRef::Hash(id.hash())) {
                 return Err(ServiceError::SameHash(name, call.name().to_owned()));
             }
-            let at = self.all.len();
+            let at = self.all.len() as u32;
             if self.by_name.insert(name.clone(), at).is_some() {
                 return Err(ServiceError::Twice(name));
             }
             if let Some(other) = self.by_hash.insert(id.hash(), at) {
-                return Err(ServiceError::SameHash(name, self.all[other].id.name().to_owned()));
+                return Err(ServiceError::SameHash(name, self.all[other as usize].id.name().to_owned()));
             }
             self.all.push(Method { id, kind, run: run.0 });
         }
@@ -243,11 +243,11 @@ impl Methods {
     }
 
     /// The number of a method, and the method.
-    pub(crate) fn find(&self, method: &MethodRef<'_>) -> Option<(usize, &Method)> {
+    pub(crate) fn find(&self, method: &MethodRef<'_>) -> Option<(u32, &Method)> {
         let at = match method {
             MethodRef::Name(name) => *self.by_name.get(&**name)?,
             MethodRef::Hash(hash) => *self.by_hash.get(hash)?,
         };
-        Some((at, &self.all[at]))
+        Some((at, &self.all[at as usize]))
     }
 }

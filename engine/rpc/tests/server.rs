@@ -727,3 +727,26 @@ async fn answers_that_are_kept_for_nobody_are_bounded() {
     .await
     .expect("the oldest are forgotten");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_with_too_many_subscriptions_hears_that_its_oldest_are_stale() {
+    let world = World::with(|hub| hub.subscriptions(16));
+    let (mut client, _) = greeted(&world, 1).await;
+    for id in 1..=16 {
+        call(&client, 1, id, "ICounter.Get:2", args![format!("key {id}")]);
+        ok(&mut client, id).await;
+    }
+    nothing(&mut client);
+    call(&client, 1, 17, "ICounter.Get:2", args!["one more"]);
+    ok(&mut client, 17).await;
+    // An eighth of seventeen, rounded up.
+    for id in 1..=3 {
+        stale(&mut client, id).await;
+    }
+    nothing(&mut client);
+    assert_eq!(world.hub.open_calls(), 14);
+    // The others are as they were.
+    world.counters.set(&String::from("key 4"), 1);
+    stale(&mut client, 4).await;
+    nothing(&mut client);
+}

@@ -102,7 +102,7 @@ impl Peer {
     }
 
     /// Whether a call with this id is known. It is joined if it is the same, and ignored if it is another.
-    fn is_known(&self, id: u64, called: Option<(usize, u8)>) -> bool {
+    fn is_known(&self, id: u64, called: Option<(u32, u8)>) -> bool {
         let connection = self.connection();
         let mut calls = self.calls();
         let Some(entry) = calls.get_mut(id) else { return false };

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Peer;
 use crate::call::{Asks, Ends};
-use crate::calls::{self, Answer, Entry, Notice, Of, State};
+use crate::calls::{self, Answer, Calls, Entry, Notice, Of, State};
 use crate::failure::Failure;
 use crate::outgoing::Pushed;
 use crate::wire::{FrameError, Head, Headers, System, WriteError, Writer};
@@ -111,13 +111,33 @@ impl Peer {
                 calls.insert(id, of, State::Live { _end: Some(end), answer: None });
             }
         }
+        // Dropped when no lock is held.
+        let dropped = if calls.len() > self.offer.subscriptions { self.drop_oldest(&mut calls) } else { Vec::new() };
         if let Some(answer) = answer {
             calls.keep(id, of, answer);
         }
         drop(calls);
+        drop(dropped);
         if over {
             self.is_stale(id);
         }
+    }
+
+    /// The other end waits for the ends of more values than it may: of those that it has had for longest it hears that they are stale, as it may ask
+    /// again for what it still needs.
+    fn drop_oldest(&self, calls: &mut Calls) -> Vec<Entry> {
+        let _cork = self.out.cork();
+        let connection = self.connection();
+        let reconciled = calls.reconciled == connection;
+        let mut dropped = Vec::new();
+        for id in calls.oldest() {
+            // As with the stale ones: not before it has said which it still waits for.
+            let may = reconciled || calls.get(id).is_some_and(|entry| entry.of.connection == connection);
+            if may && matches!(self.out.push(&Head::system(System::Invalidate, id), |_| Ok(())), Ok(Pushed::Queued)) {
+                dropped.extend(calls.remove(id));
+            }
+        }
+        dropped
     }
 
     /// In the place of a result that cannot be sent: a failure, which ends when the result would have.
