@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use wellspring::Invalidated;
+use wellspring::{Computed, Invalidated, Value};
 
 use crate::failure::Failure;
 use crate::peer::Peer;
 use crate::streams::Within;
+use crate::verified::Given;
 use crate::wire::{System, WriteError, Writer};
 
 /// A call under way. Whoever has it answers it, once. One that is dropped unanswered (its body panicked) is answered with a failure, if it is known
@@ -25,18 +26,21 @@ pub(crate) struct Call {
 pub(crate) struct Asks {
     /// To be told when the value is stale.
     pub(crate) push: bool,
+    /// That only once it has changed, where the method is so.
+    pub(crate) verified: bool,
     /// For the hash of the result, and which one it has.
     pub(crate) hash: Option<Box<str>>,
 }
 
 /// When an answer is stale.
-#[derive(Debug)]
 pub(crate) enum Ends {
     /// Nobody asks.
     Never,
     /// Nobody knows, so it is said in a while.
     Soon,
     At(Invalidated),
+    /// When it has changed.
+    Changed(Arc<dyn Given>),
 }
 
 impl Call {
@@ -56,15 +60,23 @@ impl Call {
     }
 
     /// With a result, until it is stale.
-    pub(crate) fn push(self, end: Invalidated, write: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) {
-        let ends = if self.asks.push { Ends::At(end) } else { Ends::Never };
+    pub(crate) fn push<V: Value>(self, computed: &Computed<V>, write: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) {
+        let ends = self.ends(computed);
         self.give(System::Ok, ends, &write);
     }
 
     /// With a failure, until it is stale.
-    pub(crate) fn push_failure(self, end: Invalidated, failure: &Failure) {
-        let ends = if self.asks.push { Ends::At(end) } else { Ends::Never };
+    pub(crate) fn push_failure<V: Value>(self, computed: &Computed<V>, failure: &Failure) {
+        let ends = self.ends(computed);
         self.give(System::Error, ends, &|out| out.value(&failure.info()));
+    }
+
+    fn ends<V: Value>(&self, computed: &Computed<V>) -> Ends {
+        match (self.asks.push, self.asks.verified) {
+            (false, _) => Ends::Never,
+            (true, false) => Ends::At(computed.invalidated()),
+            (true, true) => Ends::Changed(Arc::new(computed.clone())),
+        }
     }
 
     fn give(mut self, call: System, ends: Ends, write: &dyn Fn(&mut Writer<'_>) -> Result<(), WriteError>) {

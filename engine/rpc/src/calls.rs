@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use wellspring::Invalidated;
 
 use crate::peer::Peer;
+use crate::verified::Verified;
 use crate::wire::System;
 
 /// Answers that are kept for who may not have got them: more, and the oldest are forgotten. A caller that comes back for one of those has its call
@@ -51,9 +52,20 @@ pub(crate) enum State {
     /// It is over, and the answer could not be given, or may have been lost on its way.
     Answered(Box<Answer>),
     /// It was answered with a value, whose end is to be told, and is waited for as long as this is there. The answer, if it may have been lost.
-    Live { _end: Option<Invalidated>, answer: Option<Box<Answer>> },
+    Live { end: End, answer: Option<Box<Answer>> },
     /// The value is stale, and nobody was there to be told.
     Stale { answer: Option<Box<Answer>> },
+}
+
+/// The end of a value that was given out.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Nobody knows it: it is said in a while.
+    Untracked,
+    /// When the value may be stale.
+    Mark(#[expect(dead_code, reason = "it is waited for as long as it is there")] Invalidated),
+    /// When the value has changed.
+    Change(Box<Verified>),
 }
 
 /// An answer, to be given again.

@@ -43,6 +43,7 @@ mod router;
 mod service;
 mod streams;
 pub mod transport;
+mod verified;
 pub mod web;
 pub mod wire;
 

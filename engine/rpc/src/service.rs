@@ -38,6 +38,8 @@ pub(crate) enum Kind {
 pub(crate) struct Method {
     pub(crate) id: MethodId,
     pub(crate) kind: Kind,
+    /// Ends are told of values that have changed only.
+    pub(crate) verified: bool,
     run: Arc<dyn Run>,
 }
 
@@ -60,7 +62,15 @@ impl Method {
 #[derive(Debug)]
 pub struct Service {
     name: String,
-    methods: Vec<(String, Kind, RunBox)>,
+    methods: Vec<Added>,
+}
+
+#[derive(Debug)]
+struct Added {
+    name: String,
+    kind: Kind,
+    run: RunBox,
+    verified: bool,
 }
 
 struct RunBox(Arc<dyn Run>);
@@ -83,7 +93,19 @@ impl Service {
         F: Fn(A, Call) -> U + Send + Sync + 'static,
         U: Future<Output = ()> + Send + 'static,
     {
-        self.methods.push((name.into(), kind, RunBox(Arc::new(Reading(run, PhantomData)))));
+        self.methods.push(Added { name: name.into(), kind, run: RunBox(Arc::new(Reading(run, PhantomData))), verified: false });
+        self
+    }
+
+    /// Those who wait for the ends of values of the compute method that was added last hear of them only once the server has brought each up to date
+    /// and it is another, by its function's rule. Without this they hear of it when a value may be stale, and ask.
+    ///
+    /// It saves them asking where values are often found to be equal, and costs the server a computation for each value that anybody waits for.
+    #[must_use]
+    pub fn verified(mut self) -> Service {
+        if let Some(last) = self.methods.last_mut() {
+            last.verified = true;
+        }
         self
     }
 
@@ -134,7 +156,7 @@ impl Service {
             let computed = run(arguments);
             async move {
                 match computed.await {
-                    Ok(computed) => call.push(computed.invalidated(), |out| out.value(computed.value())),
+                    Ok(computed) => call.push(&computed, |out| out.value(computed.value())),
                     Err(refused) => call.fail(&refused.into()),
                 }
             }
@@ -158,8 +180,8 @@ impl Service {
             async move {
                 match computed.await {
                     Ok(computed) => match computed.value() {
-                        Ok(value) => call.push(computed.invalidated(), |out| out.value(value)),
-                        Err(error) => call.push_failure(computed.invalidated(), &error.clone().into()),
+                        Ok(value) => call.push(&computed, |out| out.value(value)),
+                        Err(error) => call.push_failure(&computed, &error.clone().into()),
                     },
                     Err(refused) => call.fail(&refused.into()),
                 }
@@ -224,7 +246,7 @@ impl Methods {
         if service.name.starts_with('$') {
             return Err(ServiceError::Reserved(service.name));
         }
-        for (name, kind, run) in service.methods {
+        for Added { name, kind, run, verified } in service.methods {
             let name = format!("{}.{name}", service.name);
             let id = MethodId::new(name.clone()).map_err(|error| ServiceError::TooLong { name: name.clone(), error })?;
             if let Some(call) = System::of(&MethodRef::Hash(id.hash())) {
@@ -237,7 +259,7 @@ impl Methods {
             if let Some(other) = self.by_hash.insert(id.hash(), at) {
                 return Err(ServiceError::SameHash(name, self.all[other as usize].id.name().to_owned()));
             }
-            self.all.push(Method { id, kind, run: run.0 });
+            self.all.push(Method { id, kind, verified, run: run.0 });
         }
         Ok(())
     }

@@ -48,7 +48,8 @@ impl Peer {
         if is_waited_for && self.is_known(id, found.map(|(number, _)| (number, message.call_type))) {
             return;
         }
-        let asks = Asks { push: is_compute, hash: message.headers.get(Headers::HASH).map(Box::from) };
+        let verified = found.is_some_and(|(_, method)| method.verified);
+        let asks = Asks { push: is_compute, verified, hash: message.headers.get(Headers::HASH).map(Box::from) };
         // Relaxed: one reader at a time counts.
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         let call = || Call::new(self.clone(), id, serial, asks.clone());

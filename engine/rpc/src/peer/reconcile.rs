@@ -1,13 +1,15 @@
 //! Ends of values, and who still waits for them after a connection was made again.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::Peer;
-use crate::calls::{Entry, State};
+use crate::calls::{End, Entry, Notice, State};
 use crate::failure::Failure;
 use crate::outgoing::Pushed;
+use crate::verified::{self, Given, Known};
 use crate::wire::{Arguments, ErrorInfo, Head, Packed, PairsAtMost, ReadError, System, pack};
 
 /// More calls than this nobody waits for at once.
@@ -19,7 +21,7 @@ const MOST_STAGES: usize = 64;
 impl Peer {
     /// Tells which values are stale, all in one frame. Of calls that were answered on an earlier connection only once the other end has said that it
     /// waits for them.
-    pub(crate) fn tell_stale(&self) {
+    pub(crate) fn tell_stale(self: &Arc<Peer>) {
         let mut stale = std::mem::take(&mut *self.stale());
         let now = Instant::now();
         {
@@ -28,18 +30,51 @@ impl Peer {
                 stale.extend(untracked.pop_front().map(|(_, id)| id));
             }
         }
-        let _cork = self.out.cork();
-        let connection = self.connection();
-        let mut calls = self.calls();
-        let reconciled = calls.reconciled == connection;
-        for id in stale {
-            let Some(Entry { of, state: state @ (State::Live { .. } | State::Stale { .. }) }) = calls.get_mut(id) else { continue };
-            let may = reconciled || of.connection == connection;
-            if may && matches!(self.out.push(&Head::system(System::Invalidate, id), |_| Ok(())), Ok(Pushed::Queued)) {
-                calls.remove(id);
-            } else if let State::Live { answer, .. } = state {
-                *state = State::Stale { answer: answer.take() };
+        // What was given out is the user's: not dropped, nor brought up to date, under the lock.
+        let (mut dropped, mut asked) = (Vec::new(), Vec::new());
+        {
+            let _cork = self.out.cork();
+            let connection = self.connection();
+            let mut calls = self.calls();
+            let reconciled = calls.reconciled == connection;
+            for id in stale {
+                let Some(Entry { of, state: state @ (State::Live { .. } | State::Stale { .. }) }) = calls.get_mut(id) else { continue };
+                if let State::Live { end: End::Change(verified), .. } = state {
+                    match verified.ended() {
+                        Known::Changed => {}
+                        Known::NotYet => continue,
+                        Known::ToBeAsked(given) => {
+                            asked.push((id, given));
+                            continue;
+                        }
+                    }
+                }
+                let may = reconciled || of.connection == connection;
+                if may && matches!(self.out.push(&Head::system(System::Invalidate, id), |_| Ok(())), Ok(Pushed::Queued)) {
+                    dropped.extend(calls.remove(id));
+                } else if let State::Live { end, answer } = state {
+                    let (end, answer) = (std::mem::replace(end, End::Untracked), answer.take());
+                    let of = *of;
+                    dropped.push(Entry { of, state: State::Live { end, answer: None } });
+                    *state = State::Stale { answer };
+                }
             }
+        }
+        drop(dropped);
+        asked.into_iter().for_each(|(id, given)| verified::ask(self, id, given));
+    }
+
+    /// A value that may have been stale was brought up to date.
+    pub(crate) fn verified(self: &Arc<Peer>, id: u64, given: &Arc<dyn Given>, now: Option<Arc<dyn Given>>) {
+        let (over, before) = match self.calls().get_mut(id).map(|entry| &mut entry.state) {
+            Some(State::Live { end: End::Change(verified), .. }) => {
+                verified.become_known(given, now, Notice { peer: Arc::downgrade(self), id })
+            }
+            _ => (false, None),
+        };
+        drop(before);
+        if over {
+            self.is_stale(id);
         }
     }
 

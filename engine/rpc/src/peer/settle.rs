@@ -12,6 +12,7 @@ use crate::call::{Asks, Ends};
 use crate::calls::{self, Answer, Calls, Entry, Notice, Of, State};
 use crate::failure::Failure;
 use crate::outgoing::Pushed;
+use crate::verified::Verified;
 use crate::wire::{FrameError, Head, Headers, System, WriteError, Writer};
 
 /// How long after a failure that nobody tracks a caller is told that it is stale.
@@ -102,13 +103,18 @@ impl Peer {
         match ends {
             Ends::Never => {}
             Ends::Soon => {
-                calls.insert(id, of, State::Live { _end: None, answer: None });
+                calls.insert(id, of, State::Live { end: calls::End::Untracked, answer: None });
                 self.untracked().push_back((Instant::now() + UNTRACKED, id));
                 self.stale_come.notify_one();
             }
             Ends::At(mut end) => {
                 over = calls::arm(&mut end, Notice { peer: Arc::downgrade(self), id });
-                calls.insert(id, of, State::Live { _end: Some(end), answer: None });
+                calls.insert(id, of, State::Live { end: calls::End::Mark(end), answer: None });
+            }
+            Ends::Changed(given) => {
+                let verified;
+                (verified, over) = Verified::watch(given, Notice { peer: Arc::downgrade(self), id });
+                calls.insert(id, of, State::Live { end: calls::End::Change(Box::new(verified)), answer: None });
             }
         }
         // Dropped when no lock is held.
