@@ -38,6 +38,8 @@ pub(crate) enum Kind {
 pub(crate) struct Method {
     pub(crate) id: MethodId,
     pub(crate) kind: Kind,
+    /// For connections of backends alone.
+    backend: bool,
     run: Arc<dyn Run>,
 }
 
@@ -220,7 +222,7 @@ pub(crate) struct Methods {
 }
 
 impl Methods {
-    pub(crate) fn add(&mut self, service: Service) -> Result<(), ServiceError> {
+    pub(crate) fn add(&mut self, service: Service, backend: bool) -> Result<(), ServiceError> {
         if service.name.starts_with('$') {
             return Err(ServiceError::Reserved(service.name));
         }
@@ -237,17 +239,18 @@ impl Methods {
             if let Some(other) = self.by_hash.insert(id.hash(), at) {
                 return Err(ServiceError::SameHash(name, self.all[other].id.name().to_owned()));
             }
-            self.all.push(Method { id, kind, run: run.0 });
+            self.all.push(Method { id, kind, backend, run: run.0 });
         }
         Ok(())
     }
 
-    /// The number of a method, and the method.
-    pub(crate) fn find(&self, method: &MethodRef<'_>) -> Option<(usize, &Method)> {
+    /// The number of a method, and the method. Those for backends are not there for anybody else.
+    pub(crate) fn find(&self, method: &MethodRef<'_>, backend: bool) -> Option<(usize, &Method)> {
         let at = match method {
             MethodRef::Name(name) => *self.by_name.get(&**name)?,
             MethodRef::Hash(hash) => *self.by_hash.get(hash)?,
         };
-        Some((at, &self.all[at]))
+        let method = &self.all[at];
+        (backend || !method.backend).then_some((at, method))
     }
 }
