@@ -37,6 +37,23 @@ impl fmt::Debug for WebAddress {
     }
 }
 
+impl PartialEq for WebAddress {
+    /// The same URL; with the very same configuration, if it has one.
+    fn eq(&self, other: &WebAddress) -> bool {
+        #[cfg(feature = "tls")]
+        let same = match (&self.tls, &other.tls) {
+            (None, None) => true,
+            (Some((name, config)), Some((others, other))) => name == others && Arc::ptr_eq(config, other),
+            _ => false,
+        };
+        #[cfg(not(feature = "tls"))]
+        let same = true;
+        same && self.url == other.url
+    }
+}
+
+impl Eq for WebAddress {}
+
 impl WebAddress {
     /// From its text, which may have a query.
     ///
