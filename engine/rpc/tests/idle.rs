@@ -143,7 +143,7 @@ fn echo(size: usize) -> Vec<u8> {
 async fn settled() -> isize {
     let mut least = isize::MAX;
     for _ in 0..20 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         least = least.min(HELD.load(Ordering::Relaxed));
     }
     least
@@ -193,7 +193,7 @@ async fn held_by_each(world: &World, serving: &Serving, speaks: impl Speaks + Se
 async fn a_connection_that_waits_holds_little_whatever_it_has_done_before() {
     // Some room is given back with the next sign of life.
     let mut timings = Timings::default();
-    timings.keep_alive = Duration::from_millis(40);
+    timings.keep_alive = Duration::from_millis(400);
     let world = World::with(|builder| builder.timings(timings));
     let sockets = Listener::tcp("127.0.0.1:0").await.expect("a port").serve(&world.hub);
     let held = held_by_each(&world, &sockets, Sockets).await;

@@ -253,8 +253,8 @@ async fn our_half_and_somebody_elses_understand_each_other() {
     let conversation = async {
         let (mut reader, mut writer) = to.connect(&Visitor::new("a", Format::Msgpack6c)).await.expect("connected");
         let frames: Vec<bytes::Bytes> = [1, 125, 126, 70_000, 0].iter().map(|size| vec![7; *size].into()).collect();
-        writer.write(&frames, false).await.expect("written");
         assert_eq!(reader.read().await.expect("read"), Some(Incoming::Text("\u{1F600}".repeat(4_000).into())));
+        writer.write(&frames, false).await.expect("written");
         assert_eq!(heard.recv().await, Some(Theirs::Pong("anybody?".into())));
         for frame in frames {
             assert_eq!(heard.recv().await, Some(Theirs::Binary(frame.clone())));
