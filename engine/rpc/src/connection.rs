@@ -203,6 +203,7 @@ async fn write<W: FrameWriter>(peer: Arc<Peer>, mut writer: W, mut replaced: wat
                 peer.presume_reconciled();
                 peer.tell_stale();
                 peer.streams().expire();
+                peer.out.rest();
                 // Before whatever waits: on a slow link that may take longer than the other end waits for a sign of life.
                 let mut frame = Frame::new(peer.format);
                 let consumed = peer.streams().consumed();

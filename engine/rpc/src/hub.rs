@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::caps::{Caps, Room, Seat};
 use crate::connection;
 use crate::peer::Peer;
 use crate::service::{Methods, Service, ServiceError};
@@ -49,8 +51,13 @@ pub struct Hub(Arc<Shared>);
 
 struct Shared {
     offer: Arc<Offer>,
-    clients: Mutex<HashMap<(Format, String), Client, ahash::RandomState>>,
+    room: Arc<Room>,
+    clients: Mutex<Clients>,
 }
+
+/// By what they speak, and the id that they say; those that came in where backends do apart from all others, who cannot take their place.
+type Clients = HashMap<Key, Client, ahash::RandomState>;
+type Key = (bool, Format, String);
 
 /// What every connection needs of a hub. Apart from the clients, each of which has it.
 #[derive(Debug)]
@@ -93,6 +100,7 @@ pub struct HubBuilder {
     methods: Methods,
     timings: Timings,
     subscriptions: Option<usize>,
+    caps: Caps,
 }
 
 /// How many subscriptions a client may have if nothing is said.
@@ -104,8 +112,25 @@ impl HubBuilder {
     /// # Errors
     /// If a method cannot have its name.
     pub fn service(mut self, service: Service) -> Result<HubBuilder, ServiceError> {
-        self.methods.add(service)?;
+        self.methods.add(service, false)?;
         Ok(self)
+    }
+
+    /// Adds a service for other servers: its methods are there only for connections that came in by a [listener for
+    /// backends](crate::Listener::backend) or [its route](crate::web::backend_router). For all others there are no such methods.
+    ///
+    /// # Errors
+    /// If a method cannot have its name.
+    pub fn backend_service(mut self, service: Service) -> Result<HubBuilder, ServiceError> {
+        self.methods.add(service, true)?;
+        Ok(self)
+    }
+
+    /// How many may be connected.
+    #[must_use]
+    pub fn caps(mut self, caps: Caps) -> HubBuilder {
+        self.caps = caps;
+        self
     }
 
     /// Other timings, for tests above all.
@@ -125,9 +150,9 @@ impl HubBuilder {
 
     /// Makes it.
     pub fn build(self) -> Hub {
-        let HubBuilder { methods, timings, subscriptions } = self;
-        let offer = Offer { id: Guid::random(), methods, timings, subscriptions: subscriptions.unwrap_or(SUBSCRIPTIONS) };
-        Hub(Arc::new(Shared { offer: Arc::new(offer), clients: Mutex::default() }))
+        let HubBuilder { methods, timings, caps, subscriptions } = self;
+        let offer = Arc::new(Offer { id: Guid::random(), methods, timings, subscriptions: subscriptions.unwrap_or(SUBSCRIPTIONS) });
+        Hub(Arc::new(Shared { offer, room: Room::new(caps), clients: Mutex::default() }))
     }
 }
 
@@ -141,12 +166,15 @@ pub struct Visitor {
     pub format: Format,
     /// That it is the one that was known by this id before.
     pub proof: Option<Proof>,
+    /// Whether it has come in where backends do. Whoever listens says so, never the visitor.
+    pub backend: bool,
 }
 
 impl fmt::Debug for Visitor {
     /// Without the id, by which somebody else could take its place.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Visitor").field("format", &self.format).field("proof", &self.proof).finish_non_exhaustive()
+        let Visitor { format, proof, backend, .. } = self;
+        f.debug_struct("Visitor").field("format", format).field("proof", proof).field("backend", backend).finish_non_exhaustive()
     }
 }
 
@@ -156,7 +184,7 @@ impl Visitor {
 
     /// One without a proof.
     pub fn new(client_id: impl Into<String>, format: Format) -> Visitor {
-        Visitor { client_id: client_id.into(), format, proof: None }
+        Visitor { client_id: client_id.into(), format, proof: None, backend: false }
     }
 }
 
@@ -169,6 +197,15 @@ impl Hub {
     /// One that offers nothing yet.
     pub fn builder() -> HubBuilder {
         HubBuilder::default()
+    }
+
+    /// A seat for whoever comes from there, if there is room.
+    pub(crate) fn seat(&self, from: Option<IpAddr>) -> Option<Seat> {
+        self.0.room.seat(from)
+    }
+
+    pub(crate) fn timings(&self) -> &Timings {
+        &self.0.offer.timings
     }
 
     /// This end of a connection that it makes itself.
@@ -199,7 +236,7 @@ impl Hub {
     pub fn admit(&self, visitor: &Visitor) -> Result<(), NotProved> {
         let mut clients = self.0.clients();
         // Nobody is known by an empty id.
-        let Some(client) = clients.get_mut(&(visitor.format, visitor.client_id.clone())) else { return Ok(()) };
+        let Some(client) = clients.get_mut(&(visitor.backend, visitor.format, visitor.client_id.clone())) else { return Ok(()) };
         match &visitor.proof {
             // Once proved, always to be proved.
             None if client.proved == 0 => Ok(()),
@@ -215,21 +252,22 @@ impl Hub {
     /// Serves a visitor that was [admitted](Hub::admit), until its connection ends. One that has another connection loses that first; if others ask
     /// for its place meanwhile, the last one gets it.
     pub async fn serve<R: FrameReader, W: FrameWriter>(&self, visitor: Visitor, reader: R, mut writer: W) {
-        let Visitor { client_id, format, proof } = visitor;
+        let Visitor { client_id, format, proof, backend } = visitor;
+        let peer = || Peer::new(self.0.offer.clone(), format, true).for_backend(backend);
         if client_id.is_empty() || client_id.len() > Visitor::LONGEST {
-            let peer = Arc::new(Peer::new(self.0.offer.clone(), format, true));
+            let peer = Arc::new(peer());
             let (_keep, replaced) = watch::channel(false);
             let _end = Private(&peer);
             connection::serve(peer.clone(), reader, writer, replaced, || {}).await;
             return;
         }
-        let key = (format, client_id);
+        let key = (backend, format, client_id);
         let (replace, replaced) = watch::channel(false);
         let mut asked = None;
         let peer = loop {
             let before = {
                 let mut clients = self.0.clients();
-                let client = clients.entry(key.clone()).or_insert_with(|| Client::new(Peer::new(self.0.offer.clone(), format, true)));
+                let client = clients.entry(key.clone()).or_insert_with(|| Client::new(peer()));
                 let mine = *asked.get_or_insert_with(|| {
                     client.asked += 1;
                     client.asked
@@ -275,7 +313,7 @@ impl Drop for Private<'_> {
 /// A connection's place, given up at its end, also if its task is dropped.
 struct Place<'a> {
     hub: &'a Arc<Shared>,
-    key: &'a (Format, String),
+    key: &'a Key,
     peer: &'a Arc<Peer>,
     /// Dropped after the place was given up: whoever waits for that finds it free.
     _listens: watch::Receiver<bool>,
@@ -288,11 +326,12 @@ impl Drop for Place<'_> {
         let (least, most) = self.hub.offer.timings.retention;
         let kept = (Instant::now().duration_since(self.peer.born) / 3).clamp(least, most.max(least));
         let mut clients = self.hub.clients();
+        let too_many = clients.len() > self.hub.room.caps().clients;
         let Some(client) = clients.get_mut(self.key) else { return };
         client.connection = None;
         let runtime = tokio::runtime::Handle::try_current();
         // Who never said who it is has nothing to come back to.
-        if let (true, Ok(runtime)) = (self.peer.has_met(), runtime) {
+        if let (true, Ok(runtime)) = (self.peer.has_met() && !too_many, runtime) {
             let (hub, key) = (Arc::downgrade(self.hub), self.key.clone());
             let forget = async move {
                 tokio::time::sleep(kept).await;
@@ -310,12 +349,12 @@ impl Drop for Place<'_> {
 }
 
 impl Shared {
-    fn clients(&self) -> MutexGuard<'_, HashMap<(Format, String), Client, ahash::RandomState>> {
+    fn clients(&self) -> MutexGuard<'_, Clients> {
         // Every change is whole before anything that can panic.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget(&self, key: &(Format, String)) {
+    fn forget(&self, key: &Key) {
         let mut clients = self.clients();
         if clients.get(key).is_some_and(|client| client.connection.is_none())
             && let Some(client) = clients.remove(key)

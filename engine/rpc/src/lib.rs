@@ -1,8 +1,8 @@
 //! Remote compute: Wellspring's functions over the network, on the ActualLab.Rpc wire.
 //!
 //! A [`Hub`] offers [services](Service). A client that calls a compute method gets its value, and is told once it is stale. What stands so far is
-//! calls (regular, compute and no-wait) and [streams](RpcStream), of both sides, over [WebSockets](web), with reconnection; a [`Router`] over several
-//! servers; and [the wire](wire).
+//! calls (regular, compute and no-wait) and [streams](RpcStream), of both sides, over [WebSockets](web) and [sockets](socket), with reconnection; a
+//! [`Router`] over several servers; and [the wire](wire). A hub is a route of an axum application, or has [listeners](Listener) of its own.
 //!
 //! ```
 //! use wellspring::Engine;
@@ -27,29 +27,40 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod asked;
 mod call;
 mod calls;
+mod caps;
 mod connection;
 mod end;
 mod failure;
 mod hub;
+mod inbox;
+mod listener;
 mod outbound;
 mod outgoing;
 mod peer;
+#[cfg(test)]
+mod pieces;
 mod recent;
 mod remote;
 mod remote_function;
 mod router;
 mod service;
+pub mod socket;
 mod streams;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod transport;
 mod verified;
 pub mod web;
 pub mod wire;
 
 pub use crate::arguments::{FromArguments, ToArguments};
+pub use crate::caps::Caps;
 pub use crate::failure::Failure;
 pub use crate::hub::{Hub, HubBuilder, NotProved, Timings, Visitor};
+pub use crate::listener::{Listener, Serving};
 pub use crate::remote::{CallError, Connected, Remote, RemoteBuilder, Replica};
 pub use crate::remote_function::Remoted;
 pub use crate::router::{By, Entered, Guarded, HashRing, Owned, Place, RingKey, Route, Router, RouterBuilder, Routes, Single};

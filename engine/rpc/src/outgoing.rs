@@ -227,6 +227,15 @@ impl Outgoing {
         self.state().ended.is_some()
     }
 
+    /// Gives back the room that was made for much to say, if there is nothing to be said.
+    pub(crate) fn rest(&self) {
+        let mut state = self.state();
+        if state.frame.is_empty() && state.full.is_empty() {
+            state.frame = Frame::new(state.frame.format());
+            state.full = VecDeque::new();
+        }
+    }
+
     /// Whether so much waits that nothing more should be asked for.
     pub(crate) fn is_high(&self) -> bool {
         self.state().is_high()

@@ -19,7 +19,7 @@ use crate::hub::{Hub, Visitor};
 use crate::outbound::Reply;
 use crate::peer::Peer;
 use crate::streams::Within;
-use crate::transport::{Close, Connector};
+use crate::transport::{Close, Connector, Refused};
 use crate::wire::{Arguments, ErrorInfo, Format, FrameError, Head, MethodId, ReadError, System, WriteError, Writer};
 
 /// How often a compute call is made again that was stale before it was answered.
@@ -322,7 +322,7 @@ async fn run<C: Connector>(how: RemoteBuilder<C>, peer: Arc<Peer>, state: watch:
             }
             Ok(Err(error)) => {
                 tracing::debug!(target: "wellspring::rpc", %error, "no connection: trying again");
-                None
+                Refused::code_of(&error)
             }
             Err(_) => None,
         };

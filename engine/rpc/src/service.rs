@@ -40,6 +40,8 @@ pub(crate) struct Method {
     pub(crate) kind: Kind,
     /// Ends are told of values that have changed only.
     pub(crate) verified: bool,
+    /// For connections of backends alone.
+    backend: bool,
     run: Arc<dyn Run>,
 }
 
@@ -242,7 +244,7 @@ pub(crate) struct Methods {
 }
 
 impl Methods {
-    pub(crate) fn add(&mut self, service: Service) -> Result<(), ServiceError> {
+    pub(crate) fn add(&mut self, service: Service, backend: bool) -> Result<(), ServiceError> {
         if service.name.starts_with('$') {
             return Err(ServiceError::Reserved(service.name));
         }
@@ -259,17 +261,18 @@ impl Methods {
             if let Some(other) = self.by_hash.insert(id.hash(), at) {
                 return Err(ServiceError::SameHash(name, self.all[other as usize].id.name().to_owned()));
             }
-            self.all.push(Method { id, kind, verified, run: run.0 });
+            self.all.push(Method { id, kind, verified, backend, run: run.0 });
         }
         Ok(())
     }
 
-    /// The number of a method, and the method.
-    pub(crate) fn find(&self, method: &MethodRef<'_>) -> Option<(u32, &Method)> {
+    /// The number of a method, and the method. Those for backends are not there for anybody else.
+    pub(crate) fn find(&self, method: &MethodRef<'_>, backend: bool) -> Option<(u32, &Method)> {
         let at = match method {
             MethodRef::Name(name) => *self.by_name.get(&**name)?,
             MethodRef::Hash(hash) => *self.by_hash.get(hash)?,
         };
-        Some((at, &self.all[at as usize]))
+        let method = &self.all[at as usize];
+        (backend || !method.backend).then_some((at, method))
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 
 use bytes::Bytes;
+use thiserror::Error;
 
 /// A frame that has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,32 @@ impl Close<'_> {
     pub const TOO_LARGE: Close<'static> = Close { code: 1009, reason: "" };
     /// The format is not spoken here. The client gives up.
     pub const FORMAT: u16 = 4001;
+    /// The client has not proved that it is who it says it is. Over WebSockets this is HTTP status 403 instead.
+    pub const NOT_PROVED: u16 = 1008;
+}
+
+/// The other end has refused a connection, with the code and the reason of a close. Within the [`io::Error`] of a [`Connector`]: a client gives up at
+/// [`Close::FORMAT`], and tries again at all others.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the other end refuses the connection: {code} {reason}")]
+pub struct Refused {
+    /// The code.
+    pub code: u16,
+    /// For people.
+    pub reason: String,
+}
+
+impl Refused {
+    /// The code within an error, if it is this one.
+    pub(crate) fn code_of(error: &io::Error) -> Option<u16> {
+        error.get_ref()?.downcast_ref().map(|refused: &Refused| refused.code)
+    }
+}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> io::Error {
+        io::Error::new(io::ErrorKind::ConnectionRefused, refused)
+    }
 }
 
 /// The half of a connection that frames come from.

@@ -222,3 +222,50 @@ async fn a_client_of_ours_calls_and_hears_through_sockets_in_every_format() {
     let again = state.wait_for(|state| matches!(state, Connected::Again(_)));
     tokio::time::timeout(PATIENCE, again).await.expect("refused").expect("it lives");
 }
+
+#[tokio::test]
+async fn our_half_and_somebody_elses_understand_each_other() {
+    use axum::extract::ws::{CloseFrame, Message as Theirs, WebSocketUpgrade};
+    use wellspring_rpc::Visitor;
+    use wellspring_rpc::transport::{Close, Connector, FrameReader, FrameWriter, Incoming};
+    let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let route = axum::routing::any(async move |upgrade: WebSocketUpgrade| {
+        upgrade.on_upgrade(async move |mut socket| {
+            socket.send(Theirs::Ping("anybody?".into())).await.expect("sent");
+            socket.send(Theirs::Text("\u{1F600}".repeat(4_000).into())).await.expect("sent");
+            while let Some(Ok(message)) = socket.recv().await {
+                said.send(message.clone()).expect("heard");
+                if let Theirs::Binary(bytes) = message {
+                    let last = bytes.is_empty();
+                    socket.send(Theirs::Binary(bytes)).await.expect("sent");
+                    if last {
+                        let close = CloseFrame { code: 4001, reason: "enough".into() };
+                        socket.send(Theirs::Close(Some(close))).await.expect("sent");
+                    }
+                }
+            }
+        })
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/rpc/ws", route)).await });
+    let to = WebAddress::new(format!("ws://{address}/rpc/ws")).expect("an address");
+    let conversation = async {
+        let (mut reader, mut writer) = to.connect(&Visitor::new("a", Format::Msgpack6c)).await.expect("connected");
+        let frames: Vec<bytes::Bytes> = [1, 125, 126, 70_000, 0].iter().map(|size| vec![7; *size].into()).collect();
+        assert_eq!(reader.read().await.expect("read"), Some(Incoming::Text("\u{1F600}".repeat(4_000).into())));
+        writer.write(&frames, false).await.expect("written");
+        assert_eq!(heard.recv().await, Some(Theirs::Pong("anybody?".into())));
+        for frame in frames {
+            assert_eq!(heard.recv().await, Some(Theirs::Binary(frame.clone())));
+            assert_eq!(reader.read().await.expect("read"), Some(Incoming::Binary(frame)));
+        }
+        assert_eq!(reader.read().await.expect("read"), Some(Incoming::Closed(4001)));
+        assert_eq!(reader.read().await.expect("read"), None);
+        let (_reader, mut writer) = to.connect(&Visitor::new("b", Format::Msgpack6c)).await.expect("connected");
+        writer.close(Close { code: 1000, reason: "bye" }).await;
+        let close = Some(CloseFrame { code: 1000, reason: "bye".into() });
+        while heard.recv().await.expect("it goes on") != Theirs::Close(close.clone()) {}
+    };
+    tokio::time::timeout(PATIENCE, conversation).await.expect("it goes on");
+}

@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     pub(crate) offer: Arc<Offer>,
     /// Whether the other end has to prove by our secret that it is the same again, as clients do.
     is_server: bool,
+    /// Whether the other end may call what is for backends.
+    backend: bool,
     pub(crate) id: Guid,
     pub(crate) format: Format,
     pub(crate) secret: Secret,
@@ -69,6 +71,7 @@ impl Peer {
         Peer {
             offer,
             is_server,
+            backend: false,
             id: Guid::random(),
             format,
             secret: Secret::random(),
@@ -85,6 +88,12 @@ impl Peer {
             connection: AtomicU32::new(0),
             remote: Mutex::default(),
         }
+    }
+
+    /// For a connection that came in where backends do, or not.
+    pub(crate) fn for_backend(mut self, backend: bool) -> Peer {
+        self.backend = backend;
+        self
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls> {
@@ -110,7 +119,7 @@ impl Peer {
         let index = self.connection.fetch_add(1, Ordering::Relaxed) + 1;
         Handshake {
             peer: self.id,
-            versions: Some(Cow::Borrowed("Api=1.0")),
+            versions: Some(Cow::Borrowed(if self.backend { "Backend=1.0" } else { "Api=1.0" })),
             hub: self.offer.id,
             protocol: Handshake::PROTOCOL,
             index: i32::try_from(index).unwrap_or(i32::MAX),

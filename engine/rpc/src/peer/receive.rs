@@ -35,7 +35,7 @@ impl Peer {
         if message.method.service().is_some_and(|service| service == "$sys" || service == "$sys-c") {
             return tracing::debug!(target: "wellspring::rpc", method = %message.method, "a system call that is not known: ignored");
         }
-        let found = self.offer.methods.find(&message.method);
+        let found = self.offer.methods.find(&message.method, self.backend);
         let is_waited_for = found.is_none_or(|(_, method)| method.kind != Kind::NoWait);
         let (id, is_compute) = match is_waited_for {
             true if message.related_id == 0 => {

@@ -2,129 +2,124 @@
 
 use std::fmt;
 use std::io;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use axum::http::Uri;
 use thiserror::Error;
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::error::CapacityError;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error as WebError, Message, Utf8Bytes};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio::io::{AsyncRead, AsyncWrite};
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls::{ClientConfig, pki_types::ServerName};
 
+use super::upgrade;
+use super::{WebReader, WebWriter};
+use crate::asked;
 use crate::hub::Visitor;
-use crate::transport::{Close, Connector, FrameReader, FrameWriter, Incoming};
-use crate::wire::limits;
+use crate::socket;
+use crate::transport::Connector;
 
-/// Where a server listens: `ws://host:port/rpc/ws`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WebAddress(String);
+/// Where a server listens: `ws://host:port/rpc/ws`, or `wss://..` with TLS.
+#[derive(Clone)]
+pub struct WebAddress {
+    url: Uri,
+    #[cfg(feature = "tls")]
+    tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+}
 
 /// A text that is no address of a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{0}` does not begin with `ws://`")]
-pub struct NotWeb(String);
+#[error("`{0}` is not `{1}host..`")]
+pub struct NotWeb(String, &'static str);
+
+impl fmt::Debug for WebAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WebAddress").field(&self.url).finish()
+    }
+}
+
+impl PartialEq for WebAddress {
+    /// The same URL; with the very same configuration, if it has one.
+    fn eq(&self, other: &WebAddress) -> bool {
+        #[cfg(feature = "tls")]
+        let same = match (&self.tls, &other.tls) {
+            (None, None) => true,
+            (Some((name, config)), Some((others, other))) => name == others && Arc::ptr_eq(config, other),
+            _ => false,
+        };
+        #[cfg(not(feature = "tls"))]
+        let same = true;
+        same && self.url == other.url
+    }
+}
+
+impl Eq for WebAddress {}
 
 impl WebAddress {
     /// From its text, which may have a query.
     ///
     /// # Errors
-    /// If it does not begin with `ws://`.
+    /// If it is no URL, or does not begin with `ws://`.
     pub fn new(url: impl Into<String>) -> Result<WebAddress, NotWeb> {
+        Ok(WebAddress {
+            url: parsed(url.into(), "ws://")?,
+            #[cfg(feature = "tls")]
+            tls: None,
+        })
+    }
+
+    /// From its text, for TLS. The server's certificate has to be for its host. See [`tls`](crate::tls) for configurations.
+    ///
+    /// # Errors
+    /// If it is no URL, or does not begin with `wss://`.
+    #[cfg(feature = "tls")]
+    pub fn secure(url: impl Into<String>, config: Arc<ClientConfig>) -> Result<WebAddress, NotWeb> {
         let url = url.into();
-        if url.starts_with("ws://") { Ok(WebAddress(url)) } else { Err(NotWeb(url)) }
+        let parsed = parsed(url.clone(), "wss://")?;
+        let name = parsed.host().and_then(socket::server_name).ok_or(NotWeb(url, "wss://"))?;
+        Ok(WebAddress { url: parsed, tls: Some((name, config)) })
     }
 
-    fn url(&self, visitor: &Visitor) -> String {
-        let first = if self.0.contains('?') { '&' } else { '?' };
-        let mut url = format!("{}{first}clientId={}&f={}", self.0, visitor.client_id, visitor.format);
-        if let Some(proof) = &visitor.proof {
-            url.push_str(&format!("&c={}&p={}", proof.counter, proof.code));
+    fn target(&self, visitor: &Visitor) -> String {
+        let asked = asked::query(visitor);
+        match self.url.query() {
+            Some(query) => format!("{}?{query}&{asked}", self.url.path()),
+            None => format!("{}?{asked}", self.url.path()),
         }
-        url
+    }
+
+    async fn dial(&self) -> io::Result<Box<dyn ByteStream>> {
+        let host = self.url.host().unwrap_or_default();
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let usual = if self.url.scheme_str() == Some("wss") { 443 } else { 80 };
+        let stream = socket::dial((host, self.url.port_u16().unwrap_or(usual))).await?;
+        #[cfg(feature = "tls")]
+        if let Some((name, config)) = &self.tls {
+            let connector = tokio_rustls::TlsConnector::from(config.clone());
+            return Ok(Box::new(connector.connect(name.clone(), stream).await?));
+        }
+        Ok(Box::new(stream))
     }
 }
 
-/// The half of a client's connection that frames come from.
-pub struct WebReader(SplitStream<WebSocketStream<MaybeTlsStream<TcpStream>>>);
-
-/// The half of a client's connection that frames go to.
-pub struct WebWriter(SplitSink<WebSocketStream<MaybeTlsStream<TcpStream>>, Message>);
-
-impl fmt::Debug for WebReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebReader").finish_non_exhaustive()
-    }
+fn parsed(url: String, scheme: &'static str) -> Result<Uri, NotWeb> {
+    let parsed = url.starts_with(scheme).then(|| url.parse::<Uri>().ok()).flatten();
+    parsed.filter(|url| url.host().is_some_and(|host| !host.is_empty())).ok_or(NotWeb(url, scheme))
 }
 
-impl fmt::Debug for WebWriter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebWriter").finish_non_exhaustive()
-    }
-}
+/// With TLS or without.
+trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-/// Bytes that are read at once. A client has few connections, each of which may have a lot to read.
-const READ: usize = 16 << 10;
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 impl Connector for WebAddress {
     type Reader = WebReader;
     type Writer = WebWriter;
 
     async fn connect(&self, visitor: &Visitor) -> io::Result<(WebReader, WebWriter)> {
-        let config = WebSocketConfig::default().max_message_size(Some(limits::FRAME)).max_frame_size(Some(limits::FRAME));
-        // The library fills what it reads into with zeros each time, and keeps it for ever; frames are whole when they are written.
-        let config = config.read_buffer_size(READ).write_buffer_size(0);
-        // Frames are whole when they are written: waiting for more to go with them only costs time.
-        let (socket, _) = connect_async_with_config(self.url(visitor), Some(config), true).await.map_err(broken)?;
-        let (sink, stream) = socket.split();
-        Ok((WebReader(stream), WebWriter(sink)))
-    }
-}
-
-impl FrameReader for WebReader {
-    async fn read(&mut self) -> io::Result<Option<Incoming>> {
-        loop {
-            return match self.0.next().await {
-                Some(Ok(Message::Text(text))) => Ok(Some(Incoming::Text(text.into()))),
-                Some(Ok(Message::Binary(bytes))) => Ok(Some(Incoming::Binary(bytes))),
-                // Answered by the library.
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-                // 1005: it has said none.
-                Some(Ok(Message::Close(close))) => Ok(Some(Incoming::Closed(close.map_or(1005, |close| close.code.into())))),
-                None => Ok(None),
-                Some(Err(error)) => Err(broken(error)),
-            };
-        }
-    }
-}
-
-impl FrameWriter for WebWriter {
-    async fn write(&mut self, frames: &[Bytes], text: bool) -> io::Result<()> {
-        for frame in frames {
-            let message = match text {
-                true => Message::Text(Utf8Bytes::try_from(frame.clone()).map_err(io::Error::other)?),
-                false => Message::Binary(frame.clone()),
-            };
-            self.0.feed(message).await.map_err(broken)?;
-        }
-        self.0.flush().await.map_err(broken)
-    }
-
-    async fn close(&mut self, close: Close<'_>) {
-        let frame = CloseFrame { code: CloseCode::from(close.code), reason: close.reason.into() };
-        // It may be closed already.
-        let _ = self.0.send(Message::Close(Some(frame))).await;
-        let _ = self.0.close().await;
-    }
-}
-
-fn broken(error: WebError) -> io::Error {
-    match error {
-        WebError::Io(error) => error,
-        WebError::Capacity(error @ CapacityError::MessageTooLong { .. }) => io::Error::new(io::ErrorKind::InvalidData, error),
-        error => io::Error::other(error),
+        let path = self.target(visitor).parse().map_err(io::Error::other)?;
+        let host = self.url.authority().map_or("", |authority| authority.as_str());
+        // Nobody else need know who it is.
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        upgrade::ask(self.dial().await?, host, path).await
     }
 }

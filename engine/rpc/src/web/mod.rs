@@ -1,7 +1,10 @@
 //! WebSockets: the hub as a route of an axum application, and the way to one.
 
 mod address;
+mod frames;
 mod route;
+mod upgrade;
 
-pub use self::address::{NotWeb, WebAddress, WebReader, WebWriter};
-pub use self::route::{Origins, router, router_for};
+pub use self::address::{NotWeb, WebAddress};
+pub use self::frames::{WebReader, WebWriter};
+pub use self::route::{Origins, backend_router, router, router_for};

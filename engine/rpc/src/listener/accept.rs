@@ -1,0 +1,267 @@
+//! Who comes in.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tower_service::Service;
+
+use super::entered::{Entered, Stop};
+use crate::hub::Hub;
+use crate::socket;
+
+/// Where connections come from.
+#[derive(Debug)]
+pub(super) enum Entrance {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(socket::UnixEntrance),
+    Memory(mpsc::Receiver<DuplexStream>),
+}
+
+/// A connection as it has come.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
+    Memory(DuplexStream),
+}
+
+/// What connections come out of.
+pub(super) trait Accept: Send + 'static {
+    /// The next one, and the address that it counts for; none if there can be no more.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Option<(Stream, Option<IpAddr>)>>> + Send;
+}
+
+impl Accept for Entrance {
+    async fn accept(&mut self) -> io::Result<Option<(Stream, Option<IpAddr>)>> {
+        match self {
+            Entrance::Tcp(listener) => {
+                let (stream, from) = listener.accept().await?;
+                Ok(Some((Stream::Tcp(stream), Some(from.ip()))))
+            }
+            #[cfg(unix)]
+            Entrance::Unix(entrance) => Ok(Some((Stream::Unix(entrance.accept().await?), None))),
+            Entrance::Memory(streams) => Ok(streams.recv().await.map(|stream| (Stream::Memory(stream), None))),
+        }
+    }
+}
+
+/// What a connection comes in by.
+pub(super) struct Door {
+    pub(super) hub: Hub,
+    pub(super) backend: bool,
+    /// What is done for WebSockets, where they are spoken.
+    pub(super) router: Option<Router>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+/// How long to wait when no connection can be accepted, for want of descriptors mostly: at first, and after that again and again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Lets in whoever comes, until it is to stop.
+pub(super) async fn accept(mut entrance: impl Accept, door: Arc<Door>, mut stopped: watch::Receiver<Stop>) {
+    let stop = stopped.clone();
+    let accepting = async {
+        let mut pause = PAUSE.0;
+        loop {
+            match entrance.accept().await {
+                Ok(Some((stream, from))) => {
+                    pause = PAUSE.0;
+                    match door.hub.seat(from) {
+                        Some(seat) => _ = tokio::spawn(door.clone().let_in(stream, Entered::by(seat, stop.clone()))),
+                        None => tracing::debug!(target: "wellspring::rpc", "there is no room for another connection: turned away"),
+                    }
+                }
+                Ok(None) => return,
+                Err(error) if is_of_one(&error) => {}
+                // It would say so again at once, and what is missing is given back by connections that end.
+                Err(error) => {
+                    tracing::warn!(target: "wellspring::rpc", %error, "no connection can be accepted");
+                    sleep(pause).await;
+                    pause = (2 * pause).min(PAUSE.1);
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        // An error is that nobody waits for its end any more.
+        _ = stopped.wait_for(|stop| *stop != Stop::No) => {}
+        () = accepting => {}
+    }
+}
+
+/// Whether it is of the one connection that was to be accepted.
+fn is_of_one(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// A stream that can be read and written at once.
+trait Halves: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    fn halves(self) -> (impl AsyncRead + Send + Unpin + 'static, impl AsyncWrite + Send + Unpin + 'static);
+}
+
+impl Halves for TcpStream {
+    fn halves(self) -> (impl AsyncRead + Send + Unpin + 'static, impl AsyncWrite + Send + Unpin + 'static) {
+        self.into_split()
+    }
+}
+
+#[cfg(unix)]
+impl Halves for tokio::net::UnixStream {
+    fn halves(self) -> (impl AsyncRead + Send + Unpin + 'static, impl AsyncWrite + Send + Unpin + 'static) {
+        self.into_split()
+    }
+}
+
+impl Halves for DuplexStream {
+    fn halves(self) -> (impl AsyncRead + Send + Unpin + 'static, impl AsyncWrite + Send + Unpin + 'static) {
+        tokio::io::split(self)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl<S: Halves> Halves for tokio_rustls::server::TlsStream<S> {
+    fn halves(self) -> (impl AsyncRead + Send + Unpin + 'static, impl AsyncWrite + Send + Unpin + 'static) {
+        tokio::io::split(self)
+    }
+}
+
+impl Door {
+    async fn let_in(self: Arc<Door>, stream: Stream, entered: Entered) {
+        match stream {
+            Stream::Tcp(stream) => {
+                // It is only slower.
+                let _ = stream.set_nodelay(true);
+                self.secure(stream, entered).await;
+            }
+            #[cfg(unix)]
+            Stream::Unix(stream) => self.secure(stream, entered).await,
+            Stream::Memory(stream) => self.secure(stream, entered).await,
+        }
+    }
+
+    // The branches that few take are boxed: every connection has room for all of them.
+    async fn secure(&self, stream: impl Halves, entered: Entered) {
+        let deadline = Instant::now() + self.hub.timings().handshake;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let accepted = Box::pin(entered.unless_stopped(tokio::time::timeout_at(deadline, tls.accept(stream)))).await;
+            match accepted {
+                Some(Ok(Ok(stream))) => Box::pin(self.speak(stream, deadline, entered)).await,
+                Some(Ok(Err(error))) => tracing::debug!(target: "wellspring::rpc", %error, "TLS was not agreed upon"),
+                Some(Err(_)) | None => {}
+            }
+            return;
+        }
+        self.speak(stream, deadline, entered).await;
+    }
+
+    async fn speak(&self, stream: impl Halves, deadline: Instant, entered: Entered) {
+        match &self.router {
+            None => {
+                let (reader, writer) = stream.halves();
+                socket::serve(&self.hub, reader, writer, self.backend, deadline, entered).await;
+            }
+            Some(router) => Box::pin(self.http(stream, router.clone(), entered)).await,
+        }
+    }
+
+    /// Until a WebSocket was made of it, which has the seat from then on.
+    async fn http(&self, stream: impl Halves, router: Router, entered: Entered) {
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(self.hub.timings().handshake);
+        let connection = http.serve_connection(TokioIo::new(stream), Routed { router, entered: entered.clone() });
+        // What is wrong with it, hyper has told whoever has asked.
+        let _ = entered.unless_stopped(connection.with_upgrades()).await;
+    }
+}
+
+/// The router, as hyper calls it: with what has come in.
+struct Routed {
+    router: Router,
+    entered: Entered,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Routed {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <Router as Service<Request<Body>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.entered.clone());
+        // It is ready at all times.
+        self.router.clone().call(request.map(Body::new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Has no descriptors for a while, and then a connection.
+    struct Short {
+        asked: Arc<AtomicUsize>,
+        until: Instant,
+        there: Option<DuplexStream>,
+    }
+
+    impl Accept for Short {
+        async fn accept(&mut self) -> io::Result<Option<(Stream, Option<IpAddr>)>> {
+            let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+            if Instant::now() < self.until {
+                // Every other one is of a client that has left already.
+                let kind = if asked.is_multiple_of(2) { io::ErrorKind::ConnectionAborted } else { io::ErrorKind::Other };
+                return Err(kind.into());
+            }
+            match self.there.take() {
+                Some(stream) => Ok(Some((Stream::Memory(stream), None))),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_descriptors_it_waits_and_goes_on_when_there_are_some() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut near, far) = tokio::io::duplex(1_024);
+        let asked = Arc::<AtomicUsize>::default();
+        let entrance = Short { asked: asked.clone(), until: Instant::now() + Duration::from_secs(10), there: Some(far) };
+        let door = Door {
+            hub: Hub::builder().build(),
+            backend: false,
+            router: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        };
+        let (stop, stopped) = watch::channel(Stop::No);
+        let accepting = tokio::spawn(accept(entrance, Arc::new(door), stopped));
+        let mut code = [0; 6];
+        near.write_all(b"nonsense").await.expect("written");
+        near.read_exact(&mut code).await.expect("refused");
+        assert_eq!((code[0], u16::from_be_bytes([code[4], code[5]])), (4, 1002));
+        let asked = asked.load(Ordering::SeqCst);
+        assert!((10..50).contains(&asked), "{asked} times in ten seconds");
+        stop.send_replace(Stop::Soon);
+        accepting.await.expect("no panic");
+    }
+}

@@ -1,0 +1,116 @@
+//! How a request becomes a WebSocket, at both ends.
+
+use std::io;
+use std::pin::pin;
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use sha1::{Digest, Sha1};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::frames::{self, End, WebReader, WebWriter};
+
+/// A request that asks for a WebSocket.
+pub(super) struct Upgrade {
+    key: HeaderValue,
+    upgrade: OnUpgrade,
+}
+
+impl<S: Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Upgrade, StatusCode> {
+        let headers = &parts.headers;
+        let asks =
+            parts.method == Method::GET && has(headers, &header::CONNECTION, "upgrade") && has(headers, &header::UPGRADE, "websocket");
+        let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned().filter(|_| asks && has(headers, &header::SEC_WEBSOCKET_VERSION, "13"));
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        match (key, upgrade) {
+            (Some(key), Some(upgrade)) => Ok(Upgrade { key, upgrade }),
+            _ => Err(StatusCode::BAD_REQUEST),
+        }
+    }
+}
+
+/// Whether a header, which may be a list, has this.
+fn has(headers: &HeaderMap, name: &HeaderName, expected: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(expected))
+}
+
+/// What a server answers a key with: it speaks WebSockets, and not by accident.
+fn accepting(key: &[u8]) -> String {
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(hash.finalize())
+}
+
+impl Upgrade {
+    /// Agrees, and goes on with the WebSocket in a task of its own.
+    pub(super) fn then<F: Future<Output = ()> + Send + 'static>(
+        self,
+        serve: impl FnOnce(WebReader, WebWriter) -> F + Send + 'static,
+    ) -> Response {
+        let Upgrade { key, upgrade } = self;
+        tokio::spawn(async move {
+            match upgrade.await {
+                Ok(upgraded) => {
+                    let (reader, writer) = frames::halves(End::Server, upgraded);
+                    serve(reader, writer).await;
+                }
+                Err(error) => tracing::debug!(target: "wellspring::rpc", %error, "no WebSocket was made of a request"),
+            }
+        });
+        let headers = [
+            (header::CONNECTION, "upgrade".to_owned()),
+            (header::UPGRADE, "websocket".to_owned()),
+            (header::SEC_WEBSOCKET_ACCEPT, accepting(key.as_bytes())),
+        ];
+        (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+    }
+}
+
+/// Makes a WebSocket of a stream to a server.
+pub(super) async fn ask<S>(stream: S, host: &str, url: Uri) -> io::Result<(WebReader, WebWriter)>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let key = STANDARD.encode(fastrand::u128(..).to_ne_bytes());
+    let request = Request::get(url)
+        .header(header::HOST, host)
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_VERSION, "13")
+        .header(header::SEC_WEBSOCKET_KEY, &key)
+        .body(Body::empty())
+        .map_err(io::Error::other)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let asking = async move {
+        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("the other end answers with {}", response.status())));
+        }
+        let accepted = response.headers().get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|said| *said == accepting(key.as_bytes()));
+        if !accepted || !has(response.headers(), &header::UPGRADE, "websocket") {
+            return Err(io::Error::other("the other end does not speak WebSockets"));
+        }
+        hyper::upgrade::on(response).await.map_err(io::Error::other)
+    };
+    // Within this future, so that nothing goes on if it is dropped.
+    let connection = pin!(connection.with_upgrades());
+    let upgraded: Upgraded = tokio::select! {
+        biased;
+        upgraded = asking => upgraded?,
+        // What is wrong with it, who asks has been told.
+        never = async { let _ = connection.await; std::future::pending().await } => never,
+    };
+    Ok(frames::halves(End::Client, upgraded))
+}
