@@ -13,10 +13,14 @@ use support::pipe::{Client, Received, Sent};
 use support::services::{World, is_missing};
 use wellspring_rpc::transport::{Close, Incoming};
 use wellspring_rpc::wire::{Arguments, ErrorInfo, Format, Frame, Guid, Handshake, Head, MethodId, Packed, Proof, Secret, System, pack};
-use wellspring_rpc::{NotProved, Timings, Visitor};
+use wellspring_rpc::{Refusal, Timings, Visitor};
 
 const FORMAT: Format = Format::Msgpack6c;
 const NONE: [u64; 0] = [];
+
+fn not_proved() -> Refusal {
+    Refusal::forbidden("the client has not proved that it is the one that was connected before")
+}
 
 fn method(name: &str) -> MethodId {
     MethodId::new(name).expect("short")
@@ -410,20 +414,20 @@ async fn a_client_that_has_proved_itself_once_has_to_from_then_on() {
         visitor.proof = proof;
         visitor
     };
-    assert_eq!(world.hub.admit(&visitor(None)), Ok(()), "nobody is known by that id");
+    assert_eq!(world.hub.admit(&mut visitor(None)).await, Ok(()), "nobody is known by that id");
     let (mut client, theirs) = greeted(&world, 1).await;
     let handshake: Handshake<'_> = Arguments::new(FORMAT, &theirs.arguments).read().expect("a handshake");
     let secret = Secret::new(handshake.secret.expect("a secret"));
-    assert_eq!(world.hub.admit(&visitor(None)), Ok(()), "a browser without the means");
+    assert_eq!(world.hub.admit(&mut visitor(None)).await, Ok(()), "a browser without the means");
     let forged = Proof { code: Secret::random().prove("client", 5).code, ..secret.prove("client", 5) };
-    assert_eq!(world.hub.admit(&visitor(Some(forged))), Err(NotProved));
-    assert_eq!(world.hub.admit(&visitor(Some(secret.prove("other", 5)))), Err(NotProved));
-    assert_eq!(world.hub.admit(&visitor(Some(secret.prove("client", 5)))), Ok(()));
+    assert_eq!(world.hub.admit(&mut visitor(Some(forged))).await, Err(not_proved()));
+    assert_eq!(world.hub.admit(&mut visitor(Some(secret.prove("other", 5)))).await, Err(not_proved()));
+    assert_eq!(world.hub.admit(&mut visitor(Some(secret.prove("client", 5)))).await, Ok(()));
     for used in [5, 4] {
-        assert_eq!(world.hub.admit(&visitor(Some(secret.prove("client", used)))), Err(NotProved), "{used}");
+        assert_eq!(world.hub.admit(&mut visitor(Some(secret.prove("client", used)))).await, Err(not_proved()), "{used}");
     }
-    assert_eq!(world.hub.admit(&visitor(None)), Err(NotProved));
-    assert_eq!(world.hub.admit(&visitor(Some(secret.prove("client", 6)))), Ok(()));
+    assert_eq!(world.hub.admit(&mut visitor(None)).await, Err(not_proved()));
+    assert_eq!(world.hub.admit(&mut visitor(Some(secret.prove("client", 6)))).await, Ok(()));
     // A guest that was let in before that was known, and has waited for the place.
     let mut guest = Client::connect(&world.hub, visitor(None));
     assert_eq!(guest.hear().await, Sent::Close(1000, String::new()));

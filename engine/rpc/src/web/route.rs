@@ -1,11 +1,13 @@
 //! The hub as a route of an axum application.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
-use axum::extract::{RawQuery, State};
+use axum::extract::{ConnectInfo, RawQuery, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -62,6 +64,7 @@ async fn connect(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     upgrade: WebSocketUpgrade,
+    request: Parts,
 ) -> Response {
     if !origins.admits(&headers) {
         return StatusCode::FORBIDDEN.into_response();
@@ -100,8 +103,10 @@ async fn connect(
         (Some(counter), Some(code)) => Some(Proof { counter, code }),
         _ => return StatusCode::FORBIDDEN.into_response(),
     };
-    if hub.admit(&visitor).is_err() {
-        return StatusCode::FORBIDDEN.into_response();
+    visitor.address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|from| from.0);
+    visitor.request = Some(Box::new(request));
+    if let Err(refusal) = hub.admit(&mut visitor).await {
+        return (refusal.status(), refusal.reason().to_owned()).into_response();
     }
     upgrade.on_upgrade(async move |socket| {
         let (sink, stream) = socket.split();
