@@ -12,6 +12,7 @@ use support::services::World;
 use support::{PATIENCE, fixture, frame_of};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use wellspring::Engine;
 use wellspring_rpc::wire::{Arguments, ErrorInfo, Format, Guid, Handshake, Head, Messages, MethodId, Raw, System};
 use wellspring_rpc::{
     CallError, CallOptions, Caller, Connected, Failure, Hub, MethodLimits, Remote, Replica, Service, TraceContext, Visitor,
@@ -199,6 +200,37 @@ async fn a_call_of_a_client_that_is_away_waits_until_it_is_back() {
     let (result, ()) = tokio::join!(call, coming);
     assert_eq!((result, runs.load(Ordering::SeqCst)), (Ok(2), 2));
     assert_eq!((*back.connected().borrow(), back.open_calls()), (Connected::Yes, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_has_values_of_its_client_that_say_when_they_are_stale() {
+    let engine = Engine::new();
+    let level = engine.source("level", |_: &String| 3_u32).expect("registered");
+    let (asked, read) = (engine.clone(), level.clone());
+    let service = Service::new("ISensor").compute("Level:2", move |(name,): (String,)| std::future::ready(read.computed(&asked, &name)));
+    let hub = Hub::builder().service(service).expect("a service").build();
+    let (tell, mut told) = unbounded_channel();
+    let watch = Service::new("IWatch").no_wait("Watch:1", move |(caller,): (Caller,)| {
+        let (tell, remote) = (tell.clone(), caller.remote());
+        async move {
+            let replica = remote.compute::<u32>(&method("ISensor.Level:2"), ("tank",)).await;
+            let _ = tell.send(replica);
+        }
+    });
+    let world = with(watch);
+    let wire = Wire::to(&world.hub);
+    let remote = client(&wire, &hub);
+    remote.call::<()>(&method("IDemo.Nothing:1"), ()).await.expect("connected");
+    remote.tell(&method("IWatch.Watch:1"), ()).expect("told");
+    let replica = soon(told.recv()).await.expect("told").expect("a value");
+    assert_eq!((*replica.value(), replica.is_stale()), (3, false));
+    wire.set_down(true);
+    soon(remote.connected().wait_for(|state| *state != Connected::Yes)).await.expect("it lives");
+    level.set(&"tank".to_owned(), 4);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!replica.is_stale(), "nobody can know");
+    wire.set_down(false);
+    soon(replica.stale()).await;
 }
 
 #[tokio::test(start_paused = true)]
