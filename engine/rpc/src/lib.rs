@@ -2,7 +2,7 @@
 //!
 //! A [`Hub`] offers [services](Service). A client that calls a compute method gets its value, and is told once it is stale. What stands so far is
 //! calls (regular, compute and no-wait) and [streams](RpcStream), of both sides, over [WebSockets](web), with reconnection; a [`Router`] over several
-//! servers; and [the wire](wire).
+//! servers; who [calls](Caller), and as whom; and [the wire](wire).
 //!
 //! ```
 //! use wellspring::Engine;

@@ -70,7 +70,11 @@ fn guarded(more: impl FnOnce(HubBuilder) -> HubBuilder) -> (World, Now) {
 
 /// A client of whoever is logged in, with what the server has said first.
 async fn greeted(world: &World, index: i32) -> (Client, Guid, i32) {
-    let mut visitor = Visitor::new("client", FORMAT);
+    greeted_as(world, "client", index).await
+}
+
+async fn greeted_as(world: &World, client_id: &str, index: i32) -> (Client, Guid, i32) {
+    let mut visitor = Visitor::new(client_id, FORMAT);
     world.hub.admit(&mut visitor).await.expect("let in");
     let mut client = Client::connect(&world.hub, visitor);
     let (peer, hub) = (Guid::from_u128(1), Guid::from_u128(9));
@@ -166,6 +170,11 @@ async fn nobody_gets_in_who_was_not_asked() {
     log_in(&now, "ann", 1);
     let wire = Wire::to(&world.hub);
     assert_eq!(remote(&wire).call(&method("IWho.Who:1"), ()).await, Ok(("ann".to_owned(), 1)));
+    // Also one that is never known again.
+    let (mut private, ..) = greeted_as(&world, "", 1).await;
+    private.say(&Head::call(0, 1, &method("IWho.Who:1")), |_| Ok(()));
+    let got = private.expect("an answer", |got| got.id == 1).await;
+    assert_eq!(Arguments::new(FORMAT, &got.arguments).read(), Ok(("ann".to_owned(), 1)));
 }
 
 #[tokio::test(start_paused = true)]
