@@ -3,15 +3,17 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::caller::Caller;
+use crate::calling::Calling;
 use crate::wire::{Arguments, ReadError, WriteError, Writer};
 
-/// The arguments of a method: a tuple of up to eight, each of which can be read.
+/// The arguments of a method: a tuple of up to eight, each of which can be read. Before them there may be a [`Caller`], which is not one of them.
 pub trait FromArguments: Sized + Send + 'static {
     /// Reads them. Fewer than there should be are null, more are passed over.
     ///
     /// # Errors
     /// If one is not what is expected.
-    fn from_arguments(arguments: &mut Arguments<'_>) -> Result<Self, ReadError>;
+    fn from_arguments(calling: &Calling<'_>, arguments: &mut Arguments<'_>) -> Result<Self, ReadError>;
 }
 
 /// The arguments of a call: a tuple of up to eight, each of which can be written.
@@ -26,8 +28,14 @@ pub trait ToArguments {
 macro_rules! tuples {
     ($($($name:ident)*;)*) => {$(
         impl<$($name: DeserializeOwned + Send + 'static),*> FromArguments for ($($name,)*) {
-            fn from_arguments(_arguments: &mut Arguments<'_>) -> Result<Self, ReadError> {
+            fn from_arguments(_: &Calling<'_>, _arguments: &mut Arguments<'_>) -> Result<Self, ReadError> {
                 Ok(($(_arguments.read::<$name>()?,)*))
+            }
+        }
+
+        impl<$($name: DeserializeOwned + Send + 'static),*> FromArguments for (Caller, $($name,)*) {
+            fn from_arguments(calling: &Calling<'_>, _arguments: &mut Arguments<'_>) -> Result<Self, ReadError> {
+                Ok((calling.caller().clone(), $(_arguments.read::<$name>()?,)*))
             }
         }
 

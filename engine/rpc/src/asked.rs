@@ -2,48 +2,49 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::hub::{NotProved, Visitor};
+use crate::hub::Visitor;
+use crate::session::Refusal;
 use crate::transport::Close;
 use crate::wire::{Format, Proof, UnknownFormat};
 
 /// Why whoever asks is not let in.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum Refused {
     /// It cannot be read, or says something twice.
     Unreadable,
     /// The format is not spoken here.
     Format(UnknownFormat),
-    /// It has not proved that it is who it says it is.
-    NotProved,
+    /// By who looks at who it is.
+    Turned(Refusal),
 }
 
-impl Refusal {
+impl Refused {
     /// The code and the reason that a connection is closed with, where it has to be made to say so.
     pub(crate) fn close(&self) -> (u16, String) {
         match self {
-            Refusal::Unreadable => (Close::PROTOCOL.code, "nobody asks like this".to_owned()),
-            Refusal::Format(unknown) => (Close::FORMAT, unknown.to_string()),
-            Refusal::NotProved => (Close::NOT_PROVED, NotProved.to_string()),
+            Refused::Unreadable => (Close::PROTOCOL.code, "nobody asks like this".to_owned()),
+            Refused::Format(unknown) => (Close::FORMAT, unknown.to_string()),
+            Refused::Turned(refusal) => (refusal.code(), refusal.reason().to_owned()),
         }
     }
 }
 
 /// Who asks, by the text of a query.
-pub(crate) fn visitor(query: &str) -> Result<Visitor, Refusal> {
-    let Asked { client_id, format, counter, code } = Asked::read(query).ok_or(Refusal::Unreadable)?;
+pub(crate) fn visitor(query: &str) -> Result<Visitor, Refused> {
+    let Asked { client_id, format, counter, code } = Asked::read(query).ok_or(Refused::Unreadable)?;
     let client_id = client_id.unwrap_or_default();
     if client_id.len() > Visitor::LONGEST {
-        return Err(Refusal::Unreadable);
+        return Err(Refused::Unreadable);
     }
     let format = match format.unwrap_or_default().as_str() {
         "" => Format::default(),
-        key => key.parse().map_err(Refusal::Format)?,
+        key => key.parse().map_err(Refused::Format)?,
     };
     let mut visitor = Visitor::new(client_id, format);
     visitor.proof = match (counter, code) {
         (None, None) => None,
         (Some(counter), Some(code)) => Some(Proof { counter, code }),
-        _ => return Err(Refusal::NotProved),
+        _ => return Err(Refused::Turned(Refusal::not_proved())),
     };
     Ok(visitor)
 }

@@ -2,18 +2,25 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::http::request::Parts;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::caller::Caller;
+use crate::calling::Authorize;
 use crate::caps::{Caps, Room, Seat};
 use crate::connection;
+use crate::failure::Failure;
+use crate::method_limits::MethodLimits;
 use crate::peer::Peer;
 use crate::service::{Methods, Service, ServiceError};
+use crate::session::{Authenticate, Refusal, Session};
 use crate::transport::{Close, FrameReader, FrameWriter};
 use crate::wire::{Format, Guid, Proof};
 
@@ -67,6 +74,16 @@ pub(crate) struct Offer {
     pub(crate) timings: Timings,
     /// Calls that one client may have open.
     pub(crate) subscriptions: usize,
+    pub(crate) rules: Rules,
+}
+
+/// Who may connect, and what may be called.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    authenticate: Option<Authenticate>,
+    pub(crate) authorize: Option<Authorize>,
+    /// Bodies that one client may have running at once.
+    pub(crate) at_once: Option<usize>,
 }
 
 impl fmt::Debug for Shared {
@@ -89,8 +106,8 @@ struct Client {
 }
 
 impl Client {
-    fn new(peer: Peer) -> Client {
-        Client { peer: Arc::new(peer), connection: None, proved: 0, asked: 0, forgetting: None }
+    fn new(peer: Arc<Peer>) -> Client {
+        Client { peer, connection: None, proved: 0, asked: 0, forgetting: None }
     }
 }
 
@@ -101,6 +118,8 @@ pub struct HubBuilder {
     timings: Timings,
     subscriptions: Option<usize>,
     caps: Caps,
+    rules: Rules,
+    limits: Option<MethodLimits>,
 }
 
 /// How many subscriptions a client may have if nothing is said.
@@ -148,11 +167,52 @@ impl HubBuilder {
         self
     }
 
+    /// Finds out at each connection who a client is, from what is known of the [visitor](Visitor): the session that its methods see by
+    /// [`Caller::session`], or why it is not let in. It may take as long as a handshake.
+    ///
+    /// Sessions that are equal are the same identity. A client that comes back with an equal one goes on where it was, with the new one. One that
+    /// comes back with another is somebody else: calls of before are cancelled, and nothing that they came to is given out.
+    #[must_use]
+    pub fn authenticate<S, F, U>(mut self, authenticate: F) -> HubBuilder
+    where
+        S: Eq + Send + Sync + 'static,
+        F: Fn(Visitor) -> U + Send + Sync + 'static,
+        U: Future<Output = Result<S, Refusal>> + Send + 'static,
+    {
+        self.rules.authenticate = Some(Authenticate::new(authenticate));
+        self
+    }
+
+    /// Says of each call whether it may be made, from who makes it and the method's full name, before its arguments are read. It is not asked
+    /// about what the protocol itself calls. It runs where calls are read, so it must not take long.
+    #[must_use]
+    pub fn authorize(mut self, authorize: impl Fn(&Caller, &str) -> Result<(), Failure> + Send + Sync + 'static) -> HubBuilder {
+        self.rules.authorize = Some(Authorize::new(authorize));
+        self
+    }
+
+    /// What calls of a method may take, for methods that [say nothing themselves](Service::limits).
+    #[must_use]
+    pub fn limits(mut self, limits: MethodLimits) -> HubBuilder {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// How many bodies one client may have running at once: more calls fail. There is no limit if nothing is said.
+    #[must_use]
+    pub fn at_once(mut self, most: usize) -> HubBuilder {
+        self.rules.at_once = Some(most);
+        self
+    }
+
     /// Makes it.
     pub fn build(self) -> Hub {
-        let HubBuilder { methods, timings, caps, subscriptions } = self;
-        let offer = Arc::new(Offer { id: Guid::random(), methods, timings, subscriptions: subscriptions.unwrap_or(SUBSCRIPTIONS) });
-        Hub(Arc::new(Shared { offer, room: Room::new(caps), clients: Mutex::default() }))
+        let HubBuilder { mut methods, timings, caps, subscriptions, rules, limits } = self;
+        if let Some(limits) = limits {
+            methods.limit(limits);
+        }
+        let offer = Offer { id: Guid::random(), methods, timings, subscriptions: subscriptions.unwrap_or(SUBSCRIPTIONS), rules };
+        Hub(Arc::new(Shared { offer: Arc::new(offer), room: Room::new(caps), clients: Mutex::default() }))
     }
 }
 
@@ -168,10 +228,16 @@ pub struct Visitor {
     pub proof: Option<Proof>,
     /// Whether it has come in where backends do. Whoever listens says so, never the visitor.
     pub backend: bool,
+    /// Where it comes from, as far as that is known.
+    pub address: Option<SocketAddr>,
+    /// The HTTP request that it has come by, with all that layers in front have put into its extensions. None if it has come otherwise.
+    pub request: Option<Box<Parts>>,
+    /// As whom it was let in.
+    session: Option<Session>,
 }
 
 impl fmt::Debug for Visitor {
-    /// Without the id, by which somebody else could take its place.
+    /// Without the id, by which somebody else could take its place, and without its request, which may have secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Visitor { format, proof, backend, .. } = self;
         f.debug_struct("Visitor").field("format", format).field("proof", proof).field("backend", backend).finish_non_exhaustive()
@@ -184,14 +250,9 @@ impl Visitor {
 
     /// One without a proof.
     pub fn new(client_id: impl Into<String>, format: Format) -> Visitor {
-        Visitor { client_id: client_id.into(), format, proof: None, backend: false }
+        Visitor { client_id: client_id.into(), format, proof: None, backend: false, address: None, request: None, session: None }
     }
 }
-
-/// A client is not the one that it says it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the client has not proved that it is the one that was connected before")]
-pub struct NotProved;
 
 impl Hub {
     /// One that offers nothing yet.
@@ -213,6 +274,31 @@ impl Hub {
         Arc::new(Peer::new(self.0.offer.clone(), format, false))
     }
 
+    /// This end of a connection that a client makes.
+    fn server_peer(&self, format: Format, backend: bool, session: Option<Session>) -> Arc<Peer> {
+        let peer = Peer::new(self.0.offer.clone(), format, true).for_backend(backend);
+        peer.other.set_session(session);
+        Arc::new(peer)
+    }
+
+    /// Whoever has a client's place now was let in as this: it is the one that was there before, or somebody else by the same id, who gets a peer that
+    /// knows nothing of that.
+    fn meet(&self, key: &Key, peer: Arc<Peer>, session: Option<Session>) -> Arc<Peer> {
+        // Not under the lock, as it is the user's who says so. Nobody else changes the peer of a client that has a connection.
+        if Session::is_same(peer.other.session().as_ref(), session.as_ref()) {
+            peer.other.set_session(session);
+            return peer;
+        }
+        let other = self.server_peer(key.1, key.0, session);
+        if let Some(client) = self.0.clients().get_mut(key) {
+            client.peer = other.clone();
+            // By the secret of the one before.
+            client.proved = 0;
+        }
+        peer.close();
+        other
+    }
+
     /// How many calls of all clients that are known by an id are not over: those that run, and those whose callers wait to hear that a value is
     /// stale.
     pub fn open_calls(&self) -> usize {
@@ -229,33 +315,46 @@ impl Hub {
         self.0.clients().len()
     }
 
-    /// Looks at a visitor before anything is done for it. A number that is proved counts as used.
+    /// Looks at a visitor before anything is done for it: who it is, see [`HubBuilder::authenticate`], and whether it is the one that it says it was
+    /// before. A number that is proved counts as used. Its request is not needed any more, and taken away.
     ///
     /// # Errors
-    /// If it is not who it says it is: then whoever has its place keeps it.
-    pub fn admit(&self, visitor: &Visitor) -> Result<(), NotProved> {
+    /// If it may not come in, or is not who it says it is: then whoever has its place keeps it.
+    pub async fn admit(&self, visitor: &mut Visitor) -> Result<(), Refusal> {
+        let Offer { rules, timings, .. } = &*self.0.offer;
+        if let Some(authenticate) = &rules.authenticate {
+            visitor.session = Some(authenticate.ask(visitor.clone(), timings.handshake).await?);
+        }
+        visitor.request = None;
+        self.prove(visitor)
+    }
+
+    fn prove(&self, visitor: &Visitor) -> Result<(), Refusal> {
         let mut clients = self.0.clients();
         // Nobody is known by an empty id.
         let Some(client) = clients.get_mut(&(visitor.backend, visitor.format, visitor.client_id.clone())) else { return Ok(()) };
         match &visitor.proof {
             // Once proved, always to be proved.
             None if client.proved == 0 => Ok(()),
-            None => Err(NotProved),
+            None => Err(Refusal::not_proved()),
             Some(proof) => {
                 let counter = client.peer.secret.check(&visitor.client_id, proof).filter(|counter| *counter > client.proved);
-                client.proved = counter.ok_or(NotProved)?;
+                client.proved = counter.ok_or_else(Refusal::not_proved)?;
                 Ok(())
             }
         }
     }
 
     /// Serves a visitor that was [admitted](Hub::admit), until its connection ends. One that has another connection loses that first; if others ask
-    /// for its place meanwhile, the last one gets it.
+    /// for its place meanwhile, the last one gets it. One that was not admitted to a hub that authenticates is turned away.
     pub async fn serve<R: FrameReader, W: FrameWriter>(&self, visitor: Visitor, reader: R, mut writer: W) {
-        let Visitor { client_id, format, proof, backend } = visitor;
-        let peer = || Peer::new(self.0.offer.clone(), format, true).for_backend(backend);
+        let Visitor { client_id, format, proof, backend, session, .. } = visitor;
+        if self.0.offer.rules.authenticate.is_some() && session.is_none() {
+            connection::close(&mut writer, Close::POLICY, &self.0.offer.timings).await;
+            return;
+        }
         if client_id.is_empty() || client_id.len() > Visitor::LONGEST {
-            let peer = Arc::new(peer());
+            let peer = self.server_peer(format, backend, session);
             let (_keep, replaced) = watch::channel(false);
             let _end = Private(&peer);
             connection::serve(peer.clone(), reader, writer, replaced, || {}).await;
@@ -267,7 +366,7 @@ impl Hub {
         let peer = loop {
             let before = {
                 let mut clients = self.0.clients();
-                let client = clients.entry(key.clone()).or_insert_with(|| Client::new(peer()));
+                let client = clients.entry(key.clone()).or_insert_with(|| Client::new(self.server_peer(format, backend, session.clone())));
                 let mine = *asked.get_or_insert_with(|| {
                     client.asked += 1;
                     client.asked
@@ -295,6 +394,7 @@ impl Hub {
             // The other one has ended when nobody listens, see `Place`.
             before.closed().await;
         };
+        let peer = self.meet(&key, peer, session);
         let place = Place { hub: &self.0, key: &key, peer: &peer, _listens: replaced.clone() };
         connection::serve(peer.clone(), reader, writer, replaced, || {}).await;
         drop(place);

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use crate::call_options::Sent;
 use crate::end::End;
 use crate::outgoing::{Outgoing, Pushed};
 use crate::wire::{FrameError, Head, MethodId, Packed, ReadError, System, limits, pack, unpack};
@@ -33,6 +34,7 @@ struct State {
 struct Made {
     call_type: u8,
     method: MethodId,
+    headers: Sent,
     /// Its arguments, then its answer: one buffer for each call.
     bytes: Vec<u8>,
     /// Whether it was given to a connection, whatever became of it there.
@@ -107,6 +109,7 @@ impl Outbound {
         out: &Outgoing,
         call_type: u8,
         method: &MethodId,
+        headers: Sent,
         arguments: Vec<u8>,
         waker: Waker,
     ) -> Result<Option<u64>, FrameError> {
@@ -120,7 +123,7 @@ impl Outbound {
             return Ok(None);
         }
         let stage = Stage::Waiting(Some(waker));
-        let mut made = Made { call_type, method: method.clone(), bytes: arguments, sent: false, was_sent: false, stage };
+        let mut made = Made { call_type, method: method.clone(), headers, bytes: arguments, sent: false, was_sent: false, stage };
         // Behind those that wait.
         if !state.queue.is_empty() || !made.send(out, id)? {
             state.queue.push_back(id);
@@ -202,6 +205,7 @@ impl Outbound {
         let Some(made) = state.calls.get_mut(&id) else { return };
         let Stage::Waiting(waker) = &mut made.stage else { return };
         let waker = waker.take();
+        made.headers = Sent::default();
         made.bytes.clear();
         made.bytes.extend_from_slice(arguments);
         made.stage = Stage::Answered(call, (made.call_type == 1).then(Arc::default));
@@ -395,7 +399,8 @@ impl Made {
             // It was cancelled before it was sent.
             return Ok(true);
         }
-        self.sent = out.push_if_room(&Head::call(self.call_type, id, &self.method), |out| {
+        let headers = self.headers.borrowed();
+        self.sent = out.push_if_room(&Head::call(self.call_type, id, &self.method).with(&headers), |out| {
             out.raw_all(&self.bytes);
             Ok(())
         })?;
@@ -428,7 +433,7 @@ mod tests {
         }
 
         fn call(&self, call_type: u8) -> u64 {
-            let called = self.made.call(&self.out, call_type, &self.method, vec![7], Waker::noop().clone());
+            let called = self.made.call(&self.out, call_type, &self.method, Sent::default(), vec![7], Waker::noop().clone());
             called.expect("a small call").expect("calls are made")
         }
 

@@ -1,6 +1,8 @@
 //! Another process, as a client sees it.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::arguments::ToArguments;
+use crate::call_options::{CallOptions, Sent};
 use crate::connection;
 use crate::end::End;
 use crate::failure::Failure;
@@ -34,18 +37,24 @@ const SHORT: Duration = Duration::from_secs(15);
 
 /// A process whose methods are called. It is connected to as long as this is there, and connected to again when a connection breaks: calls go on
 /// through that, each run once by a server that keeps to the protocol as ours does. Clones are the same remote.
+///
+/// The one of a [`Caller`](crate::Caller) is the other end of a connection that somebody else keeps.
 #[derive(Clone)]
-pub struct Remote(Arc<Shared>);
+pub struct Remote {
+    shared: Arc<Shared>,
+    options: Option<Arc<CallOptions>>,
+}
 
 struct Shared {
     peer: Arc<Peer>,
-    state: watch::Receiver<Connected>,
-    task: JoinHandle<()>,
+    /// What connects, if it is this that keeps the connection.
+    task: Option<JoinHandle<()>>,
 }
 
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remote").field("peer", &self.0.peer).field("state", &*self.0.state.borrow()).finish_non_exhaustive()
+        let state = *self.connected().borrow();
+        f.debug_struct("Remote").field("peer", &self.shared.peer).field("state", &state).finish_non_exhaustive()
     }
 }
 
@@ -53,13 +62,13 @@ impl fmt::Debug for Remote {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Connected {
-    /// One is being made.
+    /// One is being made; or, of one that has called, waited for.
     Connecting,
     /// There is one.
     Yes,
     /// The last attempt has failed, or the last connection broke: another is made at that time.
     Again(Instant),
-    /// The other end does not speak the format: no other attempt is made.
+    /// There will be none: the other end does not speak the format, or is given up.
     Never,
 }
 
@@ -79,6 +88,12 @@ pub enum CallError {
     /// There is no connection, and there will be none; or the remote was dropped.
     #[error("the other end cannot be reached any more")]
     Unreachable,
+    /// There was no connection in time: see [`CallOptions::connect_timeout`].
+    #[error("there was no connection within {0:?}")]
+    NotConnected(Duration),
+    /// There was no result in time: see [`CallOptions::timeout`].
+    #[error("there was no result within {0:?}")]
+    TimedOut(Duration),
     /// The value was stale before it had come, each time.
     #[error("the value was stale before it had come, {TRIES} times in a row")]
     Stale,
@@ -110,6 +125,7 @@ pub struct RemoteBuilder<C> {
     connector: C,
     format: Format,
     hub: Option<Hub>,
+    options: Option<CallOptions>,
     backoff: (Duration, Duration),
 }
 
@@ -117,7 +133,18 @@ impl Remote {
     /// Over a connector.
     pub fn builder<C: Connector>(connector: C) -> RemoteBuilder<C> {
         let backoff = (Duration::from_secs(1), Duration::from_secs(60));
-        RemoteBuilder { connector, format: Format::Msgpack6c, hub: None, backoff }
+        RemoteBuilder { connector, format: Format::Msgpack6c, hub: None, options: None, backoff }
+    }
+
+    /// The other end of a peer, whose connection is not kept by this.
+    pub(crate) fn of(peer: Arc<Peer>) -> Remote {
+        Remote { shared: Arc::new(Shared { peer, task: None }), options: None }
+    }
+
+    /// The same remote, whose calls are made otherwise.
+    #[must_use]
+    pub fn with(&self, options: CallOptions) -> Remote {
+        Remote { shared: self.shared.clone(), options: Some(Arc::new(options)) }
     }
 
     /// Calls a method, and waits for its result. Without a connection the call waits for one.
@@ -129,12 +156,26 @@ impl Remote {
     pub async fn call<T: DeserializeOwned>(&self, method: &MethodId, arguments: impl ToArguments) -> Result<T, CallError> {
         let written = self.written(&arguments)?;
         drop(arguments);
-        let mut made = Asked::new(&self.0.peer);
-        match made.ask(0, method, written).await? {
+        let mut made = Asked::new(&self.shared.peer);
+        match self.in_time(made.ask(0, method, self.headers()?, written)).await? {
             Reply::Answer { call, arguments, .. } => self.read(call, &arguments),
             Reply::Cancelled => Err(CallError::Stale),
             Reply::Never => Err(CallError::Unreachable),
         }
+    }
+
+    /// Waits for what is called, as long as it may take.
+    pub(crate) async fn in_time<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        let call = pin!(call);
+        match &self.options {
+            None => call.await,
+            Some(options) => options.limit(self.connected(), call).await,
+        }
+    }
+
+    /// What a call that is made now is sent with.
+    pub(crate) fn headers(&self) -> Result<Sent, CallError> {
+        Sent::of(self.options.as_deref())
     }
 
     /// Calls a compute method, and waits for its value, whose end the other end tells.
@@ -170,10 +211,18 @@ impl Remote {
         method: &MethodId,
         arguments: &impl ToArguments,
     ) -> Result<(Result<T, CallError>, Arc<End>, Made), CallError> {
+        self.in_time(self.subscribing(method, arguments)).await
+    }
+
+    async fn subscribing<T: DeserializeOwned>(
+        &self,
+        method: &MethodId,
+        arguments: &impl ToArguments,
+    ) -> Result<(Result<T, CallError>, Arc<End>, Made), CallError> {
         let (mut stale, mut cancelled, began) = (0, 0, Instant::now());
         while stale < TRIES {
-            let mut asked = Asked::new(&self.0.peer);
-            let (value, end) = match asked.ask(1, method, self.written(arguments)?).await? {
+            let mut asked = Asked::new(&self.shared.peer);
+            let (value, end) = match asked.ask(1, method, self.headers()?, self.written(arguments)?).await? {
                 Reply::Answer { call, arguments, end } => (self.read(call, &arguments), end.unwrap_or_default()),
                 Reply::Cancelled => {
                     stale += 1;
@@ -198,8 +247,8 @@ impl Remote {
     /// # Errors
     /// If the arguments cannot be written.
     pub fn tell(&self, method: &MethodId, arguments: impl ToArguments) -> Result<(), CallError> {
-        let written = self.written(&arguments)?;
-        let told = self.0.peer.out.push(&Head::call(0, 0, method), |out| {
+        let (written, headers) = (self.written(&arguments)?, self.headers()?);
+        let told = self.shared.peer.out.push(&Head::call(0, 0, method).with(&headers.borrowed()), |out| {
             out.raw_all(&written);
             Ok(())
         });
@@ -208,33 +257,35 @@ impl Remote {
 
     /// Whether there is a connection, and when that changes.
     pub fn connected(&self) -> watch::Receiver<Connected> {
-        self.0.state.clone()
+        self.shared.peer.other.connected()
     }
 
     /// How many streams there are, both ways.
     pub fn open_streams(&self) -> usize {
-        self.0.peer.streams().len()
+        self.shared.peer.streams().len()
     }
 
     /// How many calls have no result yet, or have one whose end is waited for.
     pub fn open_calls(&self) -> usize {
-        self.0.peer.made.len()
+        self.shared.peer.made.len()
     }
 
     /// A call to be made.
     pub(crate) fn asked(&self) -> Asked<'_> {
-        Asked::new(&self.0.peer)
+        Asked::new(&self.shared.peer)
     }
 
     /// Ends it, whoever else has it: its calls are not answered any more.
     pub(crate) fn close(&self) {
-        self.0.task.abort();
-        self.0.peer.close();
+        if let Some(task) = &self.shared.task {
+            task.abort();
+        }
+        self.shared.peer.close();
     }
 
     /// Not into what goes out: what writes arguments is the user's, and may take its time or make calls.
     pub(crate) fn written(&self, arguments: &impl ToArguments) -> Result<Vec<u8>, CallError> {
-        let peer = &self.0.peer;
+        let peer = &self.shared.peer;
         let _within = Within::of(peer);
         let mut written = Vec::new();
         arguments.to_arguments(&mut Writer::new(peer.format, &mut written))?;
@@ -242,8 +293,8 @@ impl Remote {
     }
 
     pub(crate) fn read<T: DeserializeOwned>(&self, call: System, arguments: &[u8]) -> Result<T, CallError> {
-        let _within = Within::of(&self.0.peer);
-        let mut arguments = Arguments::new(self.0.peer.format, arguments);
+        let _within = Within::of(&self.shared.peer);
+        let mut arguments = Arguments::new(self.shared.peer.format, arguments);
         if call == System::Ok {
             let value = arguments.read()?;
             // What stands before it is no value then, but says of which .NET type it is.
@@ -273,6 +324,13 @@ impl<C: Connector> RemoteBuilder<C> {
         self
     }
 
+    /// How its calls are made, unless [something else](Remote::with) is said: see [`CallOptions`].
+    #[must_use]
+    pub fn options(mut self, options: CallOptions) -> RemoteBuilder<C> {
+        self.options = Some(options);
+        self
+    }
+
     /// How long to wait after a first failure and after many, give or take a quarter: 1 s and 60 s if nothing is said.
     #[must_use]
     pub fn backoff(mut self, first: Duration, most: Duration) -> RemoteBuilder<C> {
@@ -287,22 +345,22 @@ impl<C: Connector> RemoteBuilder<C> {
     pub fn connect(self) -> Remote {
         let hub = self.hub.clone().unwrap_or_else(|| Hub::builder().build());
         let peer = hub.client_peer(self.format);
-        let (tell, state) = watch::channel(Connected::Connecting);
+        let options = self.options.clone().map(Arc::new);
         // What it offers the peer has; the hub itself is not kept alive by who connects.
         let how = RemoteBuilder { hub: None, ..self };
-        let task = tokio::spawn(run(how, peer.clone(), tell));
-        Remote(Arc::new(Shared { peer, state, task }))
+        let task = Some(tokio::spawn(run(how, peer.clone())));
+        Remote { shared: Arc::new(Shared { peer, task }), options }
     }
 }
 
 /// Connects, again and again.
-async fn run<C: Connector>(how: RemoteBuilder<C>, peer: Arc<Peer>, state: watch::Sender<Connected>) {
+async fn run<C: Connector>(how: RemoteBuilder<C>, peer: Arc<Peer>) {
     let (mut tries, mut failures) = (0, 0_u32);
     let mut visitor = Visitor::new(peer.id.client_id(), how.format);
     // Nobody replaces a client's connection but the client.
     let (_keep, replaced) = watch::channel(false);
     loop {
-        state.send_replace(Connected::Connecting);
+        peer.other.is_now(Connected::Connecting);
         if let Some(secret) = peer.remote_secret() {
             tries += 1;
             visitor.proof = Some(secret.prove(&visitor.client_id, tries));
@@ -310,10 +368,7 @@ async fn run<C: Connector>(how: RemoteBuilder<C>, peer: Arc<Peer>, state: watch:
         let mut began = None;
         let said = match timeout(peer.offer.timings.handshake, how.connector.connect(&visitor)).await {
             Ok(Ok((reader, writer))) => {
-                let greeted = || {
-                    began = Some(Instant::now());
-                    state.send_replace(Connected::Yes);
-                };
+                let greeted = || began = Some(Instant::now());
                 let said = connection::serve(peer.clone(), reader, writer, replaced.clone(), greeted).await;
                 if began.is_some_and(|began| began.elapsed() >= SHORT) {
                     failures = 0;
@@ -329,22 +384,24 @@ async fn run<C: Connector>(how: RemoteBuilder<C>, peer: Arc<Peer>, state: watch:
         if said == Some(Close::FORMAT) {
             tracing::error!(target: "wellspring::rpc", format = %how.format, "the other end does not speak the format");
             peer.made.close();
-            state.send_replace(Connected::Never);
+            peer.other.is_now(Connected::Never);
             return;
         }
         let (first, most) = how.backoff;
         let pause = first.saturating_mul(1 << failures.min(16)).min(most).mul_f64(0.75 + 0.5 * fastrand::f64());
         failures = failures.saturating_add(1);
         let next = Instant::now() + pause;
-        state.send_replace(Connected::Again(next));
+        peer.other.is_now(Connected::Again(next));
         tokio::time::sleep_until(next).await;
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.task.abort();
-        self.peer.close();
+        if let Some(task) = &self.task {
+            task.abort();
+            self.peer.close();
+        }
     }
 }
 
@@ -361,12 +418,12 @@ impl<'a> Asked<'a> {
     }
 
     /// Makes the call, and waits for what comes of it. Who has dropped that can go on [waiting](Asked::reply).
-    pub(crate) async fn ask(&mut self, call_type: u8, method: &MethodId, arguments: Vec<u8>) -> Result<Reply, CallError> {
-        let (peer, mut arguments) = (self.peer, Some(arguments));
-        let reply = std::future::poll_fn(|cx| match arguments.take() {
+    pub(crate) async fn ask(&mut self, call_type: u8, method: &MethodId, headers: Sent, arguments: Vec<u8>) -> Result<Reply, CallError> {
+        let (peer, mut message) = (self.peer, Some((headers, arguments)));
+        let reply = std::future::poll_fn(|cx| match message.take() {
             // Made with the waker: nothing is looked up before there is something.
-            Some(arguments) => {
-                self.id = peer.made.call(&peer.out, call_type, method, arguments, cx.waker().clone())?;
+            Some((headers, arguments)) => {
+                self.id = peer.made.call(&peer.out, call_type, method, headers, arguments, cx.waker().clone())?;
                 if self.id.is_some() { Poll::Pending } else { Poll::Ready(Ok(Reply::Never)) }
             }
             None => self.id.map_or(Poll::Ready(Reply::Never), |id| peer.made.reply(id, cx.waker())).map(Ok),
@@ -416,7 +473,7 @@ pub(crate) struct Made {
 impl Made {
     /// What gives it up from elsewhere.
     pub(crate) fn cutter(&self) -> Cutter {
-        Cutter { remote: Arc::downgrade(&self.remote.0), id: self.id }
+        Cutter { remote: Arc::downgrade(&self.remote.shared), id: self.id }
     }
 }
 
@@ -438,7 +495,7 @@ impl Cutter {
 impl Drop for Made {
     fn drop(&mut self) {
         // What is over is not known any more.
-        let peer = &self.remote.0.peer;
+        let peer = &self.remote.shared.peer;
         peer.made.forget(&peer.out, self.id);
     }
 }

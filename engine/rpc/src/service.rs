@@ -13,7 +13,9 @@ use wellspring::{Computed, Value};
 
 use crate::arguments::FromArguments;
 use crate::call::Call;
+use crate::calling::Calling;
 use crate::failure::Failure;
+use crate::method_limits::{Limited, MethodLimits};
 use crate::wire::{Arguments, MethodId, MethodRef, NameTooLong, ReadError, System};
 
 /// Where a call's future is until it is over: the room is used again by the next.
@@ -22,7 +24,7 @@ pub(crate) type Slot = ReusableBoxFuture<'static, ()>;
 /// What is done for a call of a method.
 trait Run: Send + Sync + 'static {
     /// Reads the arguments, and puts what will answer the call into the slot.
-    fn start(&self, arguments: Arguments<'_>, call: Call, slot: &mut Slot) -> Result<(), (ReadError, Call)>;
+    fn start(&self, calling: &Calling<'_>, arguments: Arguments<'_>, call: Call, slot: &mut Slot) -> Result<(), (ReadError, Call)>;
 }
 
 /// What kind of calls a method takes.
@@ -42,6 +44,7 @@ pub(crate) struct Method {
     pub(crate) verified: bool,
     /// For connections of backends alone.
     backend: bool,
+    pub(crate) limits: Option<Arc<Limited>>,
     run: Arc<dyn Run>,
 }
 
@@ -52,8 +55,14 @@ impl fmt::Debug for Method {
 }
 
 impl Method {
-    pub(crate) fn start(&self, arguments: Arguments<'_>, call: Call, slot: &mut Slot) -> Result<(), (ReadError, Call)> {
-        self.run.start(arguments, call, slot)
+    pub(crate) fn start(
+        &self,
+        calling: &Calling<'_>,
+        arguments: Arguments<'_>,
+        call: Call,
+        slot: &mut Slot,
+    ) -> Result<(), (ReadError, Call)> {
+        self.run.start(calling, arguments, call, slot)
     }
 }
 
@@ -73,6 +82,7 @@ struct Added {
     kind: Kind,
     run: RunBox,
     verified: bool,
+    limits: Option<MethodLimits>,
 }
 
 struct RunBox(Arc<dyn Run>);
@@ -95,7 +105,13 @@ impl Service {
         F: Fn(A, Call) -> U + Send + Sync + 'static,
         U: Future<Output = ()> + Send + 'static,
     {
-        self.methods.push(Added { name: name.into(), kind, run: RunBox(Arc::new(Reading(run, PhantomData))), verified: false });
+        self.methods.push(Added {
+            name: name.into(),
+            kind,
+            run: RunBox(Arc::new(Reading(run, PhantomData))),
+            verified: false,
+            limits: None,
+        });
         self
     }
 
@@ -107,6 +123,16 @@ impl Service {
     pub fn verified(mut self) -> Service {
         if let Some(last) = self.methods.last_mut() {
             last.verified = true;
+        }
+        self
+    }
+
+    /// What calls of the method that was added last may take, in place of what the [hub](crate::HubBuilder::limits) says for all. Without a method it
+    /// says nothing.
+    #[must_use]
+    pub fn limits(mut self, limits: MethodLimits) -> Service {
+        if let Some(last) = self.methods.last_mut() {
+            last.limits = Some(limits);
         }
         self
     }
@@ -201,8 +227,8 @@ where
     F: Fn(A, Call) -> U + Send + Sync + 'static,
     U: Future<Output = ()> + Send + 'static,
 {
-    fn start(&self, mut arguments: Arguments<'_>, call: Call, slot: &mut Slot) -> Result<(), (ReadError, Call)> {
-        match A::from_arguments(&mut arguments) {
+    fn start(&self, calling: &Calling<'_>, mut arguments: Arguments<'_>, call: Call, slot: &mut Slot) -> Result<(), (ReadError, Call)> {
+        match A::from_arguments(calling, &mut arguments) {
             Ok(read) => {
                 slot.set((self.0)(read, call));
                 Ok(())
@@ -248,7 +274,7 @@ impl Methods {
         if service.name.starts_with('$') {
             return Err(ServiceError::Reserved(service.name));
         }
-        for Added { name, kind, run, verified } in service.methods {
+        for Added { name, kind, run, verified, limits } in service.methods {
             let name = format!("{}.{name}", service.name);
             let id = MethodId::new(name.clone()).map_err(|error| ServiceError::TooLong { name: name.clone(), error })?;
             if let Some(call) = System::of(&MethodRef::Hash(id.hash())) {
@@ -261,9 +287,17 @@ impl Methods {
             if let Some(other) = self.by_hash.insert(id.hash(), at) {
                 return Err(ServiceError::SameHash(name, self.all[other as usize].id.name().to_owned()));
             }
-            self.all.push(Method { id, kind, verified, backend, run: run.0 });
+            let limits = limits.map(|limits| Arc::new(Limited::new(limits)));
+            self.all.push(Method { id, kind, verified, backend, limits, run: run.0 });
         }
         Ok(())
+    }
+
+    /// For those that have no limits of their own.
+    pub(crate) fn limit(&mut self, limits: MethodLimits) {
+        for method in self.all.iter_mut().filter(|method| method.limits.is_none()) {
+            method.limits = Some(Arc::new(Limited::new(limits)));
+        }
     }
 
     /// The number of a method, and the method. Those for backends are not there for anybody else.

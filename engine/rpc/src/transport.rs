@@ -49,6 +49,8 @@ impl Close<'_> {
     pub const PROTOCOL: Close<'static> = Close { code: 1002, reason: "" };
     /// A frame is of the wrong kind.
     pub const KIND: Close<'static> = Close { code: 1003, reason: "" };
+    /// The other end may not do what it wants to do.
+    pub const POLICY: Close<'static> = Close { code: 1008, reason: "" };
     /// A frame is larger than it may be.
     pub const TOO_LARGE: Close<'static> = Close { code: 1009, reason: "" };
     /// The format is not spoken here. The client gives up.

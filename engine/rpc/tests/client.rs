@@ -190,9 +190,9 @@ async fn a_client_proves_itself_at_every_connection_after_the_first() {
         let visitor = wire.visitor();
         assert_eq!(visitor.proof.map(|proof| proof.counter), (connection > 1).then(|| (connection - 1).to_string()));
         let mut guest = Visitor::new(visitor.client_id, visitor.format);
-        assert_eq!(world.hub.admit(&guest).is_err(), connection > 1, "nobody takes the place of one that has proved itself");
+        assert_eq!(world.hub.admit(&mut guest).await.is_err(), connection > 1, "nobody takes the place of one that has proved itself");
         guest.client_id.clear();
-        assert_eq!(world.hub.admit(&guest), Ok(()));
+        assert_eq!(world.hub.admit(&mut guest).await, Ok(()));
         wire.cut();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

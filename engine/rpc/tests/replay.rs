@@ -47,7 +47,7 @@ impl Peers {
     }
 
     /// Whoever has connected there, here. With a proof where that had one, which ours alone can make.
-    fn visitor(&self, world: &World, line: &serde_json::Value, format: Format) -> Visitor {
+    async fn visitor(&self, world: &World, line: &serde_json::Value, format: Format) -> Visitor {
         let client = asked(line, "clientId").expect("an id");
         assert_eq!(asked(line, "f"), Some(format.key()));
         let mut visitor = Visitor::new(client, format);
@@ -56,10 +56,10 @@ impl Peers {
             let recorded = Proof { counter: counter.to_owned(), code: asked(line, "p").expect("a proof").to_owned() };
             assert_eq!(Secret::new(SECRET).prove(client, number), recorded);
             visitor.proof = Some(recorded);
-            assert!(world.hub.admit(&visitor).is_err(), "that is a proof of another server's secret");
+            assert!(world.hub.admit(&mut visitor).await.is_err(), "that is a proof of another server's secret");
             visitor.proof = self.secret.as_ref().map(|secret| secret.prove(client, number));
         }
-        assert_eq!(world.hub.admit(&visitor), Ok(()), "{line}");
+        assert_eq!(world.hub.admit(&mut visitor).await, Ok(()), "{line}");
         visitor
     }
 }
@@ -95,7 +95,7 @@ async fn replay_on(worlds: &[&World], format: Format, scenario: &str, is_ours: i
         if line["event"] == "connect" {
             connections += 1;
             let world = worlds[usize::min(connections, worlds.len()) - 1];
-            client = Some(Client::connect(&world.hub, peers.visitor(world, &line, format)));
+            client = Some(Client::connect(&world.hub, peers.visitor(world, &line, format).await));
             items.clear();
         }
         if line["event"] == "closed" {

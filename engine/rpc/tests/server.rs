@@ -13,10 +13,14 @@ use support::pipe::{Client, Received, Sent};
 use support::services::{World, is_missing};
 use wellspring_rpc::transport::{Close, Incoming};
 use wellspring_rpc::wire::{Arguments, ErrorInfo, Format, Frame, Guid, Handshake, Head, MethodId, Packed, Proof, Secret, System, pack};
-use wellspring_rpc::{NotProved, Timings, Visitor};
+use wellspring_rpc::{Refusal, Timings, Visitor};
 
 const FORMAT: Format = Format::Msgpack6c;
 const NONE: [u64; 0] = [];
+
+fn not_proved() -> Refusal {
+    Refusal::forbidden("the client has not proved that it is the one that was connected before")
+}
 
 fn method(name: &str) -> MethodId {
     MethodId::new(name).expect("short")
@@ -410,20 +414,20 @@ async fn a_client_that_has_proved_itself_once_has_to_from_then_on() {
         visitor.proof = proof;
         visitor
     };
-    assert_eq!(world.hub.admit(&visitor(None)), Ok(()), "nobody is known by that id");
+    assert_eq!(world.hub.admit(&mut visitor(None)).await, Ok(()), "nobody is known by that id");
     let (mut client, theirs) = greeted(&world, 1).await;
     let handshake: Handshake<'_> = Arguments::new(FORMAT, &theirs.arguments).read().expect("a handshake");
     let secret = Secret::new(handshake.secret.expect("a secret"));
-    assert_eq!(world.hub.admit(&visitor(None)), Ok(()), "a browser without the means");
+    assert_eq!(world.hub.admit(&mut visitor(None)).await, Ok(()), "a browser without the means");
     let forged = Proof { code: Secret::random().prove("client", 5).code, ..secret.prove("client", 5) };
-    assert_eq!(world.hub.admit(&visitor(Some(forged))), Err(NotProved));
-    assert_eq!(world.hub.admit(&visitor(Some(secret.prove("other", 5)))), Err(NotProved));
-    assert_eq!(world.hub.admit(&visitor(Some(secret.prove("client", 5)))), Ok(()));
+    assert_eq!(world.hub.admit(&mut visitor(Some(forged))).await, Err(not_proved()));
+    assert_eq!(world.hub.admit(&mut visitor(Some(secret.prove("other", 5)))).await, Err(not_proved()));
+    assert_eq!(world.hub.admit(&mut visitor(Some(secret.prove("client", 5)))).await, Ok(()));
     for used in [5, 4] {
-        assert_eq!(world.hub.admit(&visitor(Some(secret.prove("client", used)))), Err(NotProved), "{used}");
+        assert_eq!(world.hub.admit(&mut visitor(Some(secret.prove("client", used)))).await, Err(not_proved()), "{used}");
     }
-    assert_eq!(world.hub.admit(&visitor(None)), Err(NotProved));
-    assert_eq!(world.hub.admit(&visitor(Some(secret.prove("client", 6)))), Ok(()));
+    assert_eq!(world.hub.admit(&mut visitor(None)).await, Err(not_proved()));
+    assert_eq!(world.hub.admit(&mut visitor(Some(secret.prove("client", 6)))).await, Ok(()));
     // A guest that was let in before that was known, and has waited for the place.
     let mut guest = Client::connect(&world.hub, visitor(None));
     assert_eq!(guest.hear().await, Sent::Close(1000, String::new()));
@@ -440,11 +444,11 @@ async fn reconnect_proof_whoever_is_refused_changes_nothing() {
         visitor.proof = proof;
         visitor
     };
-    let admitted = |proof: Option<Proof>| world.hub.admit(&visitor(proof)).is_ok();
+    let admitted = async |proof: Option<Proof>| world.hub.admit(&mut visitor(proof)).await.is_ok();
     // Nobody is known: everybody is let in, whatever is shown, and nothing is made of it.
     let strange = Secret::random();
-    assert!(admitted(None) && admitted(Some(strange.prove("client", 7))));
-    assert!(admitted(Some(Proof { counter: "x".to_owned(), code: "?".to_owned() })));
+    assert!(admitted(None).await && admitted(Some(strange.prove("client", 7))).await);
+    assert!(admitted(Some(Proof { counter: "x".to_owned(), code: "?".to_owned() })).await);
     assert_eq!(world.hub.clients(), 0);
     let (mut client, theirs) = greeted(&world, 1).await;
     let handshake: Handshake<'_> = Arguments::new(FORMAT, &theirs.arguments).read().expect("a handshake");
@@ -476,26 +480,26 @@ async fn reconnect_proof_whoever_is_refused_changes_nothing() {
         as_code(&strange.prove("client", 9).code),
     ];
     for proof in refused {
-        assert!(!admitted(Some(proof.clone())), "{proof:?}");
+        assert!(!admitted(Some(proof.clone())).await, "{proof:?}");
         // Nobody who was refused takes anything away: neither the place, nor a number, nor the right of who has proved nothing yet.
-        assert!(admitted(None));
+        assert!(admitted(None).await);
     }
     call(&client, 0, 1, "IDemo.Add:3", args![1, 2]);
     ok(&mut client, 1).await;
     // The next number, one that is left out, and none that was used.
     for (counter, is_admitted) in [(1, true), (1, false), (2, true), (9, true), (9, false), (8, false), (3, false), (10, true)] {
-        assert_eq!(admitted(Some(secret.prove("client", counter))), is_admitted, "{counter}");
+        assert_eq!(admitted(Some(secret.prove("client", counter))).await, is_admitted, "{counter}");
     }
-    assert!(!admitted(None), "once proved, always to be proved");
-    assert!(!admitted(Some(strange.prove("client", u64::MAX))), "and nothing but the right secret burns numbers");
-    assert!(admitted(Some(secret.prove("client", u64::MAX))));
+    assert!(!admitted(None).await, "once proved, always to be proved");
+    assert!(!admitted(Some(strange.prove("client", u64::MAX))).await, "and nothing but the right secret burns numbers");
+    assert!(admitted(Some(secret.prove("client", u64::MAX))).await);
     // Others by the same id: of another format it is another client. And whoever was forgotten is nobody again.
-    assert_eq!(world.hub.admit(&Visitor::new("client", Format::Json5)), Ok(()));
+    assert_eq!(world.hub.admit(&mut Visitor::new("client", Format::Json5)).await, Ok(()));
     assert_eq!(world.hub.clients(), 1);
     client.drop_connection().await;
-    assert!(!admitted(None), "it is remembered");
+    assert!(!admitted(None).await, "it is remembered");
     tokio::time::sleep(Duration::from_secs(1000)).await;
-    assert!(admitted(None));
+    assert!(admitted(None).await);
     assert_eq!(world.hub.clients(), 0);
 }
 

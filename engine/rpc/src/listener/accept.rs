@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,16 +43,16 @@ pub(super) enum Stream {
 
 /// What connections come out of.
 pub(super) trait Accept: Send + 'static {
-    /// The next one, and the address that it counts for; none if there can be no more.
-    fn accept(&mut self) -> impl Future<Output = io::Result<Option<(Stream, Option<IpAddr>)>>> + Send;
+    /// The next one, and the address that it comes from; none if there can be no more.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Option<(Stream, Option<SocketAddr>)>>> + Send;
 }
 
 impl Accept for Entrance {
-    async fn accept(&mut self) -> io::Result<Option<(Stream, Option<IpAddr>)>> {
+    async fn accept(&mut self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
         match self {
             Entrance::Tcp(listener) => {
                 let (stream, from) = listener.accept().await?;
-                Ok(Some((Stream::Tcp(stream), Some(from.ip()))))
+                Ok(Some((Stream::Tcp(stream), Some(from))))
             }
             #[cfg(unix)]
             Entrance::Unix(entrance) => Ok(Some((Stream::Unix(entrance.accept().await?), None))),
@@ -83,8 +83,8 @@ pub(super) async fn accept(mut entrance: impl Accept, door: Arc<Door>, mut stopp
             match entrance.accept().await {
                 Ok(Some((stream, from))) => {
                     pause = PAUSE.0;
-                    match door.hub.seat(from) {
-                        Some(seat) => _ = tokio::spawn(door.clone().let_in(stream, Entered::by(seat, stop.clone()))),
+                    match door.hub.seat(from.map(|from| from.ip())) {
+                        Some(seat) => _ = tokio::spawn(door.clone().let_in(stream, Entered::by(seat, from, stop.clone()))),
                         None => tracing::debug!(target: "wellspring::rpc", "there is no room for another connection: turned away"),
                     }
                 }
@@ -226,7 +226,7 @@ mod tests {
     }
 
     impl Accept for Short {
-        async fn accept(&mut self) -> io::Result<Option<(Stream, Option<IpAddr>)>> {
+        async fn accept(&mut self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
             let asked = self.asked.fetch_add(1, Ordering::SeqCst);
             if Instant::now() < self.until {
                 // Every other one is of a client that has left already.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -24,18 +25,20 @@ pub(super) enum Stop {
 #[derive(Clone, Debug)]
 pub(crate) struct Entered {
     _seat: Arc<Seat>,
+    /// Where it comes from, as far as that is known.
+    pub(crate) from: Option<SocketAddr>,
     /// None of one that came in by an application's own listener.
     stop: Option<watch::Receiver<Stop>>,
 }
 
 impl Entered {
     /// By an application's listener.
-    pub(crate) fn alone(seat: Seat) -> Entered {
-        Entered { _seat: Arc::new(seat), stop: None }
+    pub(crate) fn alone(seat: Seat, from: Option<SocketAddr>) -> Entered {
+        Entered { _seat: Arc::new(seat), from, stop: None }
     }
 
-    pub(super) fn by(seat: Seat, stop: watch::Receiver<Stop>) -> Entered {
-        Entered { _seat: Arc::new(seat), stop: Some(stop) }
+    pub(super) fn by(seat: Seat, from: Option<SocketAddr>, stop: watch::Receiver<Stop>) -> Entered {
+        Entered { _seat: Arc::new(seat), from, stop: Some(stop) }
     }
 
     /// Does it, unless the listener stops before it is done.

@@ -13,10 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::caller::OtherEnd;
 use crate::calls::{Answer, Calls, Entry, Of, State};
 use crate::hub::Offer;
 use crate::outbound::{Met, Outbound};
 use crate::outgoing::Outgoing;
+use crate::remote::Connected;
 use crate::streams::owned::Streams;
 use crate::wire::{Format, Guid, Handshake, Headers, Messages, Secret, System};
 
@@ -35,6 +37,7 @@ pub(crate) struct Peer {
     pub(crate) born: Instant,
     pub(crate) out: Outgoing,
     pub(crate) made: Outbound,
+    pub(crate) other: OtherEnd,
     streams: Streams,
     calls: Mutex<Calls>,
     /// Of the last call that was received.
@@ -78,6 +81,7 @@ impl Peer {
             born: Instant::now(),
             out: Outgoing::new(format),
             made: Outbound::default(),
+            other: OtherEnd::new(),
             streams: Streams::default(),
             calls: Mutex::default(),
             serial: AtomicU64::new(0),
@@ -151,6 +155,7 @@ impl Peer {
         if met == Met::Same {
             self.streams.resume();
         }
+        self.other.is_now(Connected::Yes);
     }
 
     pub(crate) fn streams(&self) -> &Streams {
@@ -191,12 +196,14 @@ impl Peer {
         self.made.close();
         self.forget_all();
         self.streams.close();
+        self.other.is_now(Connected::Never);
     }
 
     /// The connection is gone, with what was sent last and what was not sent any more: what is answered in it is kept.
     pub(crate) fn lost(&self, recent: impl IntoIterator<Item = impl AsRef<[u8]>>) {
         let unsent = self.out.close();
         self.streams.lost();
+        self.other.is_now(Connected::Connecting);
         let of = Of { method: None, connection: self.connection() };
         let mut calls = self.calls();
         let recent: Vec<_> = recent.into_iter().collect();

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::Peer;
 use crate::call::{Asks, Call};
+use crate::calling::{Calling, Under};
 use crate::calls::{Entry, Of, State};
 use crate::failure::Failure;
 use crate::service::{Kind, Slot};
@@ -61,8 +62,15 @@ impl Peer {
         if is_waited_for && (message.call_type > 1 || (is_compute && method.kind != Kind::Compute)) {
             return call().fail(&Failure::typed(ErrorInfo::RPC, format!("Invalid CallTypeId: {}.", message.call_type)));
         }
+        let calling = Calling::new(self, method, &message.headers);
+        let under = match calling.enter(message.arguments.len()) {
+            Ok(under) => under,
+            Err(failure) => return call().fail(&failure),
+        };
         let _within = Within::of(self);
-        let started = catch_unwind(AssertUnwindSafe(|| method.start(Arguments::new(self.format, message.arguments), call(), slot)));
+        let scope = under.as_ref().map(Under::scope);
+        let started =
+            catch_unwind(AssertUnwindSafe(|| method.start(&calling, Arguments::new(self.format, message.arguments), call(), slot)));
         match started {
             Ok(Ok(())) => {}
             Ok(Err((error, call))) => {
@@ -77,7 +85,13 @@ impl Peer {
             Ok(Poll::Pending) => {
                 self.inline.store(0, Ordering::Release);
                 let of = Of { method: Some((number, message.call_type)), connection: self.connection() };
-                self.run(id, serial, of, std::mem::replace(slot, Slot::new(async {})));
+                drop(scope);
+                let body = std::mem::replace(slot, Slot::new(async {}));
+                let body = match under {
+                    None => body,
+                    Some(under) => Slot::new(under.run(body, call())),
+                };
+                self.run(id, serial, of, body);
             }
             Err(_) => {
                 call().fail(&Failure::new("the method panicked"));

@@ -225,9 +225,10 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
             let answer = if let Some((name, server)) = &server {
                 let remote = self.0.servers.remote(name, server);
                 let mut asked = remote.asked();
-                let reply = match self.unless_moved(key, &place, asked.ask(0, method, remote.written(arguments)?)).await {
+                let call = remote.in_time(asked.ask(0, method, remote.headers()?, remote.written(arguments)?));
+                let reply = match self.unless_moved(key, &place, call).await {
                     Some(reply) => reply?,
-                    None if once && !asked.withdraw() => asked.reply().await,
+                    None if once && !asked.withdraw() => remote.in_time(async { Ok(asked.reply().await) }).await?,
                     None => continue,
                 };
                 match reply {

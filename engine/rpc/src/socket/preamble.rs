@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
 use super::frames::{Kind, SocketReader, SocketWriter, close_of, strange};
-use crate::asked::{self, Refusal};
+use crate::asked::{self, Refused as Why};
 use crate::connection;
 use crate::hub::{Hub, Visitor};
 use crate::listener::Entered;
@@ -43,10 +43,12 @@ where
 {
     let (mut reader, mut writer) = (SocketReader::new(reader), SocketWriter::new(writer));
     let Some(Ok(asked)) = entered.unless_stopped(timeout_at(deadline, asked(&mut reader))).await else { return };
-    let admitted = asked.and_then(|mut visitor| {
-        visitor.backend = backend;
-        hub.admit(&visitor).map(|()| visitor).map_err(|_| Refusal::NotProved)
-    });
+    let admitted = async {
+        let mut visitor = asked?;
+        (visitor.backend, visitor.address) = (backend, entered.from);
+        hub.admit(&mut visitor).await.map(|()| visitor).map_err(Why::Turned)
+    };
+    let Some(admitted) = entered.unless_stopped(admitted).await else { return };
     match admitted {
         Ok(visitor) => {
             if let Ok(Ok(())) = timeout_at(deadline, writer.say(&[], Kind::Welcome, &[])).await {
@@ -61,11 +63,11 @@ where
 }
 
 /// Who asks.
-async fn asked<R: AsyncRead + Unpin + Send>(reader: &mut SocketReader<R>) -> Result<Visitor, Refusal> {
-    let unreadable = |_: io::Error| Refusal::Unreadable;
+async fn asked<R: AsyncRead + Unpin + Send>(reader: &mut SocketReader<R>) -> Result<Visitor, Why> {
+    let unreadable = |_: io::Error| Why::Unreadable;
     reader.expect(MAGIC).await.map_err(unreadable)?;
     match reader.unit().await.map_err(unreadable)? {
-        Some((Kind::Hello, said)) => asked::visitor(str::from_utf8(&said).map_err(|_| Refusal::Unreadable)?),
-        _ => Err(Refusal::Unreadable),
+        Some((Kind::Hello, said)) => asked::visitor(str::from_utf8(&said).map_err(|_| Why::Unreadable)?),
+        _ => Err(Why::Unreadable),
     }
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, RawQuery, State};
-use axum::http::{Extensions, HeaderMap, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 
 use super::upgrade::Upgrade;
 use super::{WebReader, WebWriter};
-use crate::asked::{self, Refusal};
+use crate::asked::{self, Refused};
 use crate::hub::Hub;
 use crate::listener::Entered;
 use crate::transport::{Close, FrameReader, FrameWriter};
@@ -79,27 +80,28 @@ async fn connect(
     State(Door { hub, origins, backend }): State<Door>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
-    mut extensions: Extensions,
     upgrade: Upgrade,
+    mut request: Parts,
 ) -> Response {
     if !origins.admits(&headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    let entered = extensions.remove().or_else(|| {
-        let from = extensions.get().map(|ConnectInfo::<SocketAddr>(from)| from.ip());
-        hub.seat(from).map(Entered::alone)
+    let entered = request.extensions.remove().or_else(|| {
+        let from = request.extensions.get().map(|ConnectInfo::<SocketAddr>(from)| *from);
+        hub.seat(from.map(|from| from.ip())).map(|seat| Entered::alone(seat, from))
     });
     let Some(entered) = entered else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
-    let admitted = asked::visitor(query.as_deref().unwrap_or_default()).and_then(|mut visitor| {
-        visitor.backend = backend;
-        hub.admit(&visitor).map(|()| visitor).map_err(|_| Refusal::NotProved)
-    });
-    let visitor = match admitted {
+    let admitted = async {
+        let mut visitor = asked::visitor(query.as_deref().unwrap_or_default())?;
+        (visitor.backend, visitor.address, visitor.request) = (backend, entered.from, Some(Box::new(request)));
+        hub.admit(&mut visitor).await.map(|()| visitor).map_err(Refused::Turned)
+    };
+    let visitor = match admitted.await {
         Ok(visitor) => visitor,
-        Err(Refusal::Unreadable) => return StatusCode::BAD_REQUEST.into_response(),
-        Err(Refusal::NotProved) => return StatusCode::FORBIDDEN.into_response(),
+        Err(Refused::Unreadable) => return StatusCode::BAD_REQUEST.into_response(),
+        Err(Refused::Turned(refusal)) => return (refusal.status(), refusal.reason().to_owned()).into_response(),
         // A browser does not see why a connection is refused, so it is made first.
-        Err(refusal @ Refusal::Format(_)) => {
+        Err(refusal @ Refused::Format(_)) => {
             return upgrade.then(async move |reader, writer| {
                 let _seat = entered;
                 refuse(reader, writer, &refusal).await;
@@ -109,7 +111,7 @@ async fn connect(
     upgrade.then(async move |reader, writer| entered.serve(&hub, visitor, reader, writer).await)
 }
 
-async fn refuse(mut reader: WebReader, mut writer: WebWriter, refusal: &Refusal) {
+async fn refuse(mut reader: WebReader, mut writer: WebWriter, refusal: &Refused) {
     let (code, reason) = refusal.close();
     let close = async {
         writer.close(Close { code, reason: &reason }).await;

@@ -29,6 +29,10 @@ impl<'a> ErrorInfo<'a> {
     pub const ARGUMENT: &'static str = "System.ArgumentException, System.Private.CoreLib";
     /// Of what cannot be done now.
     pub const INVALID_OPERATION: &'static str = "System.InvalidOperationException, System.Private.CoreLib";
+    /// Of what took too long.
+    pub const TIMEOUT: &'static str = "System.TimeoutException, System.Private.CoreLib";
+    /// Of what the caller may not do.
+    pub const UNAUTHORIZED: &'static str = "System.UnauthorizedAccessException, System.Private.CoreLib";
     /// Of what was given up. A .NET client asks again.
     pub const CANCELED: &'static str = "System.OperationCanceledException, System.Private.CoreLib";
 

@@ -296,7 +296,8 @@ impl wellspring_rpc::transport::Connector for Wire {
             return Err(io::Error::other("down"));
         }
         let hub = self.0.hub.lock().expect("no panic").clone();
-        hub.admit(visitor).map_err(io::Error::other)?;
+        let mut visitor = visitor.clone();
+        hub.admit(&mut visitor).await.map_err(io::Error::other)?;
         *self.0.visitor.lock().expect("no panic") = Some(visitor.clone());
         self.0.connections.fetch_add(1, Ordering::SeqCst);
         let (to_server, incoming) = mpsc::unbounded_channel();
@@ -304,7 +305,7 @@ impl wellspring_rpc::transport::Connector for Wire {
         let broken = Arc::new(AtomicBool::new(false));
         let (cut, is_cut) = tokio::sync::watch::channel(false);
         *self.0.cut.lock().expect("no panic") = Some((broken.clone(), cut));
-        let (visitor, text) = (visitor.clone(), visitor.format.is_text());
+        let text = visitor.format.is_text();
         let writer = PipeWriter { frames: outgoing, broken: broken.clone(), stalled: Arc::default() };
         tokio::spawn(async move { hub.serve(visitor, PipeReader(incoming), writer).await });
         Ok((WireReader { frames: from_server, cut: is_cut, text }, WireWriter { frames: to_server, broken }))
