@@ -70,7 +70,7 @@ impl Argument {
 }
 
 /// `String` and `Vec<T>` are looked up by what they borrow as, so that a hit allocates nothing.
-fn passing(ty: &Type) -> Passing {
+pub(crate) fn passing(ty: &Type) -> Passing {
     let Type::Path(path) = ty else {
         return Passing::Value;
     };
@@ -87,7 +87,7 @@ fn passing(ty: &Type) -> Passing {
     }
 }
 
-pub(crate) fn parameters(method: &Method) -> Vec<TokenStream> {
+pub(crate) fn parameters(arguments: &[Argument]) -> Vec<TokenStream> {
     let parameter = |argument: &Argument| {
         let (ident, ty) = (&argument.ident, &argument.ty);
         match &argument.passing {
@@ -96,23 +96,24 @@ pub(crate) fn parameters(method: &Method) -> Vec<TokenStream> {
             Passing::Slice(item) => quote!(#ident: &[#item]),
         }
     };
-    method.arguments.iter().map(parameter).collect()
+    arguments.iter().map(parameter).collect()
+}
+
+/// The arguments of a reader by reference.
+pub(crate) fn references(arguments: &[Argument]) -> Vec<TokenStream> {
+    let reference = |argument: &Argument| {
+        let ident = &argument.ident;
+        match argument.passing {
+            Passing::Value => quote!(&#ident),
+            Passing::Str | Passing::Slice(_) => quote!(#ident),
+        }
+    };
+    arguments.iter().map(reference).collect()
 }
 
 /// The key as it is looked up: by reference, and a tuple by a tuple of references.
 pub(crate) fn lookup(method: &Method) -> TokenStream {
-    let parts: Vec<TokenStream> = method
-        .arguments
-        .iter()
-        .map(|argument| {
-            let ident = &argument.ident;
-            match argument.passing {
-                Passing::Value => quote!(&#ident),
-                Passing::Str | Passing::Slice(_) => quote!(#ident),
-            }
-        })
-        .collect();
-    match parts.as_slice() {
+    match references(&method.arguments).as_slice() {
         [] => quote!(&()),
         [one] => quote!(#one),
         several => quote!(&::wellspring::Parts((#(#several),*))),

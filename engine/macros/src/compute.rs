@@ -162,7 +162,8 @@ fn taken(ident: &Ident, names: &Names) -> syn::Error {
     syn::Error::new(ident.span(), format!("`{ident}` is a method that `{}` has of its own; give the function another name", names.handle))
 }
 
-fn keep(errors: &mut Option<syn::Error>, error: syn::Error) {
+/// Several mistakes are said at once.
+pub(crate) fn keep(errors: &mut Option<syn::Error>, error: syn::Error) {
     match errors {
         Some(errors) => errors.combine(error),
         None => *errors = Some(error),

@@ -57,7 +57,7 @@ pub(crate) fn invalidate(block: &Block) -> TokenStream {
     let declared = &declared.params;
     let each = methods.iter().map(|method| {
         let Method { ident, vis, cfgs, .. } = method;
-        let (parameters, key, invalidate) = (parameters(method), lookup(method), function_path(method, "Handle", "invalidate"));
+        let (parameters, key, invalidate) = (parameters(&method.arguments), lookup(method), function_path(method, "Handle", "invalidate"));
         let doc = format!("Makes this value of `{ident}` stale, and returns once no read can see it.");
         quote! {
             #(#cfgs)*

@@ -120,7 +120,7 @@ fn read_method(method: &Method, block: &Block) -> TokenStream {
     let Method { ident, vis, value, cfgs, shown, .. } = method;
     // Hygienic, so that a function can have an argument `by` of its own.
     let by = Ident::new("by", Span::mixed_site());
-    let (parameters, key, get) = (parameters(method), lookup(method), function_path(method, kind(method), "get"));
+    let (parameters, key, get) = (parameters(&method.arguments), lookup(method), function_path(method, kind(method), "get"));
     let Returns { fallible, read } = returns(method, block);
     // Spanned at the value: this is where an error type without `From<Fault>` is reported.
     let result = Ident::new("result", Span::mixed_site());

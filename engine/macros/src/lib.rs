@@ -15,6 +15,7 @@ mod method;
 mod options;
 mod own_type;
 mod register;
+mod rpc;
 mod signature;
 mod types;
 
@@ -114,6 +115,95 @@ pub fn command(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = syn::parse_macro_input!(options as command::CommandOptions);
     let item = syn::parse_macro_input!(item as syn::Item);
     command::expand(options, item).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a service and a client of a trait. Use it through `wellspring-rpc`.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use wellspring::{Computed, Engine, Fault, Source};
+/// use wellspring_rpc::{Failure, Hub, RpcStream, rpc_service};
+///
+/// #[rpc_service(name = "IStock")]
+/// pub trait Stock {
+///     /// How many there are.
+///     #[compute]
+///     async fn get(&self, item: String) -> Result<Computed<u32>, Fault>; // IStock.Get:2
+///
+///     async fn set(&self, item: String, count: u32) -> Result<(), Failure>; // IStock.Set:3
+///
+///     async fn count_to(&self, last: u32) -> Result<RpcStream<u32>, Failure>; // IStock.CountTo:2
+///
+///     #[rpc(no_wait)]
+///     fn ping(&self, text: String); // IStock.Ping:2
+/// }
+///
+/// struct Shop {
+///     engine: Engine,
+///     counts: Source<String, u32>,
+/// }
+///
+/// impl Stock for Shop {
+///     async fn get(&self, item: String) -> Result<Computed<u32>, Fault> {
+///         self.counts.computed(&self.engine, &item)
+///     }
+///
+///     async fn set(&self, item: String, count: u32) -> Result<(), Failure> {
+///         self.counts.set(&item, count);
+///         Ok(())
+///     }
+///
+///     async fn count_to(&self, last: u32) -> Result<RpcStream<u32>, Failure> {
+///         Ok(RpcStream::new(futures_util::stream::iter(0..=last)))
+///     }
+///
+///     fn ping(&self, _text: String) {}
+/// }
+///
+/// let engine = Engine::new();
+/// let counts = engine.source("counts", |_: &String| 0)?;
+/// let hub = Hub::builder().service(Arc::new(Shop { engine, counts }).into_service())?.build();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Methods
+///
+/// - A regular method is async and returns `Result<T, E>`, where `E: Into<Failure>`. `T`, or an argument, can be or hold an `RpcStream`.
+/// - A method with `#[rpc(no_wait)]` returns nothing, and nobody waits for it. It need not be async.
+/// - A method with `#[compute]` returns `Result<Computed<V>, Fault>`: the generation of a function's value, whose end is pushed to whoever has
+///   called. In place of the fault there can be any `X: Into<Failure>`, with which calls are refused. `V` can be a `Result<T, E>`; its failures are values too. The implementation reads it with an engine, from any function there is:
+///   `self.shop.functions().price.computed(&self.engine, &item).await`. It need not be async if the function is not.
+///
+/// Arguments are taken by value; there can be eight. Before them there may be `caller: &Caller`, which is not sent, and which clients do not
+/// pass. The trait stays as it is written, but for its futures, which are `Send`: an `async fn` is declared as `fn .. -> impl Future + Send`, and
+/// implemented as `async fn`.
+///
+/// # What is generated
+///
+/// - A method of the trait, `fn into_service(self: Arc<Self>) -> Service`, for the builder of a `Hub`.
+/// - `StockClient`, made by `StockClient::new(&engine, &remote)`. Of a regular method it has `client.set("apple", 3).await`, which returns
+///   `Result<T, CallError>`; of a no-wait one `client.ping("hello")`, which is lost without a connection; of a compute method
+///   `client.get(by, "apple").await`, where `by` is `&engine`, or `cx` inside a function of the engine. That is a function of the engine: cached, depended on,
+///   and stale when the other process says so. `String` is passed as `&str` and `Vec<T>` as `&[T]`.
+/// - `StockClientFunctions`, with a public field for each compute method, from `client.functions()`.
+///
+/// # Names
+///
+/// A method is called `Service.Method:N`. The service is the trait, as it is written, unless `#[rpc_service(name = "IStock")]` says otherwise;
+/// the method is its own name in PascalCase, unless `#[rpc(name = "GetAll")]` does. N counts the arguments, and one for the cancellation token
+/// that methods of .NET have and clients in TypeScript count: `#[rpc(token = false)]` on a method, or `#[rpc_service(token = false)]` on the trait, is for those
+/// without. Methods that differ by N can have one name.
+///
+/// # Options
+///
+/// On the trait: `name`, `token`, and `only = client` or `only = server`, where types can only be read, or only be written. On a method: `name`, `token`,
+/// `no_wait`.
+#[proc_macro_attribute]
+pub fn rpc_service(options: TokenStream, item: TokenStream) -> TokenStream {
+    let options = syn::parse_macro_input!(options as rpc::ServiceOptions);
+    let item = syn::parse_macro_input!(item as syn::Item);
+    rpc::expand(options, item).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// Says that a `Copy` newtype over an inline type may be stored in the engine's value column, without a pointer.

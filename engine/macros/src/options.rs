@@ -171,14 +171,14 @@ fn service_name(input: ParseStream<'_>, place: &str) -> syn::Result<LitStr> {
     Ok(name)
 }
 
-fn once(key: &Ident, first: bool, place: &str) -> syn::Result<()> {
+pub(crate) fn once(key: &Ident, first: bool, place: &str) -> syn::Result<()> {
     if first {
         return Ok(());
     }
     Err(syn::Error::new(key.span(), format!("`{key}` is given twice on {place}; write it once")))
 }
 
-fn comma(input: ParseStream<'_>) -> syn::Result<()> {
+pub(crate) fn comma(input: ParseStream<'_>) -> syn::Result<()> {
     if !input.is_empty() {
         input.parse::<Token![,]>()?;
     }

@@ -78,6 +78,22 @@ pub(crate) fn first_opaque(ty: &Type) -> Option<TokenStream> {
     opaque.0
 }
 
+/// The `Self` in `ty`, if it is named.
+pub(crate) fn first_self(ty: &Type) -> Option<TokenStream> {
+    struct Named(Option<TokenStream>);
+    impl<'ast> Visit<'ast> for Named {
+        fn visit_path(&mut self, path: &'ast syn::Path) {
+            if let Some(first) = path.segments.first().filter(|first| first.ident == "Self") {
+                self.0.get_or_insert_with(|| first.to_token_stream());
+            }
+            visit::visit_path(self, path);
+        }
+    }
+    let mut named = Named(None);
+    named.visit_type(ty);
+    named.0
+}
+
 /// Whether `ty` is written as a `Result<V, E>`, or as an alias of that name with the error left out.
 pub(crate) fn is_written_result(ty: &Type) -> bool {
     let Type::Path(path) = ty else { return false };

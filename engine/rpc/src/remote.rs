@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use wellspring::Fault;
 
 use crate::arguments::ToArguments;
 use crate::call_options::{CallOptions, Sent};
@@ -111,6 +112,9 @@ pub enum CallError {
     /// Of a [`Router`](crate::Router): the key is this process's own, and what was called has nothing to do for those.
     #[error("the key is this process's own, and was called as another's")]
     Here,
+    /// The engine here has no value for a function that reads the other end.
+    #[error("the engine here: {0}")]
+    Engine(#[from] Fault),
 }
 
 impl From<WriteError> for CallError {

@@ -37,10 +37,15 @@ impl MethodId {
         if name.len() > limits::METHOD {
             return Err(NameTooLong(name.len()));
         }
+        Ok(MethodId::of_short(name))
+    }
+
+    /// From a full name that is short enough.
+    pub(crate) fn of_short(name: String) -> MethodId {
         let (hash, mut json) = (hash(&name), Vec::new());
         text::write_string(&mut json, &name);
         let json = String::from_utf8_lossy(&json).into_owned();
-        Ok(MethodId(Arc::new(Parts { name, hash, json })))
+        MethodId(Arc::new(Parts { name, hash, json }))
     }
 
     /// The full name.
