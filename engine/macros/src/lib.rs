@@ -186,6 +186,7 @@ pub fn command(options: TokenStream, item: TokenStream) -> TokenStream {
 ///   `Result<T, CallError>`; of a no-wait one `client.ping("hello")`, which is lost without a connection; of a compute method
 ///   `client.get(by, "apple").await`, where `by` is `&engine`, or `cx` inside a function of the engine. That is a function of the engine: cached, depended on,
 ///   and stale when the other process says so. `String` is passed as `&str` and `Vec<T>` as `&[T]`.
+///   `client.with(options)` makes its calls with a `CallOptions`.
 /// - `StockClientFunctions`, with a public field for each compute method, from `client.functions()`.
 ///
 /// # Names
@@ -198,7 +199,7 @@ pub fn command(options: TokenStream, item: TokenStream) -> TokenStream {
 /// # Options
 ///
 /// On the trait: `name`, `token`, and `only = client` or `only = server`, where types can only be read, or only be written. On a method: `name`, `token`,
-/// `no_wait`.
+/// `no_wait`, and `limits = MethodLimits::new()..`, an expression that is what calls of it may take on a server.
 #[proc_macro_attribute]
 pub fn rpc_service(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = syn::parse_macro_input!(options as rpc::ServiceOptions);

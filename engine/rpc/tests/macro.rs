@@ -12,7 +12,7 @@ use support::PATIENCE;
 use support::pipe::Wire;
 use wellspring::{Computed, Cx, Engine, Fault, RegisterError, Source, compute};
 use wellspring_rpc::wire::{ErrorInfo, Format, MethodId};
-use wellspring_rpc::{CallError, Failure, Hub, Remote, RpcStream, ServiceError, rpc_service};
+use wellspring_rpc::{CallError, CallOptions, Caller, Failure, Hub, MethodLimits, Remote, RpcStream, ServiceError, rpc_service};
 
 /// What a server says when there is none of an item.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +90,16 @@ trait Stock: Send + Sync + 'static {
     async fn rows(&self, count: u32) -> Result<RpcStream<u32>, Failure>;
 
     async fn add_up(&self, numbers: RpcStream<u32>) -> Result<u32, Failure>;
+
+    /// With a header that is said by whoever calls.
+    async fn hello(&self, caller: &Caller, name: String) -> Result<String, Failure>;
+
+    /// There is one for each caller.
+    #[compute]
+    async fn own(&self, caller: &Caller) -> Pushed<u32>;
+
+    #[rpc(limits = MethodLimits::new().timeout(Duration::from_millis(50)))]
+    async fn slow(&self, pause: u64) -> Result<(), Failure>;
 
     #[cfg(any())]
     #[compute]
@@ -194,6 +204,19 @@ impl Stock for Shop {
             sum += number?;
         }
         Ok(sum)
+    }
+
+    async fn hello(&self, caller: &Caller, name: String) -> Result<String, Failure> {
+        Ok(format!("{} says hello to {name}", caller.header("user").unwrap_or("nobody")))
+    }
+
+    async fn own(&self, caller: &Caller) -> Pushed<u32> {
+        self.counts.computed(&self.engine, caller.header("user").unwrap_or("nobody"))
+    }
+
+    async fn slow(&self, pause: u64) -> Result<(), Failure> {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        Ok(())
     }
 }
 
@@ -404,6 +427,39 @@ async fn nothing_is_left_of_a_client_that_is_gone() {
     drop((stock, near));
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!((remote.open_calls(), hub.open_calls()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_method_can_ask_who_calls_which_is_not_sent() {
+    let World { stock, remote, .. } = World::new();
+    assert_eq!(stock.hello("bob").await.as_deref(), Ok("nobody says hello to bob"));
+    let alice = stock.with(CallOptions::new().header("user", "alice"));
+    assert_eq!(alice.hello("bob").await.as_deref(), Ok("alice says hello to bob"));
+    let method = MethodId::new("IStock.Hello:2").expect("short");
+    assert_eq!(remote.call::<String>(&method, ("carol",)).await.as_deref(), Ok("nobody says hello to carol"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_can_be_the_callers_own() {
+    let World { stock, near, remote, .. } = World::new();
+    let as_user = |user: &'static str| StockClient::named(&near, &remote.with(CallOptions::new().header("user", user)), user);
+    let (alice, bob) = (as_user("alice").expect("registered"), as_user("bob").expect("registered"));
+    assert_eq!((alice.own(&near).await, bob.own(&near).await), (Ok(0), Ok(0)));
+    let read = |client: &StockClient| client.functions().own.computed(&near, &());
+    let (of_alice, of_bob) = (read(&alice).await.expect("read"), read(&bob).await.expect("read"));
+    stock.set("alice", 3).await.expect("set");
+    tokio::time::timeout(PATIENCE, of_alice.invalidated()).await.expect("it is pushed");
+    assert_eq!((alice.own(&near).await, bob.own(&near).await), (Ok(3), Ok(0)));
+    assert!(of_bob.is_consistent(), "nothing was said to others");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_takes_longer_than_its_method_may_fails() {
+    let World { stock, .. } = World::new();
+    assert_eq!(stock.slow(10).await, Ok(()));
+    assert_eq!(failed(stock.slow(100).await.expect_err("late")).message(), "The call of 'IStock.Slow:2' takes too long.");
+    let hasty = stock.with(CallOptions::new().timeout(Duration::from_millis(5)));
+    assert_eq!(hasty.slow(10).await, Err(CallError::TimedOut(Duration::from_millis(5))));
 }
 
 /// By its own name, of methods that have no cancellation token unless they say so; and with values that only go one way.

@@ -90,6 +90,12 @@ pub(super) fn client(contract: &Contract) -> TokenStream {
                 })
             }
 
+            /// The same client, whose calls are made otherwise. Its compute methods are the same functions, which read as they did.
+            #[must_use]
+            #vis fn with(&self, options: ::wellspring_rpc::CallOptions) -> Self {
+                Self { remote: self.remote.with(options), functions: ::std::sync::Arc::clone(&self.functions) }
+            }
+
             /// The typed handles of the compute methods, for what has no method here: `computed`, `changes`, `invalidate`.
             #vis fn functions(&self) -> &#functions {
                 &self.functions

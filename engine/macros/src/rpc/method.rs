@@ -29,6 +29,8 @@ pub(super) struct Method {
     pub(super) output: Type,
     /// The name on the wire, without the service's: `GetAll:1`.
     pub(super) wire: String,
+    /// What calls of it may take on a server.
+    pub(super) limits: Option<syn::Expr>,
     /// `#[cfg]`: goes on everything generated for this method.
     pub(super) cfgs: Vec<Attribute>,
     /// What a caller should see: documentation, `#[deprecated]`.
@@ -77,7 +79,7 @@ impl Method {
         if is_async {
             send_future(method, &output);
         }
-        Ok(Method { ident: name, kind, is_async, caller, arguments, output, wire, cfgs, shown })
+        Ok(Method { ident: name, kind, is_async, caller, arguments, output, wire, limits: options.limits, cfgs, shown })
     }
 }
 

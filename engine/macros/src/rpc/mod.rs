@@ -95,7 +95,7 @@ fn check_name(method: Method, service: &str, others: &[Method], item: &Ident) ->
             format!("`{ident}` is called by a name of {} bytes, and messages can say {LONGEST}; give a shorter `name`", full.len());
         return Err(syn::Error::new(ident.span(), message));
     }
-    if ["new", "named", "functions", "remote", "into_service"].iter().any(|taken| ident == taken) {
+    if ["new", "named", "with", "functions", "remote", "into_service"].iter().any(|taken| ident == taken) {
         let message = format!(
             "`{ident}` is generated for `{item}`; call the method otherwise, and say what it is on the wire: `#[rpc(name = \"..\")]`"
         );

@@ -21,12 +21,13 @@ pub(crate) struct ServiceOptions {
     pub(crate) only: Option<Only>,
 }
 
-/// `#[rpc(name = "GetAll", token = false, no_wait)]`.
+/// `#[rpc(name = "GetAll", token = false, no_wait, limits = LIMITS)]`.
 #[derive(Default)]
 pub(super) struct MethodOptions {
     pub(super) name: Option<LitStr>,
     pub(super) token: Option<bool>,
     pub(super) no_wait: bool,
+    pub(super) limits: Option<syn::Expr>,
 }
 
 impl Parse for ServiceOptions {
@@ -97,10 +98,15 @@ impl MethodOptions {
                     once(&key, !self.no_wait, &place)?;
                     self.no_wait = true;
                 }
+                "limits" => {
+                    once(&key, self.limits.is_none(), &place)?;
+                    input.parse::<Token![=]>()?;
+                    self.limits = Some(input.parse()?);
+                }
                 _ => {
                     let message = format!(
-                        "unknown option `{key}` on `{method}`; write `name = \"GetAll\"`, `no_wait` (nobody waits for an answer), or `token = \
-                         false` (the method has no cancellation token)"
+                        "unknown option `{key}` on `{method}`; write `name = \"GetAll\"`, `no_wait` (nobody waits for an answer), `token = false` (the \
+                         method has no cancellation token), or `limits = MethodLimits::new()..`"
                     );
                     return Err(syn::Error::new(key.span(), message));
                 }
