@@ -16,6 +16,9 @@ use super::BoxError;
 /// After which time something that is waited for is not coming any more.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// How often another port is tried.
+const TRIES: u32 = 20;
+
 /// A `conformance-server`. It is killed when this is dropped.
 pub struct Server {
     program: PathBuf,
@@ -40,8 +43,16 @@ impl Server {
     pub async fn start(program: impl AsRef<Path>, more: &[&str]) -> Result<Server, BoxError> {
         let program = program.as_ref().to_owned();
         let more: Vec<String> = more.iter().map(|option| (*option).to_owned()).collect();
-        let (child, starts, port) = begin(&program, 0, &more).await?;
-        Ok(Server { program, more, port, child, starts })
+        let mut tries = 0;
+        loop {
+            // Below the ports that the system gives away: one of those may be a client's own by the time a server that was killed wants it back.
+            let port = fastrand::u16(10_000..32_000);
+            match begin(&program, port, &more).await {
+                Ok((child, starts)) => return Ok(Server { program, more, port, child, starts }),
+                Err(error) if tries == TRIES => return Err(error),
+                Err(_) => tries += 1,
+            }
+        }
     }
 
     /// Where it listens.
@@ -84,7 +95,7 @@ impl Server {
     /// # Errors
     /// If it cannot be started, or ends at once.
     pub async fn start_again(&mut self) -> Result<(), BoxError> {
-        let (child, starts, _) = begin(&self.program, self.port, &self.more).await?;
+        let (child, starts) = begin(&self.program, self.port, &self.more).await?;
         (self.child, self.starts) = (child, starts);
         Ok(())
     }
@@ -100,7 +111,7 @@ impl Server {
     }
 }
 
-async fn begin(program: &Path, port: u16, more: &[String]) -> Result<(Child, watch::Receiver<u32>, u16), BoxError> {
+async fn begin(program: &Path, port: u16, more: &[String]) -> Result<(Child, watch::Receiver<u32>), BoxError> {
     let mut child = Command::new(program)
         .args(["--port", &port.to_string(), "--ends-with-input"])
         .args(more)
@@ -110,12 +121,14 @@ async fn begin(program: &Path, port: u16, more: &[String]) -> Result<(Child, wat
         .spawn()?;
     let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
     let first = tokio::time::timeout(LIMIT, lines.next_line()).await??.ok_or("the server has ended before it listened")?;
-    let port = first.strip_prefix("listening on ").ok_or_else(|| format!("the server says `{first}`"))?.parse()?;
+    if first != format!("listening on {port}") {
+        return Err(format!("the server says `{first}`").into());
+    }
     let (tell, starts) = watch::channel(1);
     tokio::spawn(async move {
         while let Ok(Some(_)) = lines.next_line().await {
             tell.send_modify(|starts| *starts += 1);
         }
     });
-    Ok((child, starts, port))
+    Ok((child, starts))
 }
