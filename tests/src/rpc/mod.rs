@@ -10,6 +10,7 @@ mod demo;
 mod inspection;
 mod listen;
 mod matrix;
+mod options;
 mod process;
 mod services;
 mod typescript;
@@ -18,7 +19,8 @@ pub use self::control::Restart;
 pub use self::counter::{Counters, Zero};
 pub use self::cut::{Cut, CutReader, CutWriter, Cuttable};
 pub use self::demo::{Runs, demo};
-pub use self::listen::{Options, PAUSE, run};
+pub use self::listen::{PAUSE, run};
+pub use self::options::Options;
 pub use self::process::Server;
 pub use self::services::Services;
 

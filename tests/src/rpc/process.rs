@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use wellspring_rpc::web::WebAddress;
 
 use super::BoxError;
+use super::options::Options;
 
 /// After which time something that is waited for is not coming any more.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -22,8 +23,7 @@ const TRIES: u32 = 20;
 /// A `conformance-server`. It is killed when this is dropped.
 pub struct Server {
     program: PathBuf,
-    more: Vec<String>,
-    port: u16,
+    options: Options,
     child: Child,
     /// How often it has said that it listens.
     starts: watch::Receiver<u32>,
@@ -31,38 +31,41 @@ pub struct Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("port", &self.port).field("process", &self.child.id()).finish_non_exhaustive()
+        f.debug_struct("Server").field("options", &self.options).field("process", &self.child.id()).finish_non_exhaustive()
     }
 }
 
 impl Server {
-    /// Starts the program, on a port that is free, with more options, and waits until it listens.
+    /// Starts the program, on ports that are free, wherever the options have some, and waits until it listens.
     ///
     /// # Errors
     /// If it cannot be started, or ends at once.
-    pub async fn start(program: impl AsRef<Path>, more: &[&str]) -> Result<Server, BoxError> {
-        let program = program.as_ref().to_owned();
-        let more: Vec<String> = more.iter().map(|option| (*option).to_owned()).collect();
+    pub async fn start(program: impl AsRef<Path>, options: Options) -> Result<Server, BoxError> {
+        let (program, mut options) = (program.as_ref().to_owned(), options);
+        options.ends_with_input = true;
         let mut tries = 0;
         loop {
             // Below the ports that the system gives away: one of those may be a client's own by the time a server that was killed wants it back.
-            let port = fastrand::u16(10_000..32_000);
-            match begin(&program, port, &more).await {
-                Ok((child, starts)) => return Ok(Server { program, more, port, child, starts }),
+            options.port = fastrand::u16(10_000..32_000);
+            for (port, number) in [&mut options.tcp, &mut options.tls, &mut options.wss].into_iter().zip(options.port + 1..) {
+                *port = port.map(|_| number);
+            }
+            match begin(&program, &options).await {
+                Ok((child, starts)) => return Ok(Server { program, options, child, starts }),
                 Err(error) if tries == TRIES => return Err(error),
                 Err(_) => tries += 1,
             }
         }
     }
 
-    /// Where it listens.
-    pub fn port(&self) -> u16 {
-        self.port
+    /// Where it listens, among others.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
-    /// Where it listens, as a client wants it.
+    /// Where it listens for WebSockets.
     pub fn address(&self) -> WebAddress {
-        WebAddress::new(format!("ws://127.0.0.1:{}/rpc/ws", self.port)).expect("an address of a WebSocket")
+        WebAddress::new(format!("ws://127.0.0.1:{}/rpc/ws", self.options.port)).expect("an address of a WebSocket")
     }
 
     /// Stops it where it is: it says nothing any more, and its connections stay.
@@ -95,7 +98,7 @@ impl Server {
     /// # Errors
     /// If it cannot be started, or ends at once.
     pub async fn start_again(&mut self) -> Result<(), BoxError> {
-        let (child, starts) = begin(&self.program, self.port, &self.more).await?;
+        let (child, starts) = begin(&self.program, &self.options).await?;
         (self.child, self.starts) = (child, starts);
         Ok(())
     }
@@ -111,23 +114,26 @@ impl Server {
     }
 }
 
-async fn begin(program: &Path, port: u16, more: &[String]) -> Result<(Child, watch::Receiver<u32>), BoxError> {
-    let mut child = Command::new(program)
-        .args(["--port", &port.to_string(), "--ends-with-input"])
-        .args(more)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
+async fn begin(program: &Path, options: &Options) -> Result<(Child, watch::Receiver<u32>), BoxError> {
+    let mut child =
+        Command::new(program).args(options.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
-    let first = tokio::time::timeout(LIMIT, lines.next_line()).await??.ok_or("the server has ended before it listened")?;
-    if first != format!("listening on {port}") {
-        return Err(format!("the server says `{first}`").into());
-    }
+    let ready = format!("listening on {}", options.port);
+    let listens = async {
+        while let Some(line) = lines.next_line().await? {
+            if line == ready {
+                return Ok(());
+            }
+        }
+        Err(BoxError::from("the server has ended before it listened"))
+    };
+    tokio::time::timeout(LIMIT, listens).await??;
     let (tell, starts) = watch::channel(1);
     tokio::spawn(async move {
-        while let Ok(Some(_)) = lines.next_line().await {
-            tell.send_modify(|starts| *starts += 1);
+        while let Ok(Some(line)) = lines.next_line().await {
+            if line == ready {
+                tell.send_modify(|starts| *starts += 1);
+            }
         }
     });
     Ok((child, starts))

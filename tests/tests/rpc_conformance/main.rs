@@ -118,4 +118,8 @@ macro_rules! all_conform {
 
 all_conform! {
     over_websocket: WebSocket,
+    over_secure_websocket: SecureWebSocket,
+    over_tcp: Tcp,
+    over_tls: Tls,
+    over_unix: Unix,
 }

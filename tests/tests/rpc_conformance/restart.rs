@@ -49,9 +49,9 @@ pub(crate) async fn a_server_that_starts_anew_has_forgotten_everything(mut site:
         call::<()>(&remote, "ITypeScriptTestComputeService.Set:3", ("k", 5)).await;
         call::<String>(&remote, ECHO, ("x", 0)).await;
         call::<i64>(&remote, "IReconnectMatrixRpcTester.Rpc:3", (1, 0)).await;
-        let port = site.server.port();
+        let before = site.server.options().clone();
         restart(&mut site, &mut starts, why).await;
-        assert_eq!(site.server.port(), port);
+        assert_eq!(*site.server.options(), before);
         assert_eq!(value_of_counter(&remote, "k").await, 0, "{why:?}");
         assert_eq!(call::<i64>(&remote, "ITypeScriptTestComputeService.GetCounterNonCompute:2", ("k",)).await, 0, "{why:?}");
         assert_eq!(call::<u32>(&remote, ECHOES, ()).await, 0, "{why:?}");

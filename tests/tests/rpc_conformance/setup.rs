@@ -2,25 +2,37 @@
 
 use std::cell::OnceCell;
 use std::fmt::Display;
+use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use serde::de::DeserializeOwned;
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
+use wellspring_rpc::socket::{TcpAddress, TlsAddress, UnixAddress};
+use wellspring_rpc::tls;
 use wellspring_rpc::transport::Connector;
+use wellspring_rpc::web::WebAddress;
 use wellspring_rpc::wire::{Format, MethodId};
 use wellspring_rpc::{CallError, Connected, Failure, Hub, Remote, Replica, Timings, ToArguments};
-use wellspring_tests::rpc::{Cut, Server};
+use wellspring_tests::rpc::{Cut, Options, Server};
 
 /// Longer than anything takes that is going to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What carries frames. A new one needs a line in [`Site::remote_as`], and one in `all_conform`.
+/// Of whom a certificate is.
+const HOST: &str = "localhost";
+
+/// What carries frames. A new one needs a line in [`Site::start`], one in [`Site::remote_as`], and one in `all_conform`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Transport {
     WebSocket,
+    SecureWebSocket,
+    Tcp,
+    Tls,
+    Unix,
 }
 
 /// A server of its own, and how it is spoken to.
@@ -28,6 +40,10 @@ pub(crate) struct Site {
     pub(crate) server: Server,
     pub(crate) format: Format,
     transport: Transport,
+    /// Where its files are.
+    directory: TempDir,
+    /// Whom its clients trust.
+    roots: String,
     /// Who looks at the server without touching anything: a client that goes leaves answers behind, which are counted.
     inspector: OnceCell<Remote>,
 }
@@ -46,9 +62,27 @@ pub(crate) async fn in_every_format<F: Future<Output = ()>>(transport: Transport
 
 impl Site {
     async fn start(transport: Transport, format: Format) -> Site {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = |name: &str| directory.path().join(name);
         // So long a server waits to hear what a client that was cut off has forgotten, and a test that nothing is left.
-        let server = Server::start(env!("CARGO_BIN_EXE_conformance-server"), &["--keep-alive", "2000"]).await.expect("a server");
-        Site { server, format, transport, inspector: OnceCell::new() }
+        let mut options = Options { keep_alive: Some(Duration::from_secs(2)), ..Options::default() };
+        let mut roots = String::new();
+        match transport {
+            Transport::WebSocket => {}
+            Transport::Tcp => options.tcp = Some(0),
+            Transport::Unix => options.unix = Some(file("socket")),
+            Transport::Tls => options.tls = Some(0),
+            Transport::SecureWebSocket => options.wss = Some(0),
+        }
+        if let Transport::Tls | Transport::SecureWebSocket = transport {
+            let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed([HOST.to_owned()]).expect("a certificate");
+            roots = cert.pem();
+            fs::write(file("chain"), &roots).expect("written");
+            fs::write(file("key"), signing_key.serialize_pem()).expect("written");
+            options.identity = Some((file("chain"), file("key")));
+        }
+        let server = Server::start(env!("CARGO_BIN_EXE_conformance-server"), options).await.expect("a server");
+        Site { server, format, transport, directory, roots, inspector: OnceCell::new() }
     }
 
     /// A client, whose connection is left alone.
@@ -63,8 +97,18 @@ impl Site {
 
     /// A client of a format, and timings, of its own.
     pub(crate) fn remote_as(&self, cut: &Cut, format: Format, timings: Timings) -> Remote {
+        let options = self.server.options();
+        let trust = || tls::client(self.roots.as_bytes(), None).expect("a certificate");
+        let host = |port: Option<u16>| format!("{HOST}:{}", port.expect("listened at"));
         match self.transport {
             Transport::WebSocket => connect(cut.over(self.server.address()), format, timings),
+            Transport::Tcp => connect(cut.over(TcpAddress::new(host(options.tcp))), format, timings),
+            Transport::Unix => connect(cut.over(UnixAddress::new(self.directory.path().join("socket"))), format, timings),
+            Transport::Tls => connect(cut.over(TlsAddress::new(host(options.tls), trust()).expect("a host")), format, timings),
+            Transport::SecureWebSocket => {
+                let address = WebAddress::secure(format!("wss://{}/rpc/ws", host(options.wss)), trust());
+                connect(cut.over(address.expect("an address")), format, timings)
+            }
         }
     }
 
