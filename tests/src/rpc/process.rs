@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A `conformance-server`. It is killed when this is dropped.
 pub struct Server {
     program: PathBuf,
+    more: Vec<String>,
     port: u16,
     child: Child,
     /// How often it has said that it listens.
@@ -31,14 +33,15 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Starts the program, on a port that is free, and waits until it listens.
+    /// Starts the program, on a port that is free, with more options, and waits until it listens.
     ///
     /// # Errors
     /// If it cannot be started, or ends at once.
-    pub async fn start(program: impl AsRef<Path>) -> Result<Server, BoxError> {
+    pub async fn start(program: impl AsRef<Path>, more: &[&str]) -> Result<Server, BoxError> {
         let program = program.as_ref().to_owned();
-        let (child, starts, port) = begin(&program, 0).await?;
-        Ok(Server { program, port, child, starts })
+        let more: Vec<String> = more.iter().map(|option| (*option).to_owned()).collect();
+        let (child, starts, port) = begin(&program, 0, &more).await?;
+        Ok(Server { program, more, port, child, starts })
     }
 
     /// Where it listens.
@@ -49,6 +52,23 @@ impl Server {
     /// Where it listens, as a client wants it.
     pub fn address(&self) -> WebAddress {
         WebAddress::new(format!("ws://127.0.0.1:{}/rpc/ws", self.port)).expect("an address of a WebSocket")
+    }
+
+    /// Stops it where it is: it says nothing any more, and its connections stay.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            // One that has ended and was not waited for is still there to be signalled.
+            let _ = kill_process(pid, signal);
+        }
     }
 
     /// `kill -9`, and waits until it is dead.
@@ -64,7 +84,7 @@ impl Server {
     /// # Errors
     /// If it cannot be started, or ends at once.
     pub async fn start_again(&mut self) -> Result<(), BoxError> {
-        let (child, starts, _) = begin(&self.program, self.port).await?;
+        let (child, starts, _) = begin(&self.program, self.port, &self.more).await?;
         (self.child, self.starts) = (child, starts);
         Ok(())
     }
@@ -80,9 +100,10 @@ impl Server {
     }
 }
 
-async fn begin(program: &Path, port: u16) -> Result<(Child, watch::Receiver<u32>, u16), BoxError> {
+async fn begin(program: &Path, port: u16, more: &[String]) -> Result<(Child, watch::Receiver<u32>, u16), BoxError> {
     let mut child = Command::new(program)
         .args(["--port", &port.to_string(), "--ends-with-input"])
+        .args(more)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
