@@ -1,6 +1,6 @@
 //! What the engine-wide tests and the fuzz targets share: random programs, an oracle that says what each of them must
 //! return and how often its bodies may run, and the worlds (engine, handles, drop counters) they are compared with; and servers
-//! as processes, to be killed.
+//! as processes, to be killed; and the services of the RPC conformance page.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cluster")]
@@ -12,6 +12,8 @@ pub mod lifetimes;
 pub mod op;
 pub mod oracle;
 pub mod program;
+#[cfg(feature = "rpc")]
+pub mod rpc;
 pub mod sequential;
 pub mod service;
 pub mod stepping;

@@ -152,6 +152,12 @@ impl Calls {
         self.kept_bytes -= size.unwrap_or_default();
     }
 
+    /// What was kept of an answer is on its way again: if it is lost, it is among what was sent last.
+    pub(crate) fn given(&mut self, id: u64) {
+        self.forget_answer(id);
+        self.kept.retain(|kept| *kept != id);
+    }
+
     /// All, after which there are none.
     pub(crate) fn clear(&mut self) -> impl Iterator<Item = Entry> + use<> {
         (self.kept, self.kept_bytes) = Default::default();

@@ -267,6 +267,31 @@ async fn a_regular_call_runs_once_through_an_outage_whenever_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_was_given_again_is_kept_no_longer_and_is_not_lost_either() {
+    for asks in [true, false] {
+        let world = World::new();
+        let (mut client, _) = greeted(&world, 1).await;
+        call(&client, 0, 1, "IDemo.Slow:3", args!["x", 100]);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        client.drop_connection().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let (mut client, _) = greeted(&world, 1).await;
+        match asks {
+            true => assert_eq!(reconnect(&mut client, 2, 2, &[(0, &[1])]).await, NONE),
+            false => call(&client, 0, 1, "IDemo.Slow:3", args!["x", 100]),
+        }
+        ok(&mut client, 1).await;
+        assert_eq!(world.hub.open_calls(), 0, "on a connection that lives");
+        // It did not arrive after all.
+        client.drop_connection().await;
+        let (mut client, _) = greeted(&world, 1).await;
+        assert_eq!(reconnect(&mut client, 3, 3, &[(0, &[1])]).await, NONE);
+        assert_eq!(read::<String>(&ok(&mut client, 1).await), "x");
+        assert_eq!((world.runs.slow.load(Ordering::SeqCst), world.hub.open_calls()), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_compute_call_runs_once_through_an_outage_and_its_end_is_told() {
     // F2, F3: the body ends after the outage, and within it.
     for (body, away) in [(300, 100), (100, 300)] {

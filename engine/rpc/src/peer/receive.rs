@@ -107,16 +107,19 @@ impl Peer {
             return true;
         }
         let is_stale = matches!(entry.state, State::Stale { .. });
-        match (&entry.state, entry.answer()) {
-            (State::Running(..), _) => {}
-            (_, Some(answer)) => _ = self.give(id, answer),
+        let given = match (&entry.state, entry.answer()) {
+            (State::Running(..), _) => false,
+            (_, Some(answer)) => self.give(id, answer),
             // It was answered, and the answer is not there any more: it is cheap to find again.
             (_, None) => {
                 calls.remove(id);
                 return false;
             }
-        }
+        };
         entry.of.connection = connection;
+        if given {
+            calls.given(id);
+        }
         drop(calls);
         if is_stale {
             self.is_stale(id);

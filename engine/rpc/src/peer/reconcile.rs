@@ -92,7 +92,8 @@ impl Peer {
                 if entry.of.connection != connection && stage == 0 {
                     match (&entry.state, entry.answer()) {
                         (State::Running(..), _) => {}
-                        (_, Some(answer)) => _ = self.give(id, answer),
+                        (_, Some(answer)) if !self.give(id, answer) => continue,
+                        (_, Some(_)) => {}
                         // What it was answered with is not there any more, and cheap to find again.
                         (_, None) => {
                             unknown.push(id);
@@ -104,6 +105,8 @@ impl Peer {
                 if matches!(entry.state, State::Stale { .. }) {
                     stale.push(id);
                 }
+                // It is among what was sent last from now on, as any answer that is given on a connection.
+                calls.forget_answer(id);
             }
             listed.sort_unstable();
             calls.forget_unlisted(connection, &listed);
