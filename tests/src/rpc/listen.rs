@@ -23,6 +23,8 @@ pub struct Options {
     pub port: u16,
     /// Between signs of life, if not as usual. What a client that was cut off does not ask for is forgotten at the first.
     pub keep_alive: Option<Duration>,
+    /// How long a client that has gone is remembered, if not as usual.
+    pub retention: Option<Duration>,
     /// It ends when its input does, so that it does not outlive who has started it.
     pub ends_with_input: bool,
 }
@@ -54,6 +56,7 @@ async fn life(port: &mut u16, options: &Options) -> io::Result<()> {
     *port = listener.local_addr()?.port();
     let mut timings = Timings::default();
     timings.keep_alive = options.keep_alive.unwrap_or(timings.keep_alive);
+    timings.retention = options.retention.map_or(timings.retention, |kept| (kept, kept));
     let services = Services::with(|hub| hub.timings(timings));
     // Pages of any host: there is nothing here that one must not see, and clients are tried out from pages.
     let app = web::router_for(services.hub.clone(), Origins::Any);

@@ -11,6 +11,7 @@ mod inspection;
 mod listen;
 mod matrix;
 mod process;
+mod proxy;
 mod services;
 mod typescript;
 
@@ -20,6 +21,7 @@ pub use self::cut::{Cut, CutReader, CutWriter, Cuttable};
 pub use self::demo::{Runs, demo};
 pub use self::listen::{Options, PAUSE, run};
 pub use self::process::Server;
+pub use self::proxy::Proxy;
 pub use self::services::Services;
 
 /// Any failure, for people.

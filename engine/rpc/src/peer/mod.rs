@@ -140,7 +140,7 @@ impl Peer {
         }
         self.made.resume(&self.out, met, hello.index);
         if met == Met::Same {
-            self.streams.resume();
+            self.streams.resume(&self.out);
         }
     }
 
