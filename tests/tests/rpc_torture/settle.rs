@@ -29,7 +29,7 @@ pub(crate) async fn all(storm: &Storm, clients: Vec<Client>) {
     let replicas = |clients: &[Client]| -> Vec<usize> {
         clients.iter().map(|Client { near, .. }| (near.engine.collect(), near.remote.open_calls()).1).collect()
     };
-    until(storm, "calls and replicas of clients", vec![KEYS; clients.len()], async || replicas(&clients)).await;
+    until(storm, "calls and replicas of clients", vec![KEYS; clients.len()], async || (read(&clients).await, replicas(&clients)).1).await;
     let others = || clients.iter().flat_map(|client| &client.others);
     until(storm, "calls of clients that call", 0, async || others().map(Remote::open_calls).sum()).await;
     until(storm, "streams of clients", 0, async || {
@@ -41,7 +41,11 @@ pub(crate) async fn all(storm: &Storm, clients: Vec<Client>) {
     let living = others().count() + clients.len() + 1;
     until(storm, "clients of the server", living, async || ask("IInspection.Clients:0").await).await;
     until(storm, "streams of the server", 0, async || ask("IInspection.OpenStreams:0").await).await;
-    until(storm, "subscriptions of the server", KEYS * clients.len(), async || ask("IInspection.OpenCalls:0").await).await;
+    until(storm, "subscriptions of the server", KEYS * clients.len(), async || {
+        read(&clients).await;
+        ask("IInspection.OpenCalls:0").await
+    })
+    .await;
     // Nobody has the values any more.
     let mut remotes = Vec::new();
     for Client { near, others } in clients {
@@ -51,6 +55,15 @@ pub(crate) async fn all(storm: &Storm, clients: Vec<Client>) {
     }
     until(storm, "calls of clients without values", 0, async || remotes.iter().map(Remote::open_calls).sum()).await;
     until(storm, "calls of the server", 0, async || ask("IInspection.OpenCalls:0").await).await;
+}
+
+/// Reads all values, for who has found out just now that its connection led to a process that is gone: what was the server's value by chance may end then.
+async fn read(clients: &[Client]) {
+    for Client { near, .. } in clients {
+        for number in 0..KEYS {
+            let _ = near.counter.get(&near.engine, &(key(number),)).await;
+        }
+    }
 }
 
 /// Waits until the client's values are the server's: each is told by its end that there is another.
