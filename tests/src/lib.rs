@@ -14,6 +14,8 @@ pub mod oracle;
 pub mod program;
 #[cfg(feature = "rpc")]
 pub mod rpc;
+#[cfg(feature = "rpc-peer")]
+pub mod rpc_peer;
 pub mod sequential;
 pub mod service;
 pub mod stepping;

@@ -153,6 +153,29 @@ async fn a_server_that_was_started_anew_has_none_of_the_streams() {
     assert!(rest.last().is_some_and(Result::is_err), "{rest:?}");
 }
 
+/// That what the reader says is lost is found out by silence only: the other end would keep the stream for minutes.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_left_during_a_cut_or_just_before_is_gone_at_the_next_connection() {
+    for format in Format::ALL {
+        let world = World::new();
+        let wire = Wire::to(&world.hub);
+        let remote = remote(&wire, format);
+        let [mut before, mut during] = [count(&remote, 1_000, 1, 2).await, count(&remote, 1_000, 1, 2).await];
+        assert_eq!((before.next().await, during.next().await), (Some(Ok(0)), Some(Ok(0))));
+        assert_eq!(world.hub.open_streams(), 2);
+        drop(before);
+        // In the same breath: it is not on its way yet.
+        wire.set_down(true);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(world.hub.open_streams(), 2);
+        drop(during);
+        wire.set_down(false);
+        let began = tokio::time::Instant::now();
+        over(&world, &remote).await;
+        assert!(began.elapsed() < Duration::from_secs(1), "{format}: {:?}", began.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_nobody_ever_reads_is_forgotten() {
     let world = World::new();

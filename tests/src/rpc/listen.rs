@@ -43,6 +43,7 @@ pub fn run(options: &Options) -> io::Result<()> {
 async fn life(options: &mut Options) -> io::Result<()> {
     let mut timings = Timings::default();
     timings.keep_alive = options.keep_alive.unwrap_or(timings.keep_alive);
+    timings.retention = options.retention.map_or(timings.retention, |kept| (kept, kept));
     let services = Services::with(|hub| hub.timings(timings));
     let hub = &services.hub;
     let identity = match &options.identity {

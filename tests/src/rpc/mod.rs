@@ -12,6 +12,7 @@ mod listen;
 mod matrix;
 mod options;
 mod process;
+mod proxy;
 mod services;
 mod typescript;
 
@@ -22,6 +23,7 @@ pub use self::demo::{Runs, demo};
 pub use self::listen::{PAUSE, run};
 pub use self::options::Options;
 pub use self::process::Server;
+pub use self::proxy::Proxy;
 pub use self::services::Services;
 
 /// Any failure, for people.

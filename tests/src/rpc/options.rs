@@ -20,6 +20,8 @@ pub struct Options {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Between signs of life, if not as usual. What a client that was cut off does not ask for is forgotten at the first.
     pub keep_alive: Option<Duration>,
+    /// How long a client that has gone is remembered, if not as usual.
+    pub retention: Option<Duration>,
     /// It ends when its input does, so that it does not outlive who has started it.
     pub ends_with_input: bool,
 }
@@ -27,7 +29,7 @@ pub struct Options {
 impl Options {
     /// What can be said.
     pub const USAGE: &str = "conformance-server [--port PORT] [--tcp PORT] [--unix PATH] [--tls PORT] [--wss PORT] [--identity CHAIN KEY] \
-        [--keep-alive MILLISECONDS] [--ends-with-input]";
+        [--keep-alive MILLISECONDS] [--retention MILLISECONDS] [--ends-with-input]";
 
     /// From what was said. None if it is something else.
     pub fn read(arguments: impl IntoIterator<Item = String>) -> Option<Options> {
@@ -43,6 +45,7 @@ impl Options {
                 "--wss" => options.wss = Some(next()?.parse().ok()?),
                 "--identity" => options.identity = Some((next()?.into(), next()?.into())),
                 "--keep-alive" => options.keep_alive = Some(Duration::from_millis(next()?.parse().ok()?)),
+                "--retention" => options.retention = Some(Duration::from_millis(next()?.parse().ok()?)),
                 "--ends-with-input" => options.ends_with_input = true,
                 _ => return None,
             }
@@ -69,8 +72,10 @@ impl Options {
         if let Some((chain, key)) = &self.identity {
             say("--identity", &[chain.display().to_string(), key.display().to_string()]);
         }
-        if let Some(pause) = self.keep_alive {
-            say("--keep-alive", &[pause.as_millis().to_string()]);
+        for (name, time) in [("--keep-alive", self.keep_alive), ("--retention", self.retention)] {
+            if let Some(time) = time {
+                say(name, &[time.as_millis().to_string()]);
+            }
         }
         if self.ends_with_input {
             say("--ends-with-input", &[]);
@@ -93,6 +98,7 @@ mod tests {
             wss: Some(4),
             identity: Some(("chain".into(), "key".into())),
             keep_alive: Some(Duration::from_millis(5)),
+            retention: Some(Duration::from_millis(6)),
             ends_with_input: true,
         };
         for options in [all, Options::default()] {

@@ -153,7 +153,7 @@ impl Peer {
         }
         self.made.resume(&self.out, met, hello.index);
         if met == Met::Same {
-            self.streams.resume();
+            self.streams.resume(&self.out);
         }
         self.other.is_now(Connected::Yes);
     }

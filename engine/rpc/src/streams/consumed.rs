@@ -225,11 +225,10 @@ impl Consumed {
     }
 
     fn release(&self) {
-        if let Some(peer) = self.peer.upgrade() {
-            peer.streams().not_consumed(self.stream.id, self);
-        }
+        let Some(peer) = self.peer.upgrade() else { return };
+        peer.streams().not_consumed(self.stream.id, self);
         if !std::mem::replace(&mut self.state().released, true) {
-            self.say(System::AckEnd, None, self.stream.host);
+            peer.streams().leave(&peer.out, self.stream.id, self.stream.host);
         }
     }
 

@@ -12,14 +12,18 @@ use super::Window;
 use super::consumed::Consumed;
 use super::sending::{Acks, Progress, Sending, Source};
 use crate::failure::Failure;
+use crate::outgoing::{Outgoing, Pushed};
 use crate::peer::Peer;
-use crate::wire::{Guid, StreamRef};
+use crate::wire::{Guid, Head, StreamRef, System};
 
 /// A stream of which nobody has heard for so long is over.
 const FORGOTTEN: Duration = Duration::from_secs(125);
 
 /// More streams than this nobody has: a peer that has them is given up.
 pub(crate) const MOST: usize = 65_536;
+
+/// What was said so long before a connection broke has arrived.
+const ARRIVED: Duration = Duration::from_secs(1);
 
 /// The streams of one peer, both ways.
 #[derive(Debug, Default)]
@@ -30,6 +34,27 @@ struct State {
     last: u64,
     owned: HashMap<u64, Owned, ahash::RandomState>,
     consumed: HashMap<u64, Weak<Consumed>, ahash::RandomState>,
+    /// Streams of the other end that nothing more is wanted of, and that it may not know of yet.
+    left: VecDeque<Left>,
+}
+
+/// A stream of the other end that was left: its number and whose it is, and when the other end was told, if it was.
+#[derive(Debug)]
+struct Left {
+    id: u64,
+    host: Guid,
+    told: Option<Instant>,
+}
+
+impl Left {
+    fn tell(&mut self, out: &Outgoing) {
+        let told = out.push(&Head::system(System::AckEnd, self.id), |out| out.value(&self.host));
+        self.told = matches!(told, Ok(Pushed::Queued)).then(Instant::now);
+    }
+
+    fn may_be_lost(&self, now: Instant) -> bool {
+        self.told.is_none_or(|told| now.duration_since(told) <= ARRIVED)
+    }
 }
 
 impl State {
@@ -116,6 +141,19 @@ impl Streams {
         if state.consumed.get(&id).is_some_and(|known| std::ptr::eq(known.as_ptr(), consumed)) {
             state.consumed.remove(&id);
         }
+    }
+
+    /// Nothing more is wanted of a stream of the other end. Without a connection it is told on the next one, and once more if the connection breaks
+    /// on which it was: it would keep the stream for minutes.
+    pub(super) fn leave(&self, out: &Outgoing, id: u64, host: Guid) {
+        let mut left = Left { id, host, told: None };
+        left.tell(out);
+        let mut state = self.state();
+        let now = Instant::now();
+        while state.left.len() >= MOST || state.left.front().is_some_and(|left| !left.may_be_lost(now)) {
+            state.left.pop_front();
+        }
+        state.left.push_back(left);
     }
 
     /// Which streams of the other end are read here.
@@ -207,6 +245,8 @@ impl Streams {
     pub(crate) fn lost(&self) {
         let mut state = self.state();
         let over = state.take(|owned| !owned.reconnects);
+        let now = Instant::now();
+        state.left.retain(|left| left.may_be_lost(now));
         let consumers: Vec<_> = state.consumed.values().filter_map(Weak::upgrade).collect();
         drop(state);
         drop(over);
@@ -223,12 +263,15 @@ impl Streams {
     }
 
     /// There is a connection again, to the same end.
-    pub(crate) fn resume(&self) {
-        let consumers: Vec<_> = {
+    pub(crate) fn resume(&self, out: &Outgoing) {
+        let (consumers, mut left): (Vec<_>, _) = {
             let mut state = self.state();
             state.hear_all();
-            state.consumed.values().filter_map(Weak::upgrade).collect()
+            (state.consumed.values().filter_map(Weak::upgrade).collect(), std::mem::take(&mut state.left))
         };
+        // Not under the lock, which what is written takes.
+        left.iter_mut().for_each(|left| left.tell(out));
+        self.state().left.append(&mut left);
         consumers.iter().for_each(|consumer| consumer.resume());
     }
 
@@ -238,6 +281,7 @@ impl Streams {
         let mut state = self.state();
         let owned = state.take(|owned| !matches!(owned.state, Running::Not(..)));
         state.hear_all();
+        state.left.clear();
         let consumed = std::mem::take(&mut state.consumed);
         drop(state);
         drop(owned);
