@@ -31,24 +31,31 @@ mod asked;
 mod call;
 mod calls;
 mod caps;
+mod client_cache;
 mod connection;
 mod end;
 mod failure;
+mod hash;
 mod hub;
 mod inbox;
 mod listener;
+mod lives;
 mod outbound;
 mod outgoing;
 mod peer;
 #[cfg(test)]
 mod pieces;
 mod recent;
+#[cfg(feature = "redb")]
+mod redb_cache;
 mod remote;
 mod remote_function;
+mod remoted;
 mod router;
 mod service;
 pub mod socket;
 mod streams;
+mod synchronize;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod transport;
@@ -58,11 +65,16 @@ pub mod wire;
 
 pub use crate::arguments::{FromArguments, ToArguments};
 pub use crate::caps::Caps;
+pub use crate::client_cache::{Cache, CacheError, Change, ClientCache};
 pub use crate::failure::Failure;
 pub use crate::hub::{Hub, HubBuilder, NotProved, Timings, Visitor};
 pub use crate::listener::{Listener, Serving};
+#[cfg(feature = "redb")]
+pub use crate::redb_cache::RedbCache;
 pub use crate::remote::{CallError, Connected, Remote, RemoteBuilder, Replica};
-pub use crate::remote_function::Remoted;
+pub use crate::remote_function::RemoteDefine;
+pub use crate::remoted::{Freshness, Remoted};
 pub use crate::router::{By, Entered, Guarded, HashRing, Owned, Place, RingKey, Route, Router, RouterBuilder, Routes, Single};
 pub use crate::service::{Service, ServiceError};
 pub use crate::streams::RpcStream;
+pub use crate::synchronize::NotSynchronized;

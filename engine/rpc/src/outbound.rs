@@ -7,13 +7,18 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use tokio::sync::Notify;
+
 use crate::end::End;
+use crate::hash::Hash;
 use crate::outgoing::{Outgoing, Pushed};
-use crate::wire::{FrameError, Head, MethodId, Packed, ReadError, System, limits, pack, unpack};
+use crate::wire::{FrameError, Head, Headers, MethodId, Packed, ReadError, System, limits, pack, unpack};
 
 /// By this end's ids, which go on through all connections.
+///
+/// The notice is for who waits until the other end has said what it knows.
 #[derive(Debug, Default)]
-pub(crate) struct Outbound(Mutex<State>);
+pub(crate) struct Outbound(Mutex<State>, Notify);
 
 #[derive(Debug, Default)]
 struct State {
@@ -35,6 +40,8 @@ struct Made {
     method: MethodId,
     /// Its arguments, then its answer: one buffer for each call.
     bytes: Vec<u8>,
+    /// Of the value that the caller has: then the other end need not send it again.
+    known: Option<Box<Hash>>,
     /// Whether it was given to a connection, whatever became of it there.
     sent: bool,
     /// Whether it was so ever, also if it has to be sent again.
@@ -108,6 +115,7 @@ impl Outbound {
         call_type: u8,
         method: &MethodId,
         arguments: Vec<u8>,
+        known: Option<Box<Hash>>,
         waker: Waker,
     ) -> Result<Option<u64>, FrameError> {
         if arguments.len() > limits::ARGUMENTS {
@@ -120,7 +128,7 @@ impl Outbound {
             return Ok(None);
         }
         let stage = Stage::Waiting(Some(waker));
-        let mut made = Made { call_type, method: method.clone(), bytes: arguments, sent: false, was_sent: false, stage };
+        let mut made = Made { call_type, method: method.clone(), bytes: arguments, known, sent: false, was_sent: false, stage };
         // Behind those that wait.
         if !state.queue.is_empty() || !made.send(out, id)? {
             state.queue.push_back(id);
@@ -196,7 +204,8 @@ impl Outbound {
         {
             let told = state.told(out, &of, call, arguments);
             drop(state);
-            return told.tell();
+            told.tell();
+            return self.1.notify_waiters();
         }
         // Late answers are of calls that nobody waits for; a second one is given again by a server that could not know of the first.
         let Some(made) = state.calls.get_mut(&id) else { return };
@@ -254,6 +263,25 @@ impl Outbound {
         told.wakers.extend(state.send(out, &unsent));
         drop(state);
         told.tell();
+        self.1.notify_waiters();
+    }
+
+    /// Whether the other end has said what it knows of the calls of before the present connection, and what has ended meanwhile.
+    pub(crate) fn is_reconciled(&self) -> bool {
+        self.state().asked.is_none()
+    }
+
+    /// Waits until it has.
+    pub(crate) async fn reconciled(&self) {
+        loop {
+            let mut reconciled = std::pin::pin!(self.1.notified());
+            // Counted among those who wait before it looks.
+            reconciled.as_mut().enable();
+            if self.is_reconciled() {
+                return;
+            }
+            reconciled.await;
+        }
     }
 
     /// There is room again for what waits.
@@ -395,7 +423,9 @@ impl Made {
             // It was cancelled before it was sent.
             return Ok(true);
         }
-        self.sent = out.push_if_room(&Head::call(self.call_type, id, &self.method), |out| {
+        let known = self.known.as_ref().map(|hash| hash.to_string());
+        let known = known.as_deref().map(|hash| (Headers::HASH, hash));
+        self.sent = out.push_if_room(&Head::call(self.call_type, id, &self.method).with(known.as_slice()), |out| {
             out.raw_all(&self.bytes);
             Ok(())
         })?;
@@ -428,7 +458,7 @@ mod tests {
         }
 
         fn call(&self, call_type: u8) -> u64 {
-            let called = self.made.call(&self.out, call_type, &self.method, vec![7], Waker::noop().clone());
+            let called = self.made.call(&self.out, call_type, &self.method, vec![7], None, Waker::noop().clone());
             called.expect("a small call").expect("calls are made")
         }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -15,10 +16,12 @@ use crate::arguments::ToArguments;
 use crate::connection;
 use crate::end::End;
 use crate::failure::Failure;
+use crate::hash::Hash;
 use crate::hub::{Hub, Visitor};
 use crate::outbound::Reply;
 use crate::peer::Peer;
 use crate::streams::Within;
+use crate::synchronize::Unconfirmed;
 use crate::transport::{Close, Connector, Refused};
 use crate::wire::{Arguments, ErrorInfo, Format, FrameError, Head, MethodId, ReadError, System, WriteError, Writer};
 
@@ -41,6 +44,9 @@ struct Shared {
     peer: Arc<Peer>,
     state: watch::Receiver<Connected>,
     task: JoinHandle<()>,
+    /// Where values are looked into that were given out before they were known to be true, whoever drives the bodies of functions.
+    runtime: Handle,
+    unconfirmed: Arc<Unconfirmed>,
 }
 
 impl fmt::Debug for Remote {
@@ -130,7 +136,7 @@ impl Remote {
         let written = self.written(&arguments)?;
         drop(arguments);
         let mut made = Asked::new(&self.0.peer);
-        match made.ask(0, method, written).await? {
+        match made.ask(0, method, written, None).await? {
             Reply::Answer { call, arguments, .. } => self.read(call, &arguments),
             Reply::Cancelled => Err(CallError::Stale),
             Reply::Never => Err(CallError::Unreachable),
@@ -170,27 +176,51 @@ impl Remote {
         method: &MethodId,
         arguments: &impl ToArguments,
     ) -> Result<(Result<T, CallError>, Arc<End>, Made), CallError> {
+        let Answer { call, arguments, end, made } = self.ask(method, || self.written(arguments), None).await?;
+        Ok((self.read(call, &arguments), end, made))
+    }
+
+    /// What comes of a compute call, with arguments that are written for each try. If the value is still the one that is known, it does not come again.
+    pub(crate) async fn ask(
+        &self,
+        method: &MethodId,
+        written: impl Fn() -> Result<Vec<u8>, CallError>,
+        known: Option<Hash>,
+    ) -> Result<Answer, CallError> {
         let (mut stale, mut cancelled, began) = (0, 0, Instant::now());
         while stale < TRIES {
             let mut asked = Asked::new(&self.0.peer);
-            let (value, end) = match asked.ask(1, method, self.written(arguments)?).await? {
-                Reply::Answer { call, arguments, end } => (self.read(call, &arguments), end.unwrap_or_default()),
+            let (call, arguments, end) = match asked.ask(1, method, written()?, known.map(Box::new)).await? {
+                Reply::Answer { call, arguments, end } => (call, arguments, end.unwrap_or_default()),
                 Reply::Cancelled => {
                     stale += 1;
                     continue;
                 }
                 Reply::Never => return Err(CallError::Unreachable),
             };
-            let is_cancelled = matches!(&value, Err(CallError::Failed(failure)) if failure.is_cancelled());
+            let failed = (call == System::Error).then(|| self.read::<()>(call, &arguments));
+            let is_cancelled = matches!(failed, Some(Err(CallError::Failed(failure))) if failure.is_cancelled());
             if !is_cancelled || cancelled + 1 == TRIES || began.elapsed() >= CANCELLED {
-                return Ok((value, end, asked.into_made(self)));
+                return Ok(Answer { call, arguments, end, made: asked.into_made(self) });
             }
             // Told that nobody waits for the end of that.
-            drop((value, asked));
+            drop(asked);
             tokio::time::sleep(CANCELLED_PAUSE * 2_u32.pow(cancelled)).await;
             cancelled += 1;
         }
         Err(CallError::Stale)
+    }
+
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.0.peer
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.0.runtime
+    }
+
+    pub(crate) fn unconfirmed(&self) -> &Arc<Unconfirmed> {
+        &self.0.unconfirmed
     }
 
     /// Calls a method that is not answered. Without a connection it is not called.
@@ -291,7 +321,7 @@ impl<C: Connector> RemoteBuilder<C> {
         // What it offers the peer has; the hub itself is not kept alive by who connects.
         let how = RemoteBuilder { hub: None, ..self };
         let task = tokio::spawn(run(how, peer.clone(), tell));
-        Remote(Arc::new(Shared { peer, state, task }))
+        Remote(Arc::new(Shared { peer, state, task, runtime: Handle::current(), unconfirmed: Arc::default() }))
     }
 }
 
@@ -348,6 +378,15 @@ impl Drop for Shared {
     }
 }
 
+/// What has come of a compute call: of which kind, what is in it, its end, and the call.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) call: System,
+    pub(crate) arguments: Vec<u8>,
+    pub(crate) end: Arc<End>,
+    pub(crate) made: Made,
+}
+
 /// A call until its reply: given up when it is dropped before.
 pub(crate) struct Asked<'a> {
     peer: &'a Peer,
@@ -361,12 +400,18 @@ impl<'a> Asked<'a> {
     }
 
     /// Makes the call, and waits for what comes of it. Who has dropped that can go on [waiting](Asked::reply).
-    pub(crate) async fn ask(&mut self, call_type: u8, method: &MethodId, arguments: Vec<u8>) -> Result<Reply, CallError> {
-        let (peer, mut arguments) = (self.peer, Some(arguments));
+    pub(crate) async fn ask(
+        &mut self,
+        call_type: u8,
+        method: &MethodId,
+        arguments: Vec<u8>,
+        known: Option<Box<Hash>>,
+    ) -> Result<Reply, CallError> {
+        let (peer, mut arguments) = (self.peer, Some((arguments, known)));
         let reply = std::future::poll_fn(|cx| match arguments.take() {
             // Made with the waker: nothing is looked up before there is something.
-            Some(arguments) => {
-                self.id = peer.made.call(&peer.out, call_type, method, arguments, cx.waker().clone())?;
+            Some((arguments, known)) => {
+                self.id = peer.made.call(&peer.out, call_type, method, arguments, known, cx.waker().clone())?;
                 if self.id.is_some() { Poll::Pending } else { Poll::Ready(Ok(Reply::Never)) }
             }
             None => self.id.map_or(Poll::Ready(Reply::Never), |id| peer.made.reply(id, cx.waker())).map(Ok),
@@ -414,6 +459,10 @@ pub(crate) struct Made {
 }
 
 impl Made {
+    pub(crate) fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
     /// What gives it up from elsewhere.
     pub(crate) fn cutter(&self) -> Cutter {
         Cutter { remote: Arc::downgrade(&self.remote.0), id: self.id }

@@ -225,7 +225,7 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
             let answer = if let Some((name, server)) = &server {
                 let remote = self.0.servers.remote(name, server);
                 let mut asked = remote.asked();
-                let reply = match self.unless_moved(key, &place, asked.ask(0, method, remote.written(arguments)?)).await {
+                let reply = match self.unless_moved(key, &place, asked.ask(0, method, remote.written(arguments)?, None)).await {
                     Some(reply) => reply?,
                     None if once && !asked.withdraw() => asked.reply().await,
                     None => continue,
