@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::hash::Hash;
 use crate::remote::{CallError, Connected};
 use crate::trace_context::TraceContext;
 use crate::wire::{Headers, limits};
@@ -140,6 +141,18 @@ impl Sent {
                 Err(CallError::Unsendable(format!("a call has {count} headers, and may have {}", limits::HEADERS)))
             }
             _ => Ok(Sent(sent.into())),
+        }
+    }
+
+    /// Also with the hash of the value that the caller has: then the other end need not send it again.
+    pub(crate) fn knowing(self, known: Option<&Hash>) -> Sent {
+        match known {
+            None => self,
+            Some(known) => {
+                let mut sent = Vec::from(self.0);
+                sent.push((Headers::HASH.into(), known.to_string().into()));
+                Sent(sent.into())
+            }
         }
     }
 

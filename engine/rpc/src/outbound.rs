@@ -7,14 +7,18 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use tokio::sync::Notify;
+
 use crate::call_options::Sent;
 use crate::end::End;
 use crate::outgoing::{Outgoing, Pushed};
 use crate::wire::{FrameError, Head, MethodId, Packed, ReadError, System, limits, pack, unpack};
 
 /// By this end's ids, which go on through all connections.
+///
+/// The notice is for who waits until the other end has said what it knows.
 #[derive(Debug, Default)]
-pub(crate) struct Outbound(Mutex<State>);
+pub(crate) struct Outbound(Mutex<State>, Notify);
 
 #[derive(Debug, Default)]
 struct State {
@@ -199,7 +203,8 @@ impl Outbound {
         {
             let told = state.told(out, &of, call, arguments);
             drop(state);
-            return told.tell();
+            told.tell();
+            return self.1.notify_waiters();
         }
         // Late answers are of calls that nobody waits for; a second one is given again by a server that could not know of the first.
         let Some(made) = state.calls.get_mut(&id) else { return };
@@ -258,6 +263,25 @@ impl Outbound {
         told.wakers.extend(state.send(out, &unsent));
         drop(state);
         told.tell();
+        self.1.notify_waiters();
+    }
+
+    /// Whether the other end has said what it knows of the calls of before the present connection, and what has ended meanwhile.
+    pub(crate) fn is_reconciled(&self) -> bool {
+        self.state().asked.is_none()
+    }
+
+    /// Waits until it has.
+    pub(crate) async fn reconciled(&self) {
+        loop {
+            let mut reconciled = std::pin::pin!(self.1.notified());
+            // Counted among those who wait before it looks.
+            reconciled.as_mut().enable();
+            if self.is_reconciled() {
+                return;
+            }
+            reconciled.await;
+        }
     }
 
     /// There is room again for what waits.

@@ -12,7 +12,7 @@ use wellspring::{Computed, GetFuture, Value};
 use crate::arguments::FromArguments;
 use crate::failure::Failure;
 use crate::remote::CallError;
-use crate::remote_function::Remoted;
+use crate::remoted::Remoted;
 use crate::service::Service;
 use crate::wire::MethodId;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -19,10 +20,12 @@ use crate::call_options::{CallOptions, Sent};
 use crate::connection;
 use crate::end::End;
 use crate::failure::Failure;
+use crate::hash::Hash;
 use crate::hub::{Hub, Visitor};
 use crate::outbound::Reply;
 use crate::peer::Peer;
 use crate::streams::Within;
+use crate::synchronize::Unconfirmed;
 use crate::transport::{Close, Connector, Refused};
 use crate::wire::{Arguments, ErrorInfo, Format, FrameError, Head, MethodId, ReadError, System, WriteError, Writer};
 
@@ -50,6 +53,9 @@ struct Shared {
     peer: Arc<Peer>,
     /// What connects, if it is this that keeps the connection.
     task: Option<JoinHandle<()>>,
+    /// Where values are looked into that were given out before they were known to be true, whoever drives the bodies of functions.
+    runtime: Handle,
+    unconfirmed: Arc<Unconfirmed>,
 }
 
 impl fmt::Debug for Remote {
@@ -142,7 +148,8 @@ impl Remote {
 
     /// The other end of a peer, whose connection is not kept by this.
     pub(crate) fn of(peer: Arc<Peer>) -> Remote {
-        Remote { shared: Arc::new(Shared { peer, task: None }), options: None }
+        let shared = Shared { peer, task: None, runtime: Handle::current(), unconfirmed: Arc::default() };
+        Remote { shared: Arc::new(shared), options: None }
     }
 
     /// The same remote, whose calls are made otherwise.
@@ -215,35 +222,60 @@ impl Remote {
         method: &MethodId,
         arguments: &impl ToArguments,
     ) -> Result<(Result<T, CallError>, Arc<End>, Made), CallError> {
-        self.in_time(self.subscribing(method, arguments)).await
+        let Answer { call, arguments, end, made } = self.ask(method, || self.written(arguments), None).await?;
+        Ok((self.read(call, &arguments), end, made))
     }
 
-    async fn subscribing<T: DeserializeOwned>(
+    /// What comes of a compute call, with arguments that are written for each try. If the value is still the one that is known, it does not come again.
+    pub(crate) async fn ask(
         &self,
         method: &MethodId,
-        arguments: &impl ToArguments,
-    ) -> Result<(Result<T, CallError>, Arc<End>, Made), CallError> {
+        written: impl Fn() -> Result<Vec<u8>, CallError>,
+        known: Option<Hash>,
+    ) -> Result<Answer, CallError> {
+        self.in_time(self.asking(method, written, known)).await
+    }
+
+    async fn asking(
+        &self,
+        method: &MethodId,
+        written: impl Fn() -> Result<Vec<u8>, CallError>,
+        known: Option<Hash>,
+    ) -> Result<Answer, CallError> {
         let (mut stale, mut cancelled, began) = (0, 0, Instant::now());
         while stale < TRIES {
             let mut asked = Asked::new(&self.shared.peer);
-            let (value, end) = match asked.ask(1, method, self.headers()?, self.written(arguments)?).await? {
-                Reply::Answer { call, arguments, end } => (self.read(call, &arguments), end.unwrap_or_default()),
+            let (call, arguments, end) = match asked.ask(1, method, self.headers()?.knowing(known.as_ref()), written()?).await? {
+                Reply::Answer { call, arguments, end } => (call, arguments, end.unwrap_or_default()),
                 Reply::Cancelled => {
                     stale += 1;
                     continue;
                 }
                 Reply::Never => return Err(CallError::Unreachable),
             };
-            let is_cancelled = matches!(&value, Err(CallError::Failed(failure)) if failure.is_cancelled());
+            let failed = (call == System::Error).then(|| self.read::<()>(call, &arguments));
+            let is_cancelled = matches!(failed, Some(Err(CallError::Failed(failure))) if failure.is_cancelled());
             if !is_cancelled || cancelled + 1 == TRIES || began.elapsed() >= CANCELLED {
-                return Ok((value, end, asked.into_made(self)));
+                return Ok(Answer { call, arguments, end, made: asked.into_made(self) });
             }
             // Told that nobody waits for the end of that.
-            drop((value, asked));
+            drop(asked);
             tokio::time::sleep(CANCELLED_PAUSE * 2_u32.pow(cancelled)).await;
             cancelled += 1;
         }
         Err(CallError::Stale)
+    }
+
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.shared.peer
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.shared.runtime
+    }
+
+    pub(crate) fn unconfirmed(&self) -> &Arc<Unconfirmed> {
+        &self.shared.unconfirmed
     }
 
     /// Calls a method that is not answered. Without a connection it is not called.
@@ -353,7 +385,8 @@ impl<C: Connector> RemoteBuilder<C> {
         // What it offers the peer has; the hub itself is not kept alive by who connects.
         let how = RemoteBuilder { hub: None, ..self };
         let task = Some(tokio::spawn(run(how, peer.clone())));
-        Remote { shared: Arc::new(Shared { peer, task }), options }
+        let shared = Shared { peer, task, runtime: Handle::current(), unconfirmed: Arc::default() };
+        Remote { shared: Arc::new(shared), options }
     }
 }
 
@@ -407,6 +440,15 @@ impl Drop for Shared {
             self.peer.close();
         }
     }
+}
+
+/// What has come of a compute call: of which kind, what is in it, its end, and the call.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) call: System,
+    pub(crate) arguments: Vec<u8>,
+    pub(crate) end: Arc<End>,
+    pub(crate) made: Made,
 }
 
 /// A call until its reply: given up when it is dropped before.
@@ -475,6 +517,10 @@ pub(crate) struct Made {
 }
 
 impl Made {
+    pub(crate) fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
     /// What gives it up from elsewhere.
     pub(crate) fn cutter(&self) -> Cutter {
         Cutter { remote: Arc::downgrade(&self.remote.shared), id: self.id }

@@ -1,127 +1,53 @@
 //! Functions of another process as functions of an engine here.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use wellspring::{AsyncFunction, Cx, Engine, Key, RegisterError};
 
 use crate::arguments::ToArguments;
+use crate::client_cache::Cache;
 use crate::end::End;
-use crate::remote::{CallError, Made, Remote};
-use crate::wire::MethodId;
+use crate::hash::Hash;
+use crate::lives::Lives;
+use crate::remote::{Answer, CallError, Made, Remote};
+use crate::remoted::{Inner, Place, Remoted, Standing, Task};
+use crate::wire::{MethodId, System};
 
-/// A value of another process in the graph of this one, or why there is none. Clones are the same.
+/// Until a value that is looked into, and was stale before it had come each time, is asked for again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A method of another process that becomes a function of an engine: its options, then the engine.
 ///
-/// The other process pushes its end as long as this is cached, or a clone of it is there. What the engine has replaced or evicted is given up when it
-/// is collected: after a later commit, or by [`Engine::collect`].
-pub struct Remoted<V>(Arc<Inner<V>>);
-
-struct Inner<V> {
-    value: Result<V, CallError>,
-    /// Given up when nobody has the value any more, which tells the other process.
-    _held: Option<Box<dyn Held>>,
+/// ```
+/// # use wellspring::{AsyncFunction, Engine};
+/// # use wellspring_rpc::{Cache, Remote, Remoted, wire::MethodId};
+/// # fn define(remote: &Remote, engine: &Engine, cache: &Cache) -> Result<(), Box<dyn std::error::Error>> {
+/// let stock: AsyncFunction<(String,), Remoted<u32>> =
+///     remote.define("stock", &MethodId::new("IStock.Get:2")?).serve_stale().cache(cache).function(engine)?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is registered before the engine is given"]
+pub struct RemoteDefine<K, V> {
+    name: String,
+    remote: Remote,
+    method: MethodId,
+    serve_stale: bool,
+    cache: Option<Cache>,
+    types: PhantomData<fn(K) -> V>,
 }
 
-/// What a value keeps alive.
-trait Held: Send + Sync {}
-
-/// The function, for what happens to its values. Its body has it, as bodies have the functions that they read: they go with the engine.
-type Own<K, V> = OnceLock<AsyncFunction<K, Remoted<V>>>;
-
-/// The call behind a generation of a key.
-struct Generation<K: Key, V: Send + Sync + 'static> {
-    key: K,
-    number: u64,
-    latest: Arc<Latest<K>>,
-    /// Not kept alive by what waits for the end: the value has the call, and the call what runs at its end.
-    own: Weak<Own<K, V>>,
-    end: Option<Arc<End>>,
-    _call: Option<Made>,
-}
-
-/// Which generation is the last of each key.
-struct Latest<K>(Mutex<(u64, HashMap<K, u64, ahash::RandomState>)>);
-
-impl<K: Key> Latest<K> {
-    fn lock(&self) -> MutexGuard<'_, (u64, HashMap<K, u64, ahash::RandomState>)> {
-        // A key that panics when it is compared leaves the map whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begin(&self, key: &K) -> u64 {
-        let mut latest = self.lock();
-        latest.0 += 1;
-        let number = latest.0;
-        latest.1.insert(key.clone(), number);
-        number
-    }
-
-    fn is(&self, key: &K, number: u64) -> bool {
-        self.lock().1.get(key) == Some(&number)
-    }
-
-    /// Whether it was the last.
-    fn leave(&self, key: &K, number: u64) -> bool {
-        let mut latest = self.lock();
-        let was = latest.1.get(key) == Some(&number);
-        if was {
-            latest.1.remove(key);
-        }
-        was
-    }
-}
-
-impl<K: Key, V: Send + Sync + 'static> Held for Generation<K, V> {}
-
-impl<K: Key, V: Send + Sync + 'static> Generation<K, V> {
-    fn invalidate(own: &Weak<Own<K, V>>, key: &K) {
-        if let Some(function) = own.upgrade().as_deref().and_then(OnceLock::get) {
-            function.invalidate(key);
-        }
-    }
-}
-
-impl<K: Key, V: Send + Sync + 'static> Drop for Generation<K, V> {
-    /// A value that the engine gives up for room, and does not replace, is not pushed any more: what was made of it must not be taken for fresh.
-    fn drop(&mut self) {
-        let is_watched = self.end.as_ref().is_some_and(|end| !end.has_come());
-        if self.latest.leave(&self.key, self.number) && is_watched {
-            Generation::invalidate(&self.own, &self.key);
-        }
-    }
-}
-
-impl<V> Remoted<V> {
-    /// The value by reference, or why there is none.
-    ///
-    /// # Errors
-    /// What the method failed with; or that the other process cannot be reached, which is not cached.
-    pub fn as_result(&self) -> Result<&V, &CallError> {
-        self.0.value.as_ref()
-    }
-}
-
-impl<V> Deref for Remoted<V> {
-    type Target = Result<V, CallError>;
-
-    fn deref(&self) -> &Result<V, CallError> {
-        &self.0.value
-    }
-}
-
-impl<V> Clone for Remoted<V> {
-    fn clone(&self) -> Remoted<V> {
-        Remoted(self.0.clone())
-    }
-}
-
-impl<V: fmt::Debug> fmt::Debug for Remoted<V> {
+impl<K, V> fmt::Debug for RemoteDefine<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Remoted").field(&self.0.value).finish()
+        let RemoteDefine { name, method, serve_stale, cache, .. } = self;
+        let mut out = f.debug_struct("RemoteDefine");
+        out.field("name", name).field("method", method).field("serve_stale", serve_stale).field("cache", cache).finish_non_exhaustive()
     }
 }
 
@@ -129,7 +55,7 @@ impl Remote {
     /// Makes a compute method of the other process a function of an engine: its values are cached here, other functions can depend on them, and
     /// they are stale when the other process says so. Reading one that is cached is a lookup like any other.
     ///
-    /// A key is the method's arguments, as a tuple. A read without a connection waits for one.
+    /// A key is the method's arguments, as a tuple. A read without a connection waits for one; see [`define`](Remote::define) for other ways.
     ///
     /// # Errors
     /// If the engine has a function of this name.
@@ -143,14 +69,65 @@ impl Remote {
         K: Key + ToArguments,
         V: DeserializeOwned + Send + Sync + 'static,
     {
-        let (remote, method) = (self.clone(), method.clone());
-        following(engine, name, move |_, key: K| {
-            let (remote, method) = (remote.clone(), method.clone());
-            async move {
-                let (value, end, call) = remote.subscribe(&method, &key).await?;
-                Ok((value, end, Some(call)))
-            }
-        })
+        self.define(name, method).function(engine)
+    }
+
+    /// Begins to define a [`function`](Remote::function), with options.
+    pub fn define<K, V>(&self, name: impl Into<String>, method: &MethodId) -> RemoteDefine<K, V> {
+        let (name, remote, method) = (name.into(), self.clone(), method.clone());
+        RemoteDefine { name, remote, method, serve_stale: false, cache: None, types: PhantomData }
+    }
+}
+
+impl<K, V> RemoteDefine<K, V>
+where
+    K: Key + ToArguments,
+    V: DeserializeOwned + Send + Sync + 'static,
+{
+    /// Without a connection, a read of what is stale gets the last value that is known, at once, also if the connection breaks while it waits; and if
+    /// there will be no connection any more. It is [`Unconfirmed`](crate::Freshness::Unconfirmed) then, and what was made of it stays as it is, until the
+    /// other process has said what is true: a value that is another is stale here then, with what depends on it.
+    ///
+    /// A value is known as long as the engine has it, also when it is stale; or a [`cache`](RemoteDefine::cache) has it. Failures are not served. What
+    /// is not stale without a connection stays as it is, with this option or not: nobody could say so.
+    pub fn serve_stale(mut self) -> Self {
+        self.serve_stale = true;
+        self
+    }
+
+    /// The first read of a key gets what the cache has, at once: [`Unconfirmed`](crate::Freshness::Unconfirmed) until the other process has said what is
+    /// true, for which it need not send what is known here. What depends on it is made anew only if it is another.
+    ///
+    /// What has come since is kept for the next start; failures are not. A key that the engine has evicted is read as if for the first time. For values
+    /// without streams.
+    pub fn cache(mut self, cache: &Cache) -> Self {
+        self.cache = Some(cache.clone());
+        self
+    }
+
+    /// Registers it with an engine.
+    ///
+    /// # Errors
+    /// If the engine has a function of this name.
+    pub fn function(self, engine: &Engine) -> Result<AsyncFunction<K, Remoted<V>>, RegisterError> {
+        let RemoteDefine { name, remote, method, serve_stale, cache, .. } = self;
+        if !serve_stale && cache.is_none() {
+            return following(engine, name, move |_, key: K| {
+                let (remote, method) = (remote.clone(), method.clone());
+                async move {
+                    let (value, end, call) = remote.subscribe(&method, &key).await?;
+                    Ok((value, end, Some(call)))
+                }
+            });
+        }
+        let (own, how) = (Arc::<Own<K, V>>::default(), Arc::new(How { remote, method, serve_stale, cache }));
+        let mine = own.clone();
+        // The same value given once more changes nothing.
+        let define = engine.define(name).cut_off_by(|old: &Remoted<V>, new| Arc::ptr_eq(&old.0, &new.0));
+        let function = define.async_function(move |_, key: K| how.clone().compute(Attempt::begin(&mine, key)))?;
+        // It is set once.
+        let _ = own.function.set(function.clone());
+        Ok(function)
     }
 }
 
@@ -169,36 +146,358 @@ where
     S: Fn(Cx, K) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Subscribed<V>, CallError>> + Send + 'static,
 {
-    let own: Arc<Own<K, V>> = Arc::default();
-    let latest: Arc<Latest<K>> = Arc::new(Latest(Mutex::default()));
+    let own = Arc::<Own<K, V>>::default();
     let mine = own.clone();
     let function = engine.async_function(name, move |cx, key: K| {
-        let (own, latest, subscribed) = (Arc::downgrade(&mine), latest.clone(), subscribe(cx, key.clone()));
+        let subscribed = subscribe(cx, key.clone());
+        // Nothing of before is of use.
+        let (attempt, _) = Attempt::begin(&mine, key);
         async move {
-            let number = latest.begin(&key);
-            let mut generation = Generation { key, number, latest, own, end: None, _call: None };
-            let error = match subscribed.await {
-                Ok((Err(error @ CallError::Unreadable(_)), ..)) | Err(error) => error,
-                // Given up there, again and again: that says nothing of the value.
-                Ok((Err(error), ..)) if matches!(&error, CallError::Failed(failure) if failure.is_cancelled()) => error,
-                Ok((value, end, call)) => {
-                    let (own, latest, key) = (generation.own.clone(), generation.latest.clone(), generation.key.clone());
-                    (generation.end, generation._call) = (Some(end.clone()), call);
-                    end.then(move || {
-                        // One that was replaced here before has a newer one in its place.
-                        if latest.is(&key, number) {
-                            Generation::invalidate(&own, &key);
-                        }
-                    });
-                    return Remoted(Arc::new(Inner { value, _held: Some(Box::new(generation)) }));
-                }
-            };
-            // Whoever asks now gets it, and whoever asks then asks again.
-            Generation::invalidate(&generation.own, &generation.key);
-            Remoted(Arc::new(Inner { value: Err(error), _held: None }))
+            match subscribed.await {
+                Ok((Err(error), ..)) if !is_kept(&error) => attempt.pass(error),
+                Ok((value, end, call)) => attempt.linked(Inner::new(value, None, Standing::Live { end: end.clone(), call }), end),
+                Err(error) => attempt.pass(error),
+            }
         }
     })?;
     // It is set once.
-    let _ = own.set(function.clone());
+    let _ = own.function.set(function.clone());
     Ok(function)
+}
+
+/// Whether a failure is the value of a method, until its end.
+fn is_kept(error: &CallError) -> bool {
+    match error {
+        // Given up there, again and again: that says nothing of the value.
+        CallError::Failed(failure) => !failure.is_cancelled(),
+        CallError::Unreadable(_) => false,
+        _ => true,
+    }
+}
+
+/// The function, for what happens to its values, and which of them are the last. Its body has it, as bodies have the functions that they read: they go
+/// with the engine. What is under way or has come does not keep it alive.
+struct Own<K, V> {
+    lives: Lives<K, V>,
+    function: OnceLock<AsyncFunction<K, Remoted<V>>>,
+}
+
+impl<K: Key, V> Default for Own<K, V> {
+    fn default() -> Own<K, V> {
+        Own { lives: Lives::default(), function: OnceLock::new() }
+    }
+}
+
+/// A method with options.
+struct How {
+    remote: Remote,
+    method: MethodId,
+    serve_stale: bool,
+    cache: Option<Cache>,
+}
+
+/// What the other process has said.
+enum Said<V> {
+    /// The value is the one that is known.
+    Same { known: Arc<Inner<V>>, end: Arc<End>, call: Made },
+    /// It is this one, or a failure.
+    Is(Arc<Inner<V>>, Arc<End>),
+    /// Nothing that can be kept.
+    Nothing(CallError),
+}
+
+type Asking = Pin<Box<dyn Future<Output = Result<Answer, CallError>> + Send>>;
+
+/// A generation of a key. It does not keep the function alive: the value has the call, and the call what runs at its end.
+struct At<K: Key, V: Send + Sync + 'static> {
+    own: Weak<Own<K, V>>,
+    key: K,
+    number: u64,
+}
+
+impl<K: Key, V: Send + Sync + 'static> Place for At<K, V> {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn is_last(&self) -> bool {
+        self.own.upgrade().is_some_and(|own| own.lives.is(&self.key, self.number))
+    }
+
+    fn leave(&self, watched: bool) {
+        if let Some(own) = self.own.upgrade()
+            && own.lives.leave(&self.key, self.number)
+            && watched
+        {
+            own.invalidate(&self.key);
+        }
+    }
+}
+
+impl<K: Key, V: Send + Sync + 'static> At<K, V> {
+    /// The value is stale, unless there is a newer one in its place.
+    fn end(&self) {
+        if let Some(own) = self.own.upgrade()
+            && own.lives.is(&self.key, self.number)
+        {
+            own.invalidate(&self.key);
+        }
+    }
+}
+
+impl<K: Key, V: Send + Sync + 'static> Own<K, V> {
+    fn invalidate(&self, key: &K) {
+        if let Some(function) = self.function.get() {
+            function.invalidate(key);
+        }
+    }
+}
+
+/// A generation under way: if it ends without a value, that is said.
+struct Attempt<K: Key, V: Send + Sync + 'static> {
+    at: At<K, V>,
+    /// There is a value, whose place says when it is gone.
+    is_kept: bool,
+}
+
+impl<K: Key, V: Send + Sync + 'static> Drop for Attempt<K, V> {
+    fn drop(&mut self) {
+        if !self.is_kept
+            && let Some(own) = self.at.own.upgrade()
+        {
+            own.lives.give_up(&self.at.key, self.at.number);
+        }
+    }
+}
+
+impl<K: Key, V: Send + Sync + 'static> Attempt<K, V> {
+    /// With the value of before, if that is still there.
+    fn begin(own: &Arc<Own<K, V>>, key: K) -> (Attempt<K, V>, Option<Arc<Inner<V>>>) {
+        let (number, known) = own.lives.begin(&key);
+        (Attempt { at: At { own: Arc::downgrade(own), key, number }, is_kept: false }, known)
+    }
+
+    fn at(&self) -> At<K, V> {
+        At { own: self.at.own.clone(), key: self.at.key.clone(), number: self.at.number }
+    }
+
+    fn place(&self) -> Box<dyn Place> {
+        Box::new(self.at())
+    }
+
+    /// Whoever asks now gets it, and whoever asks then asks again.
+    fn pass(self, error: CallError) -> Remoted<V> {
+        if let Some(own) = self.at.own.upgrade() {
+            own.invalidate(&self.at.key);
+        }
+        Remoted(Inner::new(Err(error), None, Standing::Passing))
+    }
+
+    /// A value that has its call.
+    fn linked(self, value: Arc<Inner<V>>, end: Arc<End>) -> Remoted<V> {
+        value.place(self.place());
+        self.watched(value, &end)
+    }
+
+    /// The value that is known, by another call.
+    fn again(self, value: Arc<Inner<V>>, end: Arc<End>, call: Made) -> Remoted<V> {
+        value.bind(self.place(), || Standing::Live { end: end.clone(), call: Some(call) });
+        self.watched(value, &end)
+    }
+
+    /// One that was replaced here before has a newer one in its place.
+    fn watched(self, value: Arc<Inner<V>>, end: &End) -> Remoted<V> {
+        let at = self.at();
+        let kept = self.keep(value);
+        end.then(move || at.end());
+        kept
+    }
+
+    fn keep(mut self, value: Arc<Inner<V>>) -> Remoted<V> {
+        // Those without a hash are of no use to the next.
+        if value.hash.is_some()
+            && let Some(own) = self.at.own.upgrade()
+        {
+            own.lives.keep(&self.at.key, self.at.number, &value);
+        }
+        self.is_kept = true;
+        Remoted(value)
+    }
+}
+
+impl How {
+    fn asking(&self, written: Arc<[u8]>, known: Option<Hash>) -> Asking {
+        let (remote, method) = (self.remote.clone(), self.method.clone());
+        Box::pin(async move { remote.ask(&method, || Ok(written.to_vec()), known).await })
+    }
+
+    /// A generation.
+    async fn compute<K, V>(self: Arc<Self>, (attempt, mut known): (Attempt<K, V>, Option<Arc<Inner<V>>>)) -> Remoted<V>
+    where
+        K: Key + ToArguments,
+        V: DeserializeOwned + Send + Sync + 'static,
+    {
+        let written: Arc<[u8]> = match self.remote.written(&attempt.at.key) {
+            Ok(written) => written.into(),
+            Err(error) => return attempt.pass(error),
+        };
+        let cached_as = self.cache.as_ref().map(|cache| cache.key(self.remote.peer().format, &self.method, &written));
+        let question = Question { how: self.clone(), written, cached_as };
+        // What has come in the place of one that was given out before it was known to be true.
+        if let Some(new) = known.as_ref().and_then(|known| known.successor()) {
+            match new.end() {
+                Some(end) if !end.has_come() => return attempt.linked(new, end),
+                _ => known = Some(new),
+            }
+        }
+        if known.is_none()
+            && let Some(cached) = question.cached()
+        {
+            let asking = question.asking(cached.hash);
+            return question.doubt(attempt, cached, asking);
+        }
+        let known = known.filter(|known| known.value.is_ok() && known.hash.is_some());
+        let hash = known.as_ref().and_then(|known| known.hash);
+        let mut asking = question.asking(hash);
+        let answer = match &known {
+            Some(known) if self.serve_stale => tokio::select! {
+                biased;
+                answer = &mut asking => answer,
+                () = self.remote.disconnected() => return question.doubt(attempt, known.clone(), asking),
+            },
+            _ => asking.await,
+        };
+        match (question.said(answer, known.as_ref()), known) {
+            (Said::Same { known, end, call }, _) => attempt.again(known, end, call),
+            (Said::Is(value, end), _) => attempt.linked(value, end),
+            (Said::Nothing(CallError::Unreachable), Some(known)) if self.serve_stale => {
+                known.bind(attempt.place(), || Standing::Lost);
+                attempt.keep(known)
+            }
+            (Said::Nothing(CallError::Stale), Some(known)) if self.serve_stale => {
+                let asking = question.asking(hash);
+                question.doubt(attempt, known, asking)
+            }
+            (Said::Nothing(error), _) => attempt.pass(error),
+        }
+    }
+}
+
+/// What is asked for a key, and where the answer is kept.
+struct Question {
+    how: Arc<How>,
+    written: Arc<[u8]>,
+    /// In the cache, if there is one.
+    cached_as: Option<Arc<[u8]>>,
+}
+
+impl Question {
+    fn asking(&self, known: Option<Hash>) -> Asking {
+        self.how.asking(self.written.clone(), known)
+    }
+
+    /// What the cache has.
+    fn cached<V: DeserializeOwned>(&self) -> Option<Arc<Inner<V>>> {
+        let (cache, key) = (self.how.cache.as_ref()?, self.cached_as.as_ref()?);
+        let (arguments, hash) = cache.get(key)?;
+        match self.how.remote.read(System::Ok, &arguments) {
+            Ok(value) => Some(Inner::new(Ok(value), Some(hash), Standing::Passing)),
+            Err(error) => {
+                tracing::debug!(target: "wellspring::rpc", method = self.how.method.name(), %error, "a cached result cannot be read: it is forgotten");
+                cache.remove(key.clone());
+                None
+            }
+        }
+    }
+
+    /// What an answer says, of which the cache is told.
+    fn said<V: DeserializeOwned>(&self, answer: Result<Answer, CallError>, known: Option<&Arc<Inner<V>>>) -> Said<V> {
+        let Answer { call: kind, arguments, end, made: call } = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Said::Nothing(error),
+        };
+        let hash = (kind == System::Ok).then(|| Hash::of(&arguments));
+        // Not every server looks at what is known.
+        if let Some(known) = known.filter(|known| kind == System::Match || (hash.is_some() && hash == known.hash)) {
+            return Said::Same { known: known.clone(), end, call };
+        }
+        let value = self.how.remote.read(kind, &arguments);
+        if let (Some(cache), Some(key)) = (&self.how.cache, &self.cached_as) {
+            match (&value, &hash) {
+                (Ok(_), Some(hash)) => cache.set(key.clone(), hash, &arguments),
+                _ => cache.remove(key.clone()),
+            }
+        }
+        match value {
+            Err(error) if !is_kept(&error) => Said::Nothing(error),
+            value => Said::Is(Inner::new(value, hash, Standing::Live { end: end.clone(), call: Some(call) }), end),
+        }
+    }
+
+    /// A value that is given out before it is known to be true, and looked into meanwhile.
+    fn doubt<K, V>(self, attempt: Attempt<K, V>, value: Arc<Inner<V>>, asking: Asking) -> Remoted<V>
+    where
+        K: Key + ToArguments,
+        V: DeserializeOwned + Send + Sync + 'static,
+    {
+        let remote = self.how.remote.clone();
+        value.bind(attempt.place(), || {
+            let look = look_into(Looking { at: attempt.at(), value: Arc::downgrade(&value) }, self, asking);
+            Standing::Unconfirmed { waiting: remote.unconfirmed().begin(), _task: Task(remote.runtime().spawn(look).abort_handle()) }
+        });
+        attempt.keep(value)
+    }
+}
+
+/// Whoever looks into a value. If it comes to no end (what reads values is the user's, and may panic), the next read meets that.
+struct Looking<K: Key, V: Send + Sync + 'static> {
+    at: At<K, V>,
+    value: Weak<Inner<V>>,
+}
+
+impl<K: Key, V: Send + Sync + 'static> Looking<K, V> {
+    /// What is known now. Whoever waits for that goes on when it has been told to the graph.
+    fn ends(&self, standing: Standing<V>) {
+        let Some(value) = self.value.upgrade() else { return };
+        let is_stale = matches!(standing, Standing::Replaced(_));
+        let before = value.turn(self.at.number, standing);
+        if is_stale && before.is_ok() {
+            self.at.end();
+        }
+    }
+}
+
+impl<K: Key, V: Send + Sync + 'static> Drop for Looking<K, V> {
+    fn drop(&mut self) {
+        self.ends(Standing::Replaced(None));
+    }
+}
+
+/// Asks until it is known whether a value is true.
+async fn look_into<K, V>(looking: Looking<K, V>, question: Question, mut asking: Asking)
+where
+    K: Key + ToArguments,
+    V: DeserializeOwned + Send + Sync + 'static,
+{
+    loop {
+        let answer = asking.await;
+        let Some(known) = looking.value.upgrade() else { return };
+        if matches!(answer, Err(CallError::Stale)) {
+            asking = question.asking(known.hash);
+            drop(known);
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        match question.said(answer, Some(&known)) {
+            Said::Same { end, call, .. } => {
+                looking.ends(Standing::Live { end: end.clone(), call: Some(call) });
+                end.then(move || looking.at.end());
+            }
+            Said::Is(value, _) => looking.ends(Standing::Replaced(Some(value))),
+            Said::Nothing(CallError::Unreachable) => looking.ends(Standing::Lost),
+            // The next read meets it.
+            Said::Nothing(_) => looking.ends(Standing::Replaced(None)),
+        }
+        return;
+    }
 }

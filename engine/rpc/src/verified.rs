@@ -9,13 +9,16 @@ use wellspring::{Computed, Invalidated, Value};
 use crate::calls::{self, Notice};
 use crate::peer::Peer;
 
+/// The value as it is now, if it is what was given out.
+pub(crate) type Verifying = Pin<Box<dyn Future<Output = Option<Arc<dyn Given>>> + Send>>;
+
 /// A value that was given out, whatever its type.
 pub(crate) trait Given: Send + Sync {
     /// Its end, which comes when it may be stale.
     fn end(&self) -> Invalidated;
 
     /// Brings it up to date; as it is now, if it is what was given out.
-    fn verify(&self) -> Pin<Box<dyn Future<Output = Option<Arc<dyn Given>>> + Send>>;
+    fn verify(&self) -> Verifying;
 }
 
 impl<V: Value> Given for Computed<V> {
@@ -23,7 +26,7 @@ impl<V: Value> Given for Computed<V> {
         self.invalidated()
     }
 
-    fn verify(&self) -> Pin<Box<dyn Future<Output = Option<Arc<dyn Given>>> + Send>> {
+    fn verify(&self) -> Verifying {
         let before = self.clone();
         Box::pin(async move {
             // A fault is a change, too.

@@ -690,6 +690,36 @@ async fn calls_that_nobody_waits_for_leave_nothing_behind_whatever_their_ids_are
     assert_eq!(world.hub.open_calls(), 0);
 }
 
+/// So that whoever has the answer knows of everything that it was not told.
+#[tokio::test(start_paused = true)]
+async fn what_ended_without_a_connection_is_said_before_a_returning_client_is_answered() {
+    let world = World::new();
+    let (mut client, _) = greeted(&world, 1).await;
+    for (id, key) in [(1, "a"), (2, "b"), (3, "c")] {
+        call(&client, 1, id, "ICounter.Get:2", args![key]);
+        ok(&mut client, id).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    client.drop_connection().await;
+    let mut other = Client::connect(&world.hub, Visitor::new("other", FORMAT));
+    other.say(&Head::system(System::Handshake, 0), |out| out.value(&hello(2, 1)));
+    other.expect("a handshake", |got| got.call == System::Handshake).await;
+    for (id, key) in [(1, "a"), (2, "c")] {
+        call(&other, 0, id, "ICounter.Set:3", args![key, 1]);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (mut client, theirs) = greeted(&world, 1).await;
+    let stages = BTreeMap::from([(1, Packed(Cow::Owned(pack([1, 2, 3]))))]);
+    client.say(&Head::system(System::Reconnect, 4), |out| {
+        out.value(&index(&theirs))?;
+        out.value(&stages)
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    client.hear_all();
+    let said: Vec<_> = client.pool.iter().map(|got| (got.call, got.id)).collect();
+    assert_eq!(said, [(System::Invalidate, 1), (System::Invalidate, 3), (System::Ok, 4)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn ends_that_a_returning_client_does_not_ask_for_are_told_in_a_while_and_forgotten() {
     let world = World::new();

@@ -105,7 +105,7 @@ pub(crate) async fn serve(hub: Hub, stream: TcpStream) {
     let format = Format::ALL.into_iter().find(|known| known.to_string() == format).expect("a format");
     let mut visitor = Visitor::new(id, format);
     visitor.proof = parts.next().zip(parts.next()).map(|(counter, code)| Proof { counter: counter.to_owned(), code: code.to_owned() });
-    if hub.admit(&visitor).is_ok() {
+    if hub.admit(&mut visitor).await.is_ok() {
         hub.serve(visitor, reader, writer).await;
     }
 }

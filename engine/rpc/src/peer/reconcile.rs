@@ -99,7 +99,7 @@ impl Peer {
 
     /// The other end says which calls it waits for, and at which stage each is; it is told which of them are not known. If it is not told it sends all
     /// of them again, which does no harm.
-    pub(super) fn reconcile(&self, id: u64, arguments: &mut Arguments<'_>) {
+    pub(super) fn reconcile(self: &Arc<Peer>, id: u64, arguments: &mut Arguments<'_>) {
         let refuse = |why: String| {
             let failure = Failure::typed(ErrorInfo::RPC, why);
             // Two short texts can be sent, and who is not connected does not hear it.
@@ -148,13 +148,14 @@ impl Peer {
             listed.sort_unstable();
             calls.forget_unlisted(connection, &listed);
         }
+        // Before the answer: whoever has that has heard of everything that ended without a connection.
+        self.stale().extend(stale);
+        self.tell_stale();
         unknown.sort_unstable();
         unknown.dedup();
         let unknown = Packed(Cow::Owned(pack(unknown)));
         // As above.
         let _ = self.out.push(&Head::system(System::Ok, id), |out| out.value(&unknown));
-        self.stale().extend(stale);
-        self.stale_come.notify_one();
     }
 }
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Peer;
 use crate::call::{Asks, Ends};
 use crate::calls::{self, Answer, Calls, Entry, Notice, Of, State};
 use crate::failure::Failure;
+use crate::hash::Hash;
 use crate::outgoing::Pushed;
 use crate::verified::Verified;
 use crate::wire::{FrameError, Head, Headers, System, WriteError, Writer};
@@ -54,7 +54,7 @@ impl Peer {
         if let Err(error) = write(&mut Writer::new(self.format, &mut arguments)) {
             return self.settle(id, serial, &Head::system(call, id), ends, &|_| Err(error.clone()));
         }
-        let hash = hash(&arguments);
+        let hash = Hash::of(&arguments).to_string();
         if *known == *hash {
             return self.settle(id, serial, &Head::system(System::Match, id), ends, &|_| Ok(()));
         }
@@ -156,10 +156,4 @@ impl Peer {
         let failure = Failure::new("the result cannot be sent: it is too large, or not for this format");
         self.settle(id, serial, &Head::system(System::Error, id), ends, &|out| out.value(&failure.info()));
     }
-}
-
-/// What a result is compared by: the first 18 bytes of its SHA-256, in base64.
-fn hash(arguments: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(&Sha256::digest(arguments)[..18])
 }

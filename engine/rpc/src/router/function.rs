@@ -9,7 +9,8 @@ use super::Router;
 use crate::arguments::ToArguments;
 use crate::failure::Failure;
 use crate::remote::CallError;
-use crate::remote_function::{Remoted, following};
+use crate::remote_function::following;
+use crate::remoted::Remoted;
 use crate::wire::MethodId;
 
 impl<K: Clone + Send + Sync + 'static> Router<K> {

@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod loose;
+pub mod near;
 pub mod pipe;
 pub mod recorded;
 pub mod script;

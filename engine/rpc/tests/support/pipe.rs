@@ -226,6 +226,8 @@ struct WireState {
     connections: std::sync::atomic::AtomicUsize,
     /// Who has connected last.
     visitor: std::sync::Mutex<Option<Visitor>>,
+    /// Every frame that a client was given.
+    heard: std::sync::Mutex<Vec<Bytes>>,
     /// What cuts the present connection.
     cut: std::sync::Mutex<Option<(Arc<AtomicBool>, tokio::sync::watch::Sender<bool>)>>,
 }
@@ -235,6 +237,7 @@ pub struct WireReader {
     frames: mpsc::UnboundedReceiver<Sent>,
     cut: tokio::sync::watch::Receiver<bool>,
     text: bool,
+    wire: Wire,
 }
 
 /// A client's half.
@@ -251,6 +254,7 @@ impl Wire {
             down: AtomicBool::new(false),
             connections: Default::default(),
             visitor: Default::default(),
+            heard: Default::default(),
             cut: Default::default(),
         }))
     }
@@ -281,6 +285,18 @@ impl Wire {
         self.0.visitor.lock().expect("no panic").clone().expect("connected")
     }
 
+    /// Every system call of the servers' that has come, with the bytes of its arguments.
+    pub fn heard(&self) -> Vec<(System, usize)> {
+        let (format, heard) = (self.visitor().format, self.0.heard.lock().expect("no panic"));
+        let messages = heard.iter().flat_map(|frame| Messages::new(format, frame)).map(|message| message.expect("a message"));
+        messages.filter_map(|message| Some((System::of(&message.method)?, message.arguments.len()))).collect()
+    }
+
+    /// How many of a kind.
+    pub fn heard_of(&self, call: System) -> usize {
+        self.heard().into_iter().filter(|(heard, _)| *heard == call).count()
+    }
+
     /// How many connections were made.
     pub fn connections(&self) -> usize {
         self.0.connections.load(Ordering::SeqCst)
@@ -308,7 +324,7 @@ impl wellspring_rpc::transport::Connector for Wire {
         let text = visitor.format.is_text();
         let writer = PipeWriter { frames: outgoing, broken: broken.clone(), stalled: Arc::default() };
         tokio::spawn(async move { hub.serve(visitor, PipeReader(incoming), writer).await });
-        Ok((WireReader { frames: from_server, cut: is_cut, text }, WireWriter { frames: to_server, broken }))
+        Ok((WireReader { frames: from_server, cut: is_cut, text, wire: self.clone() }, WireWriter { frames: to_server, broken }))
     }
 }
 
@@ -317,7 +333,11 @@ impl FrameReader for WireReader {
         tokio::select! {
             biased;
             _ = self.cut.wait_for(|cut| *cut) => Err(io::Error::other("cut")),
-            sent = self.frames.recv() => Ok(match sent {
+            sent = self.frames.recv() => Ok(match sent.inspect(|sent| {
+                if let Sent::Frame(frame) = sent {
+                    self.wire.0.heard.lock().expect("no panic").push(frame.clone());
+                }
+            }) {
                 Some(Sent::Frame(frame)) if self.text => Some(Incoming::Text(frame)),
                 Some(Sent::Frame(frame)) => Some(Incoming::Binary(frame)),
                 Some(Sent::Close(code, _)) => Some(Incoming::Closed(code)),
