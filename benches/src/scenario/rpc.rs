@@ -15,6 +15,8 @@
 //! - `rpc/fan-out`: a thousand connections with a hundred subscriptions each, all of values that are made from one source: from its commit to the
 //!   last of the hundred thousand clients' replicas that knows. The note has the bytes that the server's process has allocated for each
 //!   subscription, its value's generation not counted in: all of them are of the same hundred values.
+//! - `rpc/equal-rewrite`: a hundred subscriptions of values that are found to be equal each time that what they are made of is written: bytes of frames, both ways,
+//!   with notices once the server has verified a change, beside those at the first mark, after which the client asks again.
 
 use super::Scenario;
 
@@ -28,6 +30,8 @@ mod echo;
 mod grpc;
 #[cfg(all(feature = "peers", target_os = "linux"))]
 mod latency;
+#[cfg(all(feature = "peers", target_os = "linux"))]
+mod rewrite;
 #[cfg(all(feature = "peers", target_os = "linux"))]
 mod server;
 #[cfg(all(feature = "peers", target_os = "linux"))]
@@ -49,6 +53,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "rpc/streams", run: streams::rows },
     Scenario { name: "rpc/idle", run: crowd::idle },
     Scenario { name: "rpc/fan-out", run: crowd::fan_out },
+    Scenario { name: "rpc/equal-rewrite", run: rewrite::rows },
 ];
 
 /// The rows of this module: that they are not built.

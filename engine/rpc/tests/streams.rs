@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -314,4 +315,49 @@ async fn a_call_that_no_message_can_carry_fails_also_without_a_connection() {
     let (results, ()) = tokio::join!(calls, back);
     assert!(results.into_iter().all(|result| result.as_ref() == Ok(&text)));
     assert_eq!(wire.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_a_real_time_stream_gets_the_newest_and_none_out_of_order() {
+    for is_cut in [false, true] {
+        let (feed, mut ticks) = tokio::sync::mpsc::unbounded_channel::<i64>();
+        let taken = Arc::<AtomicU64>::default();
+        let counted = taken.clone();
+        let items = stream::poll_fn(move |cx| {
+            let tick = ticks.poll_recv(cx);
+            counted.fetch_add(u64::from(matches!(tick, Poll::Ready(Some(_)))), Ordering::SeqCst);
+            tick
+        });
+        let items = std::sync::Mutex::new(Some(items));
+        let world = World::with(|hub| {
+            let service = Service::new("ITicks").method("Ticks:1", move |()| {
+                let items = items.lock().expect("whole").take();
+                async move { Ok::<_, Failure>(RpcStream::new(items.expect("asked once")).window(1, 3).real_time()) }
+            });
+            hub.service(service).expect("a service")
+        });
+        let wire = Wire::to(&world.hub);
+        let remote = remote(&wire, Format::Msgpack6c);
+        let mut stream: RpcStream<i64> = remote.call(&method("ITicks.Ticks:1"), ()).await.expect("a stream");
+        feed.send(0).expect("open");
+        assert_eq!(stream.next().await, Some(Ok(0)));
+        if is_cut {
+            wire.set_down(true);
+        }
+        for tick in 1..=1_000 {
+            feed.send(tick).expect("open");
+        }
+        let drained = async {
+            while taken.load(Ordering::SeqCst) < 1_001 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, drained).await.expect("nobody slows the source");
+        wire.set_down(false);
+        drop(feed);
+        let rest: Vec<i64> = stream.map(|item| item.expect("a number")).collect().await;
+        assert_eq!(rest.last(), Some(&1_000), "{rest:?}");
+        assert!(rest.len() < 20 && rest.is_sorted(), "{rest:?}");
+        over(&world, &remote).await;
+    }
 }

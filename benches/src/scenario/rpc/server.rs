@@ -63,8 +63,11 @@ impl Other {
 
     /// A client of it. To be called within a runtime.
     pub(super) fn remote(&self) -> Remote {
-        let address = WebAddress::new(format!("ws://127.0.0.1:{}/rpc/ws", self.port)).expect("an address of a WebSocket");
-        Remote::builder(address).connect()
+        Remote::builder(self.address()).connect()
+    }
+
+    pub(super) fn address(&self) -> WebAddress {
+        WebAddress::new(format!("ws://127.0.0.1:{}/rpc/ws", self.port)).expect("an address of a WebSocket")
     }
 }
 
@@ -105,9 +108,20 @@ async fn wellspring(listener: TcpListener) {
     let read = source.clone();
     let values = engine.function("value", move |cx, key: &u32| read.get(cx, &()).map_or(0, |value| value + u64::from(*key)));
     let values = values.expect("the name is free");
+    let read = source.clone();
+    let sign = engine.define("sign").cut_off_eq().function(move |cx, _: &u32| read.get(cx, &()).map_or(0, |value| i64::from(value > 0)));
+    let sign = sign.expect("the name is free");
+    let signs = || {
+        let (engine, sign) = (engine.clone(), sign.clone());
+        move |(key,): (u32,)| std::future::ready(sign.computed(&engine, &key))
+    };
+    let (at_once, verified) = (signs(), signs());
     let service = Service::new("Bench")
         .method("Add:2", |(a, b): (i32, i32)| async move { Ok::<_, Failure>(a.wrapping_add(b)) })
         .method("User:1", |(id,): (u64,)| async move { Ok::<_, Failure>(User::with(id)) })
+        .compute("Sign:1", at_once)
+        .compute("VerifiedSign:1", verified)
+        .verified()
         .compute("Value:1", move |(key,): (u32,)| {
             let (engine, values) = (engine.clone(), values.clone());
             async move { values.computed(&engine, &key) }

@@ -38,6 +38,7 @@ pub(crate) struct Window {
     ack_period: u32,
     ack_advance: u32,
     reconnects: bool,
+    real_time: bool,
 }
 
 enum End {
@@ -82,7 +83,7 @@ impl<T: Serialize + 'static> RpcStream<T> {
 
     /// One whose first failure is its end.
     pub fn try_new(source: impl Stream<Item = Result<T, Failure>> + Send + 'static) -> RpcStream<T> {
-        let window = Window { ack_period: StreamRef::ACK_PERIOD, ack_advance: StreamRef::ACK_ADVANCE, reconnects: true };
+        let window = Window { ack_period: StreamRef::ACK_PERIOD, ack_advance: StreamRef::ACK_ADVANCE, reconnects: true, real_time: false };
         RpcStream { window, end: Mutex::new(End::Here(Box::new(Items(Box::pin(source))))), _items: PhantomData }
     }
 }
@@ -94,6 +95,14 @@ impl<T> RpcStream<T> {
     pub fn window(mut self, ack_period: u32, ack_advance: u32) -> RpcStream<T> {
         let ack_advance = ack_advance.max(1);
         (self.window.ack_period, self.window.ack_advance) = (ack_period.clamp(1, ack_advance), ack_advance);
+        self
+    }
+
+    /// Its source is not slowed by a reader that is: of the items that come while the [window](RpcStream::window) is full only the newest is sent. What is
+    /// in the window waits, also for a connection: a small one makes for fresh items.
+    #[must_use]
+    pub fn real_time(mut self) -> RpcStream<T> {
+        self.window.real_time = true;
         self
     }
 
@@ -167,7 +176,8 @@ impl<'de, T> Deserialize<'de> for RpcStream<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RpcStream<T>, D::Error> {
         let stream = StreamRef::deserialize(deserializer)?;
         let peer = context::current().ok_or_else(|| serde::de::Error::custom("a stream can only come in a call or its result"))?;
-        let window = Window { ack_period: stream.ack_period, ack_advance: stream.ack_advance, reconnects: stream.reconnects };
+        let StreamRef { ack_period, ack_advance, reconnects, real_time, .. } = stream;
+        let window = Window { ack_period, ack_advance, reconnects, real_time };
         let consumed = peer.streams().consume(&peer, stream).map_err(serde::de::Error::custom)?;
         Ok(RpcStream { window, end: Mutex::new(End::There(consumed)), _items: PhantomData })
     }

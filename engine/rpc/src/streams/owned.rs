@@ -109,11 +109,11 @@ impl Streams {
             return Err(source);
         }
         state.last += 1;
-        let Window { ack_period, ack_advance, reconnects } = window;
+        let Window { ack_period, ack_advance, reconnects, real_time } = window;
         let id = state.last;
         let owned = Owned { progress: Arc::default(), reconnects, heard: Instant::now(), state: Running::Not(source, window) };
         state.owned.insert(id, owned);
-        Ok(StreamRef { ack_period, ack_advance, reconnects, ..StreamRef::new(peer.id, id) })
+        Ok(StreamRef { ack_period, ack_advance, reconnects, real_time, ..StreamRef::new(peer.id, id) })
     }
 
     /// A stream of the other end.
@@ -188,7 +188,7 @@ impl Streams {
             let begun = std::mem::replace(&mut owned.state, Running::Begun);
             drop(state);
             if let Running::Not(source, window) = begun {
-                let sending = Sending { id, source, window, progress, base: 0, items: VecDeque::new(), over: None };
+                let sending = Sending { id, source, window, progress, base: 0, items: VecDeque::new(), newest: None, over: None };
                 let abort = tokio::spawn(sending.run(Arc::downgrade(peer))).abort_handle();
                 match self.state().owned.get_mut(&id) {
                     Some(owned) => owned.state = Running::Yes(abort),

@@ -49,6 +49,8 @@ pub(super) struct Sending {
     pub(super) base: u64,
     /// Those that may have to be sent again.
     pub(super) items: VecDeque<Box<[u8]>>,
+    /// Of a real-time stream whose window is full: the last of what has come since.
+    pub(super) newest: Option<Box<[u8]>>,
     /// How it ends, once it has no more items.
     pub(super) over: Option<Option<Failure>>,
 }
@@ -63,7 +65,8 @@ impl Sending {
             if let Some(at) = next {
                 next = self.send(&peer, at);
             }
-            let wants_more = self.over.is_none() && next.is_some_and(|next| next >= self.produced() && next < self.limit());
+            let wants_more =
+                self.over.is_none() && (self.window.real_time || next.is_some_and(|next| next >= self.produced() && next < self.limit()));
             let waits_for_room = next.is_some_and(|next| next < self.produced().min(self.limit()));
             let format = peer.format;
             let progress = self.progress.clone();
@@ -72,6 +75,7 @@ impl Sending {
                 tokio::select! {
                     () = peer.out.room() => {}
                     () = progress.come.notified() => {}
+                    () = std::future::poll_fn(|cx| self.produce(cx, &weak, format)), if self.window.real_time && self.over.is_none() => {}
                 }
                 tokio::task::yield_now().await;
                 continue;
@@ -111,6 +115,9 @@ impl Sending {
         }
         while self.base < read && self.items.pop_front().is_some() {
             self.base += 1;
+        }
+        if self.produced() < self.limit() {
+            self.items.extend(self.newest.take());
         }
     }
 
@@ -183,7 +190,8 @@ impl Sending {
         let _within = peer.upgrade().map(|peer| Within::of(&peer));
         let mut any = false;
         for _ in 0..BATCH {
-            if self.produced() >= self.limit() || self.over.is_some() {
+            let is_full = self.produced() >= self.limit();
+            if (is_full && !self.window.real_time) || self.over.is_some() {
                 break;
             }
             // Items of a stream are much alike: most are written into room of just their size.
@@ -191,6 +199,7 @@ impl Sending {
             let source = &mut self.source;
             // A source that panicked is not asked again.
             match catch_unwind(AssertUnwindSafe(|| source.poll_next(cx, format, &mut item))) {
+                Ok(Poll::Ready(Some(Ok(())))) if is_full => self.newest = Some(item.into()),
                 Ok(Poll::Ready(Some(Ok(())))) => self.items.push_back(item.into()),
                 Ok(Poll::Ready(Some(Err(failure)))) => self.over = Some(Some(failure)),
                 Ok(Poll::Ready(None)) => self.over = Some(None),
