@@ -15,6 +15,8 @@ use crate::wire::{Format, Frame, FrameError, Head, WriteError, Writer, limits};
 const FULL: usize = 32 << 10;
 /// Bytes that are worth a frame: about what costs as much to write as a system call.
 const WORTH: usize = 8 << 10;
+/// How often others get their turn before that.
+const TURNS: usize = 8;
 /// Bytes that wait above which nothing more is read from the other end, which should read first.
 const HIGH: usize = 1 << 20;
 /// Bytes that are written before anything else is seen to.
@@ -129,7 +131,7 @@ impl Outgoing {
         if !state.open {
             return Ok(Pushed::Closed);
         }
-        let was_empty = state.frame.is_empty() && state.full.is_empty();
+        let (was_empty, full) = (state.frame.is_empty() && state.full.is_empty(), state.full.len());
         let before = state.frame.bytes().len();
         state.frame.push(head, arguments)?;
         let now = state.frame.bytes().len();
@@ -142,7 +144,8 @@ impl Outgoing {
         if state.frame.bytes().len() >= FULL {
             state.rotate();
         }
-        let wake = state.corks == 0 && was_empty;
+        // A full frame is not held back by those who fill the next one.
+        let wake = state.full.len() > full || (state.corks == 0 && was_empty);
         if state.bytes > MOST {
             // What comes from now on has nowhere to go.
             state.open = false;
@@ -179,16 +182,14 @@ impl Outgoing {
                 if let Some(code) = state.ended {
                     return Err(code);
                 }
-                if state.corks == 0 {
-                    if !state.frame.is_empty() {
-                        state.rotate();
-                    }
-                    if !state.full.is_empty() {
-                        let taken = state.some();
-                        drop(state);
-                        self.emptied.notify_waiters();
-                        return Ok(taken);
-                    }
+                if state.corks == 0 && !state.frame.is_empty() {
+                    state.rotate();
+                }
+                if !state.full.is_empty() {
+                    let taken = state.some();
+                    drop(state);
+                    self.emptied.notify_waiters();
+                    return Ok(taken);
                 }
             }
             filled.await;
@@ -197,10 +198,11 @@ impl Outgoing {
     }
 
     /// Lets those run who are about to, as they may have something to add: a runtime runs what was woken last first, so that without this every call
-    /// would be a frame by itself. As long as it becomes more, and is worth more: whoever is alone waits for nobody.
+    /// would be a frame by itself. As long as it becomes more, and is worth more: whoever is alone waits for nobody. Not for long: where each of them takes
+    /// its time, what is there would wait for all.
     async fn gather(&self) {
         let mut before = 0;
-        loop {
+        for _ in 0..TURNS {
             let now = {
                 let state = self.state();
                 if state.ended.is_some() { WORTH } else { state.bytes + state.frame.bytes().len() }
@@ -305,9 +307,36 @@ impl Drop for Cork<'_> {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
     use crate::wire::System;
+
+    fn add(out: &Outgoing, bytes: usize) {
+        let pushed = out.push(&Head::system(System::Ok, 1), |out| {
+            out.raw(&vec![0xc0; bytes]);
+            Ok(())
+        });
+        assert!(matches!(pushed, Ok(Pushed::Queued)));
+    }
+
+    #[test]
+    fn a_full_frame_is_not_held_back_by_who_fills_the_next() {
+        let out = Outgoing::new(Format::Msgpack6c);
+        out.open();
+        let _cork = out.cork();
+        let mut taking = std::pin::pin!(out.take());
+        let cx = &mut Context::from_waker(Waker::noop());
+        add(&out, 10);
+        assert!(taking.as_mut().poll(cx).is_pending(), "more comes that belongs into it");
+        add(&out, FULL);
+        add(&out, 10);
+        let Poll::Ready(Ok(taken)) = taking.as_mut().poll(cx) else { panic!("it is full") };
+        assert_eq!(taken.len(), 1);
+        assert!(taken[0].len() > FULL);
+        let mut taking = std::pin::pin!(out.take());
+        assert!(taking.as_mut().poll(cx).is_pending(), "the next one is not");
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn what_many_tasks_add_at_once_goes_out_in_few_frames() {
