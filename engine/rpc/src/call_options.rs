@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::hash::Hash;
 use crate::remote::{CallError, Connected};
@@ -73,9 +73,15 @@ impl CallOptions {
         CallOptions { trace: Some(trace), ..self }
     }
 
-    /// Waits for a call, as long as it may take.
+    /// But for waiting for a connection: that is over.
+    pub(crate) fn connected(&self) -> CallOptions {
+        CallOptions { timeout: self.timeout, ..CallOptions::default() }
+    }
+
+    /// Waits for a call, as long as it may take, since it was first made.
     pub(crate) async fn limit<T>(
         &self,
+        began: Instant,
         mut connected: watch::Receiver<Connected>,
         call: Pin<&mut impl Future<Output = Result<T, CallError>>>,
     ) -> Result<T, CallError> {
@@ -88,7 +94,11 @@ impl CallOptions {
         let running = async {
             match self.timeout {
                 Some(limit) => {
-                    sleep(limit).await;
+                    // A time that no clock reaches is none.
+                    match began.checked_add(limit) {
+                        Some(end) => sleep_until(end).await,
+                        None => std::future::pending().await,
+                    }
                     limit
                 }
                 None => std::future::pending().await,

@@ -23,6 +23,8 @@ const MOST_KEPT_BYTES: usize = 4 << 20;
 pub(crate) struct Calls {
     /// The last connection on which the other end has told, or is taken to have told, which calls it waits for.
     pub(crate) reconciled: u32,
+    /// There are too many only if there are more than this: so they are seldom counted.
+    look_above: usize,
     map: HashMap<u64, Entry, ahash::RandomState>,
     kept: std::collections::VecDeque<u64>,
     kept_bytes: usize,
@@ -153,15 +155,23 @@ impl Calls {
         self.map.iter().filter(|(_, entry)| matches!(entry.state, State::Stale { .. })).map(|(id, _)| *id)
     }
 
-    /// Those of the values given out that were given out first, as ids grow: an eighth of them, so that it is seldom looked for.
-    pub(crate) fn oldest(&self) -> Vec<u64> {
-        let mut live: Vec<u64> =
-            self.map.iter().filter(|(_, entry)| matches!(entry.state, State::Live { .. })).map(|(id, _)| *id).collect();
+    /// If there are more values given out than so many: those that were given out first, as ids grow, an eighth of them. After it has looked it looks
+    /// again when there are an eighth more.
+    pub(crate) fn oldest(&mut self, most: usize) -> Vec<u64> {
+        if self.map.len() <= most.max(self.look_above) {
+            return Vec::new();
+        }
+        let live = self.map.iter().filter(|(_, entry)| matches!(entry.state, State::Live { .. })).map(|(id, _)| *id);
+        let mut live: Vec<u64> = live.collect();
+        if live.len() <= most {
+            live.clear();
+        }
         let some = live.len().div_ceil(8);
         if some < live.len() {
             live.select_nth_unstable(some);
             live.truncate(some);
         }
+        self.look_above = self.map.len() - live.len() + most / 8;
         live
     }
 

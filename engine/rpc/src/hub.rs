@@ -99,6 +99,8 @@ struct Client {
     connection: Option<watch::Sender<bool>>,
     /// The largest number that it has proved itself with.
     proved: u64,
+    /// Whether it was somebody else before, whose secret it may still have.
+    is_another: bool,
     /// How many have asked for its place: only the last gets it.
     asked: u64,
     /// Ends it after a while without a connection.
@@ -107,7 +109,7 @@ struct Client {
 
 impl Client {
     fn new(peer: Arc<Peer>) -> Client {
-        Client { peer, connection: None, proved: 0, asked: 0, forgetting: None }
+        Client { peer, connection: None, proved: 0, is_another: false, asked: 0, forgetting: None }
     }
 }
 
@@ -293,7 +295,7 @@ impl Hub {
         if let Some(client) = self.0.clients().get_mut(key) {
             client.peer = other.clone();
             // By the secret of the one before.
-            client.proved = 0;
+            (client.proved, client.is_another) = (0, true);
         }
         peer.close();
         other
@@ -329,7 +331,7 @@ impl Hub {
         self.prove(visitor)
     }
 
-    fn prove(&self, visitor: &Visitor) -> Result<(), Refusal> {
+    fn prove(&self, visitor: &mut Visitor) -> Result<(), Refusal> {
         let mut clients = self.0.clients();
         // Nobody is known by an empty id.
         let Some(client) = clients.get_mut(&(visitor.backend, visitor.format, visitor.client_id.clone())) else { return Ok(()) };
@@ -339,7 +341,12 @@ impl Hub {
             None => Err(Refusal::not_proved()),
             Some(proof) => {
                 let counter = client.peer.secret.check(&visitor.client_id, proof).filter(|counter| *counter > client.proved);
-                client.proved = counter.ok_or_else(Refusal::not_proved)?;
+                match counter {
+                    Some(counter) => client.proved = counter,
+                    // It may not have heard that it is somebody else now, and by what to prove that.
+                    None if client.is_another && client.proved == 0 => visitor.proof = None,
+                    None => return Err(Refusal::not_proved()),
+                }
                 Ok(())
             }
         }
@@ -394,9 +401,10 @@ impl Hub {
             // The other one has ended when nobody listens, see `Place`.
             before.closed().await;
         };
-        let peer = self.meet(&key, peer, session);
-        let place = Place { hub: &self.0, key: &key, peer: &peer, _listens: replaced.clone() };
-        connection::serve(peer.clone(), reader, writer, replaced, || {}).await;
+        // Given up whatever happens, also to what is the user's in meeting it.
+        let mut place = Place { hub: &self.0, key: &key, peer, _listens: replaced.clone() };
+        place.peer = self.meet(&key, place.peer.clone(), session);
+        connection::serve(place.peer.clone(), reader, writer, replaced, || {}).await;
         drop(place);
     }
 }
@@ -414,7 +422,7 @@ impl Drop for Private<'_> {
 struct Place<'a> {
     hub: &'a Arc<Shared>,
     key: &'a Key,
-    peer: &'a Arc<Peer>,
+    peer: Arc<Peer>,
     /// Dropped after the place was given up: whoever waits for that finds it free.
     _listens: watch::Receiver<bool>,
 }

@@ -168,7 +168,7 @@ impl Remote {
         let written = self.written(&arguments)?;
         drop(arguments);
         let mut made = Asked::new(&self.shared.peer);
-        match self.in_time(made.ask(0, method, self.headers()?, written)).await? {
+        match self.reply(&mut made, Instant::now(), method, written).await? {
             Reply::Answer { call, arguments, .. } => self.read(call, &arguments),
             Reply::Cancelled => Err(CallError::Stale),
             Reply::Never => Err(CallError::Unreachable),
@@ -180,7 +180,35 @@ impl Remote {
         let call = pin!(call);
         match &self.options {
             None => call.await,
-            Some(options) => options.limit(self.connected(), call).await,
+            Some(options) => options.limit(Instant::now(), self.connected(), call).await,
+        }
+    }
+
+    /// What comes of a regular call, in time. One that may have been sent does not fail for want of a connection: it waits on.
+    pub(crate) async fn reply(
+        &self,
+        asked: &mut Asked<'_>,
+        began: Instant,
+        method: &MethodId,
+        written: Vec<u8>,
+    ) -> Result<Reply, CallError> {
+        let asking = asked.ask(0, method, self.headers()?, written);
+        let reply = match &self.options {
+            None => return asking.await,
+            Some(options) => options.limit(began, self.connected(), pin!(asking)).await,
+        };
+        match reply {
+            Err(CallError::NotConnected(_)) if !asked.withdraw() => self.rest(asked, began).await,
+            reply => reply,
+        }
+    }
+
+    /// What comes of a call that was sent, in what is left of its time.
+    pub(crate) async fn rest(&self, asked: &mut Asked<'_>, began: Instant) -> Result<Reply, CallError> {
+        let reply = async { Ok(asked.reply().await) };
+        match &self.options {
+            None => reply.await,
+            Some(options) => options.connected().limit(began, self.connected(), pin!(reply)).await,
         }
     }
 

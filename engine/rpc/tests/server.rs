@@ -809,3 +809,18 @@ async fn a_client_with_too_many_subscriptions_hears_that_its_oldest_are_stale() 
     stale(&mut client, 4).await;
     nothing(&mut client);
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_run_are_no_subscriptions_however_many_they_are() {
+    let world = World::with(|hub| hub.subscriptions(4));
+    let (mut client, _) = greeted(&world, 1).await;
+    for id in 1..=10 {
+        call(&client, 0, id, "IDemo.Slow:3", args!["x", 60_000_u64]);
+    }
+    for id in 11..=14 {
+        call(&client, 1, id, "ICounter.Get:2", args![format!("key {id}")]);
+        ok(&mut client, id).await;
+    }
+    nothing(&mut client);
+    assert_eq!(world.hub.open_calls(), 14);
+}

@@ -16,7 +16,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use wellspring_rpc::web::{self, WebAddress};
-use wellspring_rpc::wire::{Arguments, ErrorInfo, Format, Guid, Handshake, Head, MethodId, Packed, System, pack};
+use wellspring_rpc::wire::{Arguments, ErrorInfo, Format, Guid, Handshake, Head, MethodId, Packed, Secret, System, pack};
 use wellspring_rpc::{CallError, Caller, Failure, HubBuilder, Refusal, Remote, Replica, Service, Visitor};
 
 const FORMAT: Format = Format::Msgpack6c;
@@ -363,4 +363,36 @@ async fn a_session_is_one_of_its_own_type_and_nothing_of_it_is_shown() {
     let open = World::with(|builder| builder.service(who()).expect("a service"));
     let nobody = self::remote(&Wire::to(&open.hub)).call::<(String, u32)>(&method("IWho.Who:1"), ()).await;
     assert_eq!(nobody, Err(Failure::new("nobody").into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_cut_off_before_it_heard_that_it_is_another_user_is_let_in_again() {
+    let (world, now) = guarded(|builder| builder);
+    log_in(&now, "ann", 1);
+    let mut visitor = Visitor::new("client", FORMAT);
+    world.hub.admit(&mut visitor).await.expect("let in");
+    let (peer, hub) = (Guid::from_u128(1), Guid::from_u128(9));
+    let hello = Handshake { peer, versions: None, hub, protocol: Handshake::PROTOCOL, index: 1, secret: None };
+    let mut client = Client::connect(&world.hub, visitor);
+    client.say(&Head::system(System::Handshake, 0), |out| out.value(&hello));
+    let theirs = client.expect("a handshake", |got| got.call == System::Handshake).await;
+    let theirs: Handshake<'_> = Arguments::new(FORMAT, &theirs.arguments).read().expect("a handshake");
+    let secret = Secret::new(theirs.secret.as_deref().expect("a secret"));
+    client.leave().await;
+
+    log_in(&now, "bob", 1);
+    for tries in 1..=3 {
+        // It does not read the secret of its new peer before it is cut off, and comes back with the old one.
+        let mut visitor = Visitor::new("client", FORMAT);
+        visitor.proof = Some(secret.prove("client", tries));
+        assert_eq!(world.hub.admit(&mut visitor).await, Ok(()), "attempt {tries}");
+        let client = Client::connect(&world.hub, visitor);
+        client.say(&Head::system(System::Handshake, 0), |out| out.value(&hello));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        client.leave().await;
+    }
+    // Who has proved itself since has to.
+    let (client, ..) = greeted(&world, 5).await;
+    client.leave().await;
+    assert_eq!(world.hub.clients(), 1);
 }

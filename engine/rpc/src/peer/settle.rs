@@ -118,7 +118,7 @@ impl Peer {
             }
         }
         // Dropped when no lock is held.
-        let dropped = if calls.len() > self.offer.subscriptions { self.drop_oldest(&mut calls) } else { Vec::new() };
+        let dropped = self.drop_oldest(&mut calls);
         if let Some(answer) = answer {
             calls.keep(id, of, answer);
         }
@@ -132,11 +132,15 @@ impl Peer {
     /// The other end waits for the ends of more values than it may: of those that it has had for longest it hears that they are stale, as it may ask
     /// again for what it still needs.
     fn drop_oldest(&self, calls: &mut Calls) -> Vec<Entry> {
+        let oldest = calls.oldest(self.offer.subscriptions);
+        if oldest.is_empty() {
+            return Vec::new();
+        }
         let _cork = self.out.cork();
         let connection = self.connection();
         let reconciled = calls.reconciled == connection;
         let mut dropped = Vec::new();
-        for id in calls.oldest() {
+        for id in oldest {
             // As with the stale ones: not before it has said which it still waits for.
             let may = reconciled || calls.get(id).is_some_and(|entry| entry.of.connection == connection);
             if may && matches!(self.out.push(&Head::system(System::Invalidate, id), |_| Ok(())), Ok(Pushed::Queued)) {

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use self::routes::Follow;
 use self::servers::{Server, Servers};
@@ -219,16 +220,16 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
         T: DeserializeOwned,
         F: Future<Output = Result<T, CallError>>,
     {
-        let mut tries = 0;
+        let (mut tries, began) = (0, Instant::now());
         loop {
             let (place, server) = self.server(key, &mut tries).await?;
             let answer = if let Some((name, server)) = &server {
                 let remote = self.0.servers.remote(name, server);
                 let mut asked = remote.asked();
-                let call = remote.in_time(asked.ask(0, method, remote.headers()?, remote.written(arguments)?));
+                let call = remote.reply(&mut asked, began, method, remote.written(arguments)?);
                 let reply = match self.unless_moved(key, &place, call).await {
                     Some(reply) => reply?,
-                    None if once && !asked.withdraw() => remote.in_time(async { Ok(asked.reply().await) }).await?,
+                    None if once && !asked.withdraw() => remote.rest(&mut asked, began).await?,
                     None => continue,
                 };
                 match reply {
