@@ -81,6 +81,11 @@ impl Verified {
         }
     }
 
+    /// Whether nobody has heard that it may not.
+    pub(crate) fn holds(&self) -> bool {
+        self.stage == Stage::Holds
+    }
+
     /// What has become of a value that was brought up to date: that it is the same, with its end of now; or that it is not. Whether it has ended since,
     /// and what is to be dropped when no lock is held.
     pub(crate) fn become_known(

@@ -1,6 +1,7 @@
 //! Ends of values, and who still waits for them after a connection was made again.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -22,14 +23,7 @@ impl Peer {
     /// Tells which values are stale, all in one frame. Of calls that were answered on an earlier connection only once the other end has said that it
     /// waits for them.
     pub(crate) fn tell_stale(self: &Arc<Peer>) {
-        let mut stale = std::mem::take(&mut *self.stale());
         let now = Instant::now();
-        {
-            let mut untracked = self.untracked();
-            while untracked.front().is_some_and(|(when, _)| *when <= now) {
-                stale.extend(untracked.pop_front().map(|(_, id)| id));
-            }
-        }
         // What was given out is the user's: not dropped, nor brought up to date, under the lock.
         let (mut dropped, mut ends, mut asked) = (Vec::new(), Vec::new(), Vec::new());
         {
@@ -37,6 +31,14 @@ impl Peer {
             let connection = self.connection();
             let mut calls = self.calls();
             let reconciled = calls.reconciled == connection;
+            // Under the lock of the calls: whoever has that after this finds nothing taken that is not told.
+            let mut stale = std::mem::take(&mut *self.stale());
+            {
+                let mut untracked = self.untracked();
+                while untracked.front().is_some_and(|(when, _)| *when <= now) {
+                    stale.extend(untracked.pop_front().map(|(_, id)| id));
+                }
+            }
             for id in stale {
                 let Some(Entry { of, state: state @ (State::Live { .. } | State::Stale { .. }) }) = calls.get_mut(id) else { continue };
                 if let State::Live { end: End::Change(verified), .. } = state {
@@ -114,7 +116,7 @@ impl Peer {
         let connection = self.connection();
         let (mut unknown, mut listed, mut stale) = (Vec::new(), Vec::new(), Vec::new());
         // What was given out is the user's: not dropped under the lock.
-        let mut dropped = Vec::new();
+        let (mut dropped, mut ends) = (Vec::new(), Vec::new());
         let _cork = self.out.cork();
         {
             let mut calls = self.calls();
@@ -123,6 +125,7 @@ impl Peer {
                 return refuse("It is too late to reconnect on this connection.".to_owned());
             }
             calls.reconciled = connection;
+            let doubted: HashSet<u64, ahash::RandomState> = self.stale().iter().copied().collect();
             for (stage, id) in stages.0 {
                 listed.push(id);
                 let Some(entry) = calls.get_mut(id) else {
@@ -142,6 +145,12 @@ impl Peer {
                             continue;
                         }
                     }
+                }
+                // To look whether a value that may be stale is takes time, and whoever has the answer to this is to have heard of every end.
+                if let State::Live { end: End::Change(verified), .. } = &entry.state
+                    && (!verified.holds() || doubted.contains(&id))
+                {
+                    ends.extend(entry.state.outlive());
                 }
                 if matches!(entry.state, State::Stale { .. }) {
                     stale.push(id);

@@ -131,6 +131,36 @@ fn frame(head: &Head<'_>, write: impl FnOnce(&mut Writer<'_>) -> Result<(), Writ
     out.close()
 }
 
+#[tokio::test]
+async fn a_value_that_may_have_ended_without_a_connection_is_told_before_the_other_end_hears_that_it_knows_all() {
+    let bench = Bench::new();
+    bench.given(1, Found::Nothing);
+    bench.given(2, Found::Nothing);
+    bench.number.set(&7, 2);
+    bench.given(3, Found::Nothing);
+    bench.is_waited_for(&[(1, 1), (2, 1), (3, 1)]);
+    let mut said = bench.said();
+    assert_eq!(said.pop(), Some((System::Ok, 50)));
+    // A commit tells them in any order.
+    said.sort_unstable_by_key(|(_, id)| *id);
+    assert_eq!(said, [(System::Invalidate, 1), (System::Invalidate, 2)]);
+    assert_eq!(bench.peer.open_calls(), 1, "what holds is not told");
+    bench.dropped(2);
+}
+
+#[tokio::test]
+async fn a_value_that_is_being_brought_up_to_date_is_told_before_the_other_end_hears_that_it_knows_all() {
+    let bench = Bench::new();
+    bench.given(1, Found::Nothing);
+    bench.number.set(&7, 2);
+    bench.peer.tell_stale();
+    assert_eq!(bench.said(), [], "nobody knows yet");
+    bench.connect();
+    bench.is_waited_for(&[(1, 1)]);
+    assert_eq!(bench.said(), [(System::Invalidate, 1), (System::Ok, 50)]);
+    assert_eq!(bench.peer.open_calls(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_value_that_cannot_be_brought_up_to_date_for_a_panic_has_changed() {
     let bench = Bench::new();
