@@ -135,17 +135,14 @@ impl Calls {
         }
     }
 
-    /// The value of a call is stale, and whether the other end has heard of it nobody knows.
-    pub(crate) fn outlive(&mut self, id: u64, of: Of) {
-        match self.map.get_mut(&id).map(|entry| &mut entry.state) {
-            None => self.insert(id, of, State::Stale { answer: None }),
-            Some(State::Running(..)) => {}
-            Some(state) => {
-                *state = match std::mem::replace(state, State::Stale { answer: None }) {
-                    State::Answered(answer) => State::Stale { answer: Some(answer) },
-                    State::Live { answer, .. } => State::Stale { answer },
-                    stale => stale,
-                };
+    /// The value of a call is stale, and whether the other end has heard of it nobody knows. The end that nobody waits for any more.
+    #[must_use = "what is the user's is dropped under no lock"]
+    pub(crate) fn outlive(&mut self, id: u64, of: Of) -> Option<End> {
+        match self.map.get_mut(&id) {
+            Some(entry) => entry.state.outlive(),
+            None => {
+                self.insert(id, of, State::Stale { answer: None });
+                None
             }
         }
     }
@@ -200,27 +197,43 @@ impl Calls {
     }
 
     /// Answers of earlier connections are not asked for any more.
-    pub(crate) fn forget_answered(&mut self, connection: u32) {
-        self.forget(|_, entry| entry.of.connection < connection && matches!(entry.state, State::Answered(_)));
+    #[must_use = "what is the user's is dropped under no lock"]
+    pub(crate) fn forget_answered(&mut self, connection: u32) -> Vec<Entry> {
+        self.forget(|_, entry| entry.of.connection < connection && matches!(entry.state, State::Answered(_)))
     }
 
     /// Those of earlier connections, but for the ones that are listed, are over: whoever called has forgotten them. Running ones go on.
-    pub(crate) fn forget_unlisted(&mut self, connection: u32, listed: &[u64]) {
+    #[must_use = "what is the user's is dropped under no lock"]
+    pub(crate) fn forget_unlisted(&mut self, connection: u32, listed: &[u64]) -> Vec<Entry> {
         self.forget(|id, entry| {
             entry.of.connection < connection && !matches!(entry.state, State::Running(..)) && listed.binary_search(&id).is_err()
-        });
+        })
     }
 
     /// At once: one by one would look through all that are kept for each.
-    fn forget(&mut self, which: impl Fn(u64, &Entry) -> bool) {
-        for (_, entry) in self.map.extract_if(|id, entry| which(*id, entry)) {
-            self.kept_bytes -= entry.answer().map_or(0, Answer::size);
-        }
+    fn forget(&mut self, which: impl Fn(u64, &Entry) -> bool) -> Vec<Entry> {
+        let forgotten: Vec<Entry> = self.map.extract_if(|id, entry| which(*id, entry)).map(|(_, entry)| entry).collect();
+        self.kept_bytes -= forgotten.iter().filter_map(Entry::answer).map(Answer::size).sum::<usize>();
         self.kept.retain(|id| self.map.get(id).is_some_and(|entry| entry.answer().is_some()));
+        forgotten
     }
 
     pub(crate) fn len(&self) -> usize {
         self.map.len()
+    }
+}
+
+impl State {
+    /// The value is stale, and has to be said to be, unless its call runs. The end that nobody waits for any more.
+    #[must_use = "what is the user's is dropped under no lock"]
+    pub(crate) fn outlive(&mut self) -> Option<End> {
+        let (now, end) = match std::mem::replace(self, State::Stale { answer: None }) {
+            State::Answered(answer) => (State::Stale { answer: Some(answer) }, None),
+            State::Live { answer, end } => (State::Stale { answer }, Some(end)),
+            other => (other, None),
+        };
+        *self = now;
+        end
     }
 }
 

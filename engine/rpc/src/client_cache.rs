@@ -200,6 +200,8 @@ impl Cache {
         let queue = &self.writer.queue;
         let mut state = queue.state();
         (state.bytes, _) = (0, std::mem::take(&mut state.waiting));
+        // The thread, if it wakes up only now, finds nothing to be done, and has nobody to tell.
+        queue.emptied.notify_all();
         // What is being written is written before it is forgotten.
         while !state.broken && !state.writing.is_empty() {
             state = queue.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -342,5 +344,51 @@ impl Drop for Writer {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // It does not panic.
         let _ = thread.map(JoinHandle::join);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl ClientCache for Nothing {
+        fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, CacheError> {
+            Ok(None)
+        }
+
+        fn write(&self, _: &[Change]) -> Result<(), CacheError> {
+            Ok(())
+        }
+
+        fn clear(&self) -> Result<(), CacheError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_waits_for_what_is_forgotten_before_the_thread_has_woken_up_waits_no_longer() {
+        let (state, filled, emptied) = (Mutex::default(), Condvar::new(), Condvar::new());
+        let queue = Arc::new(Queue { store: Box::new(Nothing), state, filled, emptied });
+        // Its thread does not wake up at all.
+        let writer = Arc::new(Writer { queue: queue.clone(), thread: Mutex::default() });
+        let cache = Cache { writer, scope: scope("server", "1"), version: "1".into() };
+        queue.add(Arc::from([1]), None);
+        let (done, is_done) = mpsc::channel();
+        let flushing = cache.clone();
+        std::thread::spawn(move || {
+            flushing.flush();
+            let _ = done.send(());
+        });
+        // Under the same lock by which it begins to wait.
+        while queue.state().flushing == 0 {
+            std::thread::yield_now();
+        }
+        cache.clear().expect("cleared");
+        is_done.recv_timeout(Duration::from_secs(30)).expect("it waits for nothing");
     }
 }

@@ -30,7 +30,10 @@ impl End {
     pub(crate) fn then(&self, run: impl FnOnce() + Send + 'static) {
         let mut then = self.then.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.has_come() {
-            *then = Some(Box::new(run));
+            let before = then.replace(Box::new(run));
+            drop(then);
+            // It may hold what is the user's.
+            drop(before);
             return;
         }
         drop(then);
@@ -56,5 +59,30 @@ impl End {
         if !self.has_come() {
             come.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Sees when it is dropped whether the end's lock is free.
+    struct Probe(Arc<End>, Arc<AtomicBool>);
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            self.1.store(self.0.then.try_lock().is_ok(), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn what_was_to_run_is_not_dropped_under_the_lock_by_what_takes_its_place() {
+        let (end, free) = (Arc::<End>::default(), Arc::<AtomicBool>::default());
+        let probe = Probe(end.clone(), free.clone());
+        end.then(move || drop(probe));
+        end.then(|| {});
+        assert!(free.load(Ordering::Relaxed));
     }
 }

@@ -26,7 +26,7 @@ struct State {
     calls: HashMap<u64, Made, ahash::RandomState>,
     /// Those that wait to be sent, in order.
     queue: VecDeque<u64>,
-    /// The call by which the other end was asked what it knows, if it has not answered, and of which calls, in order.
+    /// The call by which the other end was asked what it knows, until what it has answered is told here, and of which calls, in order.
     asked: Option<(u64, Vec<u64>)>,
     /// Whether something that the other end may know of was forgotten while nobody could tell it.
     untold: bool,
@@ -198,12 +198,18 @@ impl Outbound {
     /// An answer has come.
     pub(crate) fn answered(&self, out: &Outgoing, id: u64, call: System, arguments: &[u8]) {
         let mut state = self.state();
-        if state.asked.as_ref().is_some_and(|(asked, _)| *asked == id)
-            && let Some((_, of)) = state.asked.take()
+        if let Some((asked, of)) = &mut state.asked
+            && *asked == id
         {
+            let of = std::mem::take(of);
             let told = state.told(out, &of, call, arguments);
             drop(state);
             told.tell();
+            // Not before: whoever finds that the other end has said what it knows reads nothing that has ended by that.
+            let mut state = self.state();
+            // There may be another connection already, on which it was asked again.
+            state.asked.take_if(|(asked, _)| *asked == id);
+            drop(state);
             return self.1.notify_waiters();
         }
         // Late answers are of calls that nobody waits for; a second one is given again by a server that could not know of the first.
@@ -440,7 +446,7 @@ mod tests {
 
     /// What is called, and what has gone out since.
     struct Bench {
-        made: Outbound,
+        made: Arc<Outbound>,
         out: Outgoing,
         method: MethodId,
     }
@@ -448,7 +454,7 @@ mod tests {
     impl Bench {
         fn new() -> Bench {
             let bench = Bench {
-                made: Outbound::default(),
+                made: Arc::default(),
                 out: Outgoing::new(Format::Msgpack6),
                 method: MethodId::new("IDemo.Get:2").expect("a short name"),
             };
@@ -467,6 +473,13 @@ mod tests {
 
         fn answer(&self, id: u64, value: u8) {
             self.made.answered(&self.out, id, System::Ok, &[value]);
+        }
+
+        /// The other end says which of the calls that it was asked of it does not know.
+        fn unknown<const N: usize>(&self, ids: [u64; N]) {
+            let (asked, mut unknown) = (self.made.state().last, Vec::new());
+            crate::wire::Writer::new(Format::Msgpack6, &mut unknown).value(&Packed(Cow::Owned(pack(ids)))).expect("written");
+            self.made.answered(&self.out, asked, System::Ok, &unknown);
         }
 
         /// The names of what was sent.
@@ -528,6 +541,22 @@ mod tests {
     }
 
     #[test]
+    fn nobody_takes_the_other_end_for_caught_up_until_what_has_ended_is_told() {
+        let bench = Bench::new();
+        let id = bench.call(1);
+        bench.answer(id, 9);
+        let Poll::Ready(Reply::Answer { end: Some(end), .. }) = bench.reply(id) else { panic!("an answer") };
+        let (made, caught_up) = (bench.made.clone(), Arc::<Mutex<Vec<bool>>>::default());
+        let seen = caught_up.clone();
+        end.then(move || seen.lock().expect("no panic").push(made.is_reconciled()));
+        bench.made.resume(&bench.out, Met::Same, 2);
+        assert!(!bench.made.is_reconciled());
+        bench.unknown([id]);
+        assert_eq!(*caught_up.lock().expect("no panic"), [false]);
+        assert!(bench.made.is_reconciled());
+    }
+
+    #[test]
     fn a_call_that_was_given_to_a_connection_once_is_not_taken_back_also_where_it_waits_to_be_sent_again() {
         let bench = Bench::new();
         let sent = bench.call(0);
@@ -536,9 +565,7 @@ mod tests {
         bench.sent();
         bench.made.resume(&bench.out, Met::Same, 2);
         bench.out.close();
-        let (asked, mut unknown) = (bench.made.state().last, Vec::new());
-        crate::wire::Writer::new(Format::Msgpack6, &mut unknown).value(&Packed(Cow::Owned(pack([sent])))).expect("written");
-        bench.made.answered(&bench.out, asked, System::Ok, &unknown);
+        bench.unknown([sent]);
         assert!(!bench.made.state().calls[&sent].sent);
         assert!(!bench.made.withdraw(sent));
         let unsent = bench.call(0);

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use wellspring::{Computed, Invalidated, Value};
 
@@ -81,12 +81,24 @@ impl Verified {
         }
     }
 
+    /// Whether nobody has heard that it may not.
+    pub(crate) fn holds(&self) -> bool {
+        self.stage == Stage::Holds
+    }
+
     /// What has become of a value that was brought up to date: that it is the same, with its end of now; or that it is not. Whether it has ended since,
     /// and what is to be dropped when no lock is held.
-    pub(crate) fn become_known(&mut self, given: &Arc<dyn Given>, now: Option<Arc<dyn Given>>, notice: Notice) -> (bool, Option<Verified>) {
-        match now {
+    pub(crate) fn become_known(
+        &mut self,
+        given: &Arc<dyn Given>,
+        now: &mut Option<Arc<dyn Given>>,
+        notice: Notice,
+    ) -> (bool, Option<Verified>) {
+        if !Arc::ptr_eq(&self.given, given) {
             // Of another call by this id.
-            _ if !Arc::ptr_eq(&self.given, given) => (false, None),
+            return (false, None);
+        }
+        match now.take() {
             Some(now) => {
                 let (verified, over) = Verified::watch(now, notice);
                 (over, Some(std::mem::replace(self, verified)))
@@ -110,11 +122,25 @@ pub(crate) enum Known {
 
 /// Finds out, in a task: what computes is the user's, and may take its time. To be called when no lock is held.
 pub(crate) fn ask(peer: &Arc<Peer>, id: u64, given: Arc<dyn Given>) {
-    let peer = Arc::downgrade(peer);
+    let mut asking = Asking { peer: Arc::downgrade(peer), id, given, now: None };
     tokio::spawn(async move {
-        let now = given.verify().await;
-        if let Some(peer) = peer.upgrade() {
-            peer.verified(id, &given, now);
-        }
+        asking.now = asking.given.verify().await;
+        drop(asking);
     });
+}
+
+/// Says what was found out when it is dropped: where the user's code panics, that the value is not what it was.
+struct Asking {
+    peer: Weak<Peer>,
+    id: u64,
+    given: Arc<dyn Given>,
+    now: Option<Arc<dyn Given>>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(peer) = self.peer.upgrade() {
+            peer.verified(self.id, &self.given, self.now.take());
+        }
+    }
 }

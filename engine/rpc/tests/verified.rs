@@ -4,11 +4,12 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use support::pipe::Client;
-use wellspring::{Cx, Engine, Source};
+use support::pipe::{Client, Wire};
+use wellspring::{AsyncFunction, Cx, Engine, Source};
 use wellspring_rpc::wire::{Format, Guid, Handshake, Head, MethodId, System};
-use wellspring_rpc::{Failure, Hub, Service, Visitor};
+use wellspring_rpc::{Failure, Hub, Remote, Remoted, Service, Visitor};
 
 const FORMAT: Format = Format::Msgpack6c;
 
@@ -52,12 +53,26 @@ impl Signs {
             let service = Service::new(name).compute("Sign:2", move |(key,): (u8,)| std::future::ready(sign.computed(&engine, &key)));
             if verified { service.verified() } else { service }
         };
+        let read = number.clone();
+        let slow = engine.async_function("slow", move |cx: Cx, key: u8| {
+            let read = read.clone();
+            async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                read.get(&cx, &key).unwrap_or_default()
+            }
+        });
+        let (asked, slow) = (engine.clone(), slow.expect("registered"));
+        let slow = Service::new("ISlow").compute("Get:2", move |(key,): (u8,)| {
+            let (slow, engine) = (slow.clone(), asked.clone());
+            async move { slow.computed(&engine, &key).await }
+        });
         let (asked, checked) = (engine.clone(), checked.clone());
         let checked = Service::new("IChecked")
             .try_compute("Get:2", move |(key,): (u8,)| std::future::ready(checked.computed(&asked, &key)))
             .verified()
             .method("Nothing:1", |()| async { Ok::<_, Failure>(()) });
         let hub = Hub::builder().service(service("IAtOnce", false)).and_then(|hub| hub.service(service("IVerified", true)));
+        let hub = hub.and_then(|hub| hub.service(slow.verified()));
         let hub = hub.and_then(|hub| hub.service(checked)).expect("services").build();
         Signs { engine, number, computed, hub }
     }
@@ -165,7 +180,25 @@ async fn a_value_that_changes_without_a_connection_is_told_on_the_next() {
         out.value(&index)?;
         out.value(&std::collections::BTreeMap::from([(1_u32, waits)]))
     });
+    let first = client.expect("an answer", |got| got.id == 50 || got.id == 1).await;
+    assert_eq!(first.call, System::Invalidate, "before it is said that all is said");
     client.expect("an answer", |got| got.id == 50).await;
-    stale(&mut client, 1).await;
     assert_eq!(signs.hub.open_calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_in_sync_after_an_outage_is_what_has_changed_meanwhile() {
+    let signs = Signs::new();
+    let wire = Wire::to(&signs.hub);
+    let (engine, remote) = (Engine::new(), Remote::builder(wire.clone()).connect());
+    let slow = remote.define("slow", &MethodId::new("ISlow.Get:2").expect("short")).function(&engine);
+    let slow: AsyncFunction<(u8,), Remoted<i64>> = slow.expect("registered");
+    assert_eq!(*slow.get(&engine, &(7,)).await.expect("read"), Ok(1));
+    wire.set_down(true);
+    // Both have noticed.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    signs.number.set(&7, -1);
+    wire.set_down(false);
+    let read = remote.synchronized(support::PATIENCE, || slow.get(&engine, &(7,))).await;
+    assert_eq!(*read.expect("in time").expect("read"), Ok(-1));
 }

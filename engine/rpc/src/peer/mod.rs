@@ -3,6 +3,8 @@
 mod receive;
 mod reconcile;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -205,6 +207,7 @@ impl Peer {
         self.streams.lost();
         self.other.is_now(Connected::Connecting);
         let of = Of { method: None, connection: self.connection() };
+        let mut ends = Vec::new();
         let mut calls = self.calls();
         let recent: Vec<_> = recent.into_iter().collect();
         for frame in recent.iter().map(AsRef::as_ref).chain(unsent.iter().map(Vec::as_slice)) {
@@ -215,11 +218,14 @@ impl Peer {
                         let hash = message.headers.get(Headers::HASH).map(Box::from);
                         calls.keep(id, of, Answer { call, hash, arguments: message.arguments.into() });
                     }
-                    Some(System::Invalidate) => calls.outlive(id, of),
+                    Some(System::Invalidate) => ends.extend(calls.outlive(id, of)),
                     _ => {}
                 }
             }
         }
+        drop(calls);
+        // What was given out is the user's.
+        drop(ends);
     }
 
     /// The value of a call is stale. Said by whoever has committed that, so nothing is done here but to write it down.

@@ -131,7 +131,10 @@ impl Peer {
             (_, Some(answer)) => self.give(id, answer),
             // It was answered, and the answer is not there any more: it is cheap to find again.
             (_, None) => {
-                calls.remove(id);
+                let over = calls.remove(id);
+                drop(calls);
+                // What was given out is the user's.
+                drop(over);
                 return false;
             }
         };

@@ -1,6 +1,7 @@
 //! Ends of values, and who still waits for them after a connection was made again.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -22,21 +23,22 @@ impl Peer {
     /// Tells which values are stale, all in one frame. Of calls that were answered on an earlier connection only once the other end has said that it
     /// waits for them.
     pub(crate) fn tell_stale(self: &Arc<Peer>) {
-        let mut stale = std::mem::take(&mut *self.stale());
         let now = Instant::now();
-        {
-            let mut untracked = self.untracked();
-            while untracked.front().is_some_and(|(when, _)| *when <= now) {
-                stale.extend(untracked.pop_front().map(|(_, id)| id));
-            }
-        }
         // What was given out is the user's: not dropped, nor brought up to date, under the lock.
-        let (mut dropped, mut asked) = (Vec::new(), Vec::new());
+        let (mut dropped, mut ends, mut asked) = (Vec::new(), Vec::new(), Vec::new());
         {
             let _cork = self.out.cork();
             let connection = self.connection();
             let mut calls = self.calls();
             let reconciled = calls.reconciled == connection;
+            // Under the lock of the calls: whoever has that after this finds nothing taken that is not told.
+            let mut stale = std::mem::take(&mut *self.stale());
+            {
+                let mut untracked = self.untracked();
+                while untracked.front().is_some_and(|(when, _)| *when <= now) {
+                    stale.extend(untracked.pop_front().map(|(_, id)| id));
+                }
+            }
             for id in stale {
                 let Some(Entry { of, state: state @ (State::Live { .. } | State::Stale { .. }) }) = calls.get_mut(id) else { continue };
                 if let State::Live { end: End::Change(verified), .. } = state {
@@ -52,30 +54,31 @@ impl Peer {
                 let may = reconciled || of.connection == connection;
                 if may && matches!(self.out.push(&Head::system(System::Invalidate, id), |_| Ok(())), Ok(Pushed::Queued)) {
                     dropped.extend(calls.remove(id));
-                } else if let State::Live { end, answer } = state {
-                    let (end, answer) = (std::mem::replace(end, End::Untracked), answer.take());
-                    let of = *of;
-                    dropped.push(Entry { of, state: State::Live { end, answer: None } });
-                    *state = State::Stale { answer };
+                } else {
+                    ends.extend(state.outlive());
                 }
             }
         }
-        drop(dropped);
+        drop((dropped, ends));
         asked.into_iter().for_each(|(id, given)| verified::ask(self, id, given));
     }
 
     /// A value that may have been stale was brought up to date.
-    pub(crate) fn verified(self: &Arc<Peer>, id: u64, given: &Arc<dyn Given>, now: Option<Arc<dyn Given>>) {
-        let (over, before) = match self.calls().get_mut(id).map(|entry| &mut entry.state) {
+    pub(crate) fn verified(self: &Arc<Peer>, id: u64, given: &Arc<dyn Given>, mut now: Option<Arc<dyn Given>>) {
+        let mut calls = self.calls();
+        let (over, before) = match calls.get_mut(id).map(|entry| &mut entry.state) {
             Some(State::Live { end: End::Change(verified), .. }) => {
-                verified.become_known(given, now, Notice { peer: Arc::downgrade(self), id })
+                verified.become_known(given, &mut now, Notice { peer: Arc::downgrade(self), id })
             }
             _ => (false, None),
         };
-        drop(before);
         if over {
+            // Under the lock: whoever has that after this finds that the value is in doubt.
             self.is_stale(id);
         }
+        drop(calls);
+        // What is the user's is not dropped under the lock, nor what it is now, if nobody wants that.
+        drop((before, now));
     }
 
     /// When there is something to be told next, if that is known.
@@ -90,9 +93,10 @@ impl Peer {
         let mut calls = self.calls();
         if calls.reconciled != connection {
             calls.reconciled = connection;
-            calls.forget_answered(connection);
+            let forgotten = calls.forget_answered(connection);
             let stale: Vec<u64> = calls.stale().collect();
             drop(calls);
+            drop(forgotten);
             self.stale().extend(stale);
         }
     }
@@ -111,6 +115,8 @@ impl Peer {
         };
         let connection = self.connection();
         let (mut unknown, mut listed, mut stale) = (Vec::new(), Vec::new(), Vec::new());
+        // What was given out is the user's: not dropped under the lock.
+        let (mut dropped, mut ends) = (Vec::new(), Vec::new());
         let _cork = self.out.cork();
         {
             let mut calls = self.calls();
@@ -119,6 +125,7 @@ impl Peer {
                 return refuse("It is too late to reconnect on this connection.".to_owned());
             }
             calls.reconciled = connection;
+            let doubted: HashSet<u64, ahash::RandomState> = self.stale().iter().copied().collect();
             for (stage, id) in stages.0 {
                 listed.push(id);
                 let Some(entry) = calls.get_mut(id) else {
@@ -134,10 +141,16 @@ impl Peer {
                         // What it was answered with is not there any more, and cheap to find again.
                         (_, None) => {
                             unknown.push(id);
-                            calls.remove(id);
+                            dropped.extend(calls.remove(id));
                             continue;
                         }
                     }
+                }
+                // To look whether a value that may be stale is takes time, and whoever has the answer to this is to have heard of every end.
+                if let State::Live { end: End::Change(verified), .. } = &entry.state
+                    && (!verified.holds() || doubted.contains(&id))
+                {
+                    ends.extend(entry.state.outlive());
                 }
                 if matches!(entry.state, State::Stale { .. }) {
                     stale.push(id);
@@ -146,7 +159,7 @@ impl Peer {
                 calls.forget_answer(id);
             }
             listed.sort_unstable();
-            calls.forget_unlisted(connection, &listed);
+            dropped.extend(calls.forget_unlisted(connection, &listed));
         }
         // Before the answer: whoever has that has heard of everything that ended without a connection.
         self.stale().extend(stale);
