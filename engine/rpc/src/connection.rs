@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -44,7 +45,7 @@ pub(crate) async fn serve<R: FrameReader, W: FrameWriter>(
     let recent = Arc::new(Mutex::new(Recent::default()));
     let mut writing = tokio::spawn(write(peer.clone(), writer, replaced, recent.clone()));
     let ((close, said), written) = tokio::select! {
-        ended = read(&peer, reader, &hello.frame) => (ended, false),
+        ended = read(&peer, reader, hello.frame) => (ended, false),
         _ = &mut writing => ((Close::NORMAL, None), true),
     };
     peer.out.end(close.code);
@@ -117,42 +118,74 @@ fn expected(frame: Incoming, text: bool) -> Option<Bytes> {
 }
 
 /// Reads and runs until the end, which is to be like this; or the code that the other end has said.
-async fn read<R: FrameReader>(peer: &Arc<Peer>, mut reader: R, first: &Bytes) -> (Close<'static>, Option<u16>) {
+async fn read<R: FrameReader>(peer: &Arc<Peer>, mut reader: R, first: Bytes) -> (Close<'static>, Option<u16>) {
     let mut slot = Slot::new(async {});
-    let mut alive = Instant::now();
+    // How long it was listened to the other end since its last sign of life. Time in which nobody listens is not its silence.
+    let mut silent = Duration::ZERO;
     // The handshake in it is known, and said once.
-    run(peer, first, &mut slot, &mut alive).await;
+    let mut frame = first;
     loop {
-        let frame = tokio::select! {
-            biased;
-            () = peer.out.ended() => return (Close::NORMAL, None),
-            () = tokio::time::sleep_until(alive + peer.offer.timings.silence) => return (Close::NORMAL, None),
-            frame = async {
-                if peer.is_server() {
-                    peer.out.room().await;
-                }
-                reader.read().await
-            } => frame,
-        };
-        match frame {
-            Ok(Some(Incoming::Closed(code))) => return (Close::NORMAL, Some(code)),
-            Ok(Some(frame)) => match expected(frame, peer.format.is_text()) {
+        if !run(peer, frame, &mut slot, &mut silent).await || !room(peer, &mut silent).await {
+            return (Close::NORMAL, None);
+        }
+        frame = match next(peer, &mut reader, &mut silent).await {
+            Some(Ok(Some(Incoming::Closed(code)))) => return (Close::NORMAL, Some(code)),
+            Some(Ok(Some(frame))) => match expected(frame, peer.format.is_text()) {
                 Some(frame) if frame.len() > limits::FRAME => return (Close::TOO_LARGE, None),
-                Some(frame) => run(peer, &frame, &mut slot, &mut alive).await,
+                Some(frame) => frame,
                 None => return (Close::KIND, None),
             },
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return (Close::TOO_LARGE, None),
-            Ok(None) | Err(_) => return (Close::NORMAL, None),
-        }
+            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return (Close::TOO_LARGE, None),
+            Some(Ok(None) | Err(_)) | None => return (Close::NORMAL, None),
+        };
     }
+}
+
+/// Bytes of a frame that is on its way, in the time of a silence, that are a sign of life: its sender can give no other one before it has come.
+const LIVELY: u64 = 64 << 10;
+
+/// What comes next; none if nothing is sent any more, or the other end is silent for too long.
+async fn next<R: FrameReader>(peer: &Peer, reader: &mut R, silent: &mut Duration) -> Option<io::Result<Option<Incoming>>> {
+    let mut heard = reader.heard();
+    loop {
+        let since = Instant::now();
+        tokio::select! {
+            biased;
+            _ = peer.out.ended() => return None,
+            // Before the silence: what has come is heard, however late it is looked for.
+            come = reader.read() => {
+                *silent += since.elapsed();
+                return Some(come);
+            }
+            () = tokio::time::sleep(peer.offer.timings.silence.saturating_sub(*silent)) => {}
+        }
+        let now = reader.heard();
+        if now.saturating_sub(heard) < LIVELY {
+            return None;
+        }
+        (heard, *silent) = (now, Duration::ZERO);
+    }
+}
+
+/// Waits until the other end has read enough of its answers, which is a sign of life; false if it does not.
+async fn room(peer: &Peer, silent: &mut Duration) -> bool {
+    if !peer.is_server() || !peer.out.is_high() {
+        return true;
+    }
+    let has_read = timeout(peer.offer.timings.silence, peer.out.room()).await.is_ok();
+    if has_read {
+        *silent = Duration::ZERO;
+    }
+    has_read
 }
 
 /// Messages after which others get their turn, and it is seen how much waits to be sent.
 const TURN: usize = 256;
 
-/// Runs what is called in a frame. What is answered at once goes into one frame, as far as frames go.
-async fn run(peer: &Arc<Peer>, frame: &[u8], slot: &mut Slot, alive: &mut Instant) {
-    let mut messages = Messages::new(peer.format, frame).peekable();
+/// Runs what is called in a frame; false if the connection is to end. What is answered at once goes into one frame, as far as frames go. The frame is
+/// not held any longer: it may be a part of a larger buffer.
+async fn run(peer: &Arc<Peer>, frame: Bytes, slot: &mut Slot, silent: &mut Duration) -> bool {
+    let mut messages = Messages::new(peer.format, &frame).peekable();
     while messages.peek().is_some() {
         {
             let _cork = peer.out.cork();
@@ -160,7 +193,7 @@ async fn run(peer: &Arc<Peer>, frame: &[u8], slot: &mut Slot, alive: &mut Instan
                 match message {
                     Ok(message) => {
                         if System::of(&message.method) == Some(System::KeepAlive) {
-                            *alive = Instant::now();
+                            *silent = Duration::ZERO;
                         }
                         peer.receive(&message, slot);
                     }
@@ -173,19 +206,13 @@ async fn run(peer: &Arc<Peer>, frame: &[u8], slot: &mut Slot, alive: &mut Instan
         }
         if messages.peek().is_some() {
             tokio::task::yield_now().await;
-            // Whoever does not read its answers is not answered: the connection ends by its silence, if not by this.
-            let silence = *alive + peer.offer.timings.silence;
-            if peer.is_server() {
-                tokio::select! {
-                    () = peer.out.room() => {}
-                    () = tokio::time::sleep_until(silence) => return,
-                }
-            }
-            if peer.out.is_ended() {
-                return;
+            // Whoever does not read its answers is not answered.
+            if !room(peer, silent).await || peer.out.is_ended() {
+                return false;
             }
         }
     }
+    true
 }
 
 /// Writes until the end. What it has written last is there for whoever outlives it.
@@ -234,7 +261,7 @@ async fn write<W: FrameWriter>(peer: Arc<Peer>, mut writer: W, mut replaced: wat
         let written = tokio::select! {
             written = writer.write(&frames, text) => written,
             _ = replaced.wait_for(|replaced| *replaced) => break Close::NORMAL,
-            () = peer.out.ended() => break Close::NORMAL,
+            code = peer.out.ended() => break Close { code, reason: "" },
         };
         if written.is_err() {
             break Close::NORMAL;

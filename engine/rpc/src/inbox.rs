@@ -28,6 +28,8 @@ pub(crate) struct Inbox<R> {
     wanted: usize,
     /// The most that the buffer had room for since it was made.
     pub(crate) grown: usize,
+    /// Bytes that have come, in all.
+    pub(crate) heard: u64,
 }
 
 impl<R> fmt::Debug for Inbox<R> {
@@ -38,7 +40,7 @@ impl<R> fmt::Debug for Inbox<R> {
 
 impl<R: AsyncRead + Unpin> Inbox<R> {
     pub(crate) fn new(stream: R) -> Inbox<R> {
-        Inbox { stream, buffer: BytesMut::new(), wanted: 0, grown: 0 }
+        Inbox { stream, buffer: BytesMut::new(), wanted: 0, grown: 0, heard: 0 }
     }
 
     /// Takes what is said after a head, if all of it has come. Room for it is made as it comes, not as it says.
@@ -87,6 +89,7 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
             chunk.filled().len()
         };
         self.grown = self.grown.max(self.buffer.capacity());
+        self.heard += read as u64;
         Poll::Ready(Ok(read))
     }
 }

@@ -167,9 +167,9 @@ impl Outgoing {
         Cork(self)
     }
 
-    /// The writer is to end, and to say this. What is added from now on is not sent by it.
+    /// The writer is to end, and to say this, if it is not about to say why already. What is added from now on is not sent by it.
     pub(crate) fn end(&self, code: u16) {
-        self.state().ended = Some(code);
+        self.state().ended.get_or_insert(code);
         self.wake_all();
     }
 
@@ -215,14 +215,16 @@ impl Outgoing {
         }
     }
 
-    /// Waits until nothing is sent any more.
-    pub(crate) async fn ended(&self) {
+    /// Waits until nothing is sent any more; the code that is said then.
+    pub(crate) async fn ended(&self) -> u16 {
         let mut over = std::pin::pin!(self.over.notified());
         // Counted among those who wait before it looks.
         over.as_mut().enable();
-        if self.state().ended.is_none() {
-            over.await;
+        if let Some(code) = self.state().ended {
+            return code;
         }
+        over.await;
+        self.state().ended.unwrap_or(1000)
     }
 
     pub(crate) fn is_ended(&self) -> bool {
@@ -373,5 +375,17 @@ mod tests {
         });
         let frames = frames.await.expect("no panic").expect("no panic");
         assert!(frames <= 50, "{frames} frames");
+    }
+
+    #[tokio::test]
+    async fn that_there_is_too_much_to_say_is_not_overwritten_by_who_ends_because_of_it() {
+        let out = Outgoing::new(Format::Msgpack6c);
+        out.open();
+        let much = "x".repeat(1 << 20);
+        while !out.is_ended() {
+            assert!(matches!(out.push(&Head::system(System::Ok, 1), |to| to.value(&much)), Ok(Pushed::Queued)));
+        }
+        out.end(1000);
+        assert_eq!(out.take().await.map(|frames| frames.len()), Err(OVERFLOW));
     }
 }

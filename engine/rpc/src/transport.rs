@@ -90,6 +90,12 @@ pub trait FrameReader: Send + 'static {
     /// # Errors
     /// When the connection is broken. [`io::ErrorKind::InvalidData`] for a frame that is larger than it may be.
     fn read(&mut self) -> impl Future<Output = io::Result<Option<Incoming>>> + Send;
+
+    /// Bytes that have come since the connection was made, also those of a frame of which the rest has not. By this a large frame that takes long is told
+    /// from a silence; who does not know says 0, and is cut if a frame takes longer than [`Timings::silence`](crate::Timings::silence).
+    fn heard(&self) -> u64 {
+        0
+    }
 }
 
 /// The half of a connection that frames go to.

@@ -86,4 +86,8 @@ impl<R: FrameReader> FrameReader for UntilStopped<R> {
             frame = self.reader.read() => frame,
         }
     }
+
+    fn heard(&self) -> u64 {
+        self.reader.heard()
+    }
 }

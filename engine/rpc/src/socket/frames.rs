@@ -135,6 +135,10 @@ impl<R: AsyncRead + Unpin + Send + 'static> FrameReader for SocketReader<R> {
             Some(_) => Err(strange()),
         }
     }
+
+    fn heard(&self) -> u64 {
+        self.inbox.heard
+    }
 }
 
 /// What a close unit says: the code, 1005 if there is none, and the reason.

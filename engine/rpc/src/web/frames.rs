@@ -229,6 +229,10 @@ where
         }
         Ok(None)
     }
+
+    fn heard(&self) -> u64 {
+        self.inbox.heard
+    }
 }
 
 fn lock<W>(outbox: &Mutex<Outbox<W>>) -> MutexGuard<'_, Outbox<W>> {

@@ -25,6 +25,8 @@ pub struct PipeWriter {
 pub struct Stalled {
     pub so: AtomicBool,
     pub bytes: std::sync::atomic::AtomicUsize,
+    /// Bytes that it reads in a second, unless it reads at once.
+    pub pace: std::sync::atomic::AtomicUsize,
 }
 
 /// What the server has sent.
@@ -48,6 +50,10 @@ impl FrameWriter for PipeWriter {
                 self.stalled.bytes.fetch_add(frame.len(), Ordering::SeqCst);
                 if self.stalled.so.load(Ordering::SeqCst) {
                     std::future::pending::<()>().await;
+                }
+                let pace = self.stalled.pace.load(Ordering::SeqCst);
+                if pace > 0 {
+                    tokio::time::sleep(std::time::Duration::from_secs_f64(frame.len() as f64 / pace as f64)).await;
                 }
                 self.frames.send(Sent::Frame(frame.clone())).map_err(io::Error::other)?;
             }
@@ -147,6 +153,16 @@ impl Client {
     pub fn stop_reading(&self) {
         self.stalled.so.store(true, Ordering::SeqCst);
         self.stalled.bytes.store(0, Ordering::SeqCst);
+    }
+
+    /// What the server waits for is lost; it need not wait any more.
+    pub fn read_on(&self) {
+        self.stalled.so.store(false, Ordering::SeqCst);
+    }
+
+    /// From now on the server waits until the client has read, so many bytes in a second.
+    pub fn slow_down(&self, pace: usize) {
+        self.stalled.pace.store(pace, Ordering::SeqCst);
     }
 
     /// How many bytes the server has given to the connection since.

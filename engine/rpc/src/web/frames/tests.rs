@@ -210,3 +210,14 @@ fn all_messages_of_a_write_go_out_in_one() {
         assert_eq!(lock(&writer.outbox).stream.calls, 1);
     }
 }
+
+#[test]
+fn what_has_come_of_a_message_is_heard_before_its_rest_has() {
+    let wire = written(End::Server, &frames(&[1, 5_000]), false);
+    let (mut reader, _writer) = over(End::Client, Pieces { open: true, ..Pieces::of([wire[..4_000].to_vec()]) }, Taking::new());
+    let mut read = 0;
+    for _ in 0..10 {
+        read += usize::from(reader.read().now_or_never().is_some());
+    }
+    assert_eq!((read, reader.heard()), (1, 4_000));
+}
