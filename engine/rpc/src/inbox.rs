@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -71,18 +71,16 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
             if self.buffer.capacity() == come {
                 self.buffer.reserve(missing.min(come));
             }
-            ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer))?
+            match poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer) {
+                Poll::Ready(read) => read?,
+                Poll::Pending => return self.wait(),
+            }
         } else {
             let mut chunk = [MaybeUninit::uninit(); CHUNK];
             let mut chunk = ReadBuf::uninit(&mut chunk);
             match Pin::new(&mut self.stream).poll_read(cx, &mut chunk) {
                 Poll::Ready(read) => read?,
-                Poll::Pending => {
-                    if self.buffer.is_empty() && self.grown > KEPT {
-                        (self.buffer, self.grown) = (BytesMut::new(), 0);
-                    }
-                    return Poll::Pending;
-                }
+                Poll::Pending => return self.wait(),
             }
             // The room is used again if every frame that was in it has been dropped, as they have when one is run after the other.
             self.buffer.extend_from_slice(chunk.filled());
@@ -91,5 +89,15 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
         self.grown = self.grown.max(self.buffer.capacity());
         self.heard += read as u64;
         Poll::Ready(Ok(read))
+    }
+
+    /// Gives back room that is not needed while nothing comes. Not only when nothing is left: whoever always leaves a byte would keep the room of its
+    /// largest frame. As it is a quarter at most, what is copied has been paid for by what has come.
+    fn wait(&mut self) -> Poll<io::Result<usize>> {
+        if self.grown > KEPT && self.buffer.len() <= self.grown / 4 {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+            self.grown = self.buffer.capacity();
+        }
+        Poll::Pending
     }
 }

@@ -435,6 +435,21 @@ async fn a_socket_file_is_taken_over_from_whoever_is_gone_and_from_nobody_else()
     is_well(UnixAddress::new(&path)).await;
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_socket_is_not_bound_while_somebody_else_binds_one_in_its_directory() {
+    use futures_util::FutureExt;
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("rpc.sock");
+    // Somebody who looks whether the file that is there was left, and would find one that is bound and not listened at yet.
+    let looking = std::fs::File::open(place.path()).expect("opened");
+    looking.lock().expect("locked");
+    let mut listening = Box::pin(Listener::unix(&path));
+    assert!((&mut listening).now_or_never().is_none() && !path.exists());
+    looking.unlock().expect("unlocked");
+    soon(listening).await.expect("listening");
+}
+
 fn certificate(name: &str) -> (String, String) {
     let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
     (cert.pem(), signing_key.serialize_pem())

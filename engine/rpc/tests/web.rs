@@ -198,6 +198,45 @@ async fn what_is_no_websocket_is_told_so() {
 }
 
 #[tokio::test]
+async fn whoever_speaks_another_version_hears_which_one_is_spoken() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = serve(&World::new(), Origins::Same).await;
+    for (version, status) in [("8", "426"), ("14", "426"), ("13", "101")] {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(asking(version).as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+            assert!(stream.read_buf(&mut answer).await.expect("answered") > 0);
+        }
+        let answer = String::from_utf8_lossy(&answer).to_lowercase();
+        assert!(answer.starts_with(&format!("http/1.1 {status}")), "{answer}");
+        assert_eq!(answer.contains("sec-websocket-version: 13\r\n"), status == "426", "{answer}");
+    }
+}
+
+fn asking(version: &str) -> String {
+    format!(
+        "GET /rpc/ws?f=json5np HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: {version}\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn frames_that_nobody_writes_who_speaks_this_are_told_so() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = serve(&World::new(), Origins::Same).await;
+    let not_masked: &[u8] = b"\x81\x02{}";
+    let no_text: &[u8] = b"\x81\x81\0\0\0\0\xff";
+    for (frame, close) in [(not_masked, b"\x88\x02\x03\xea"), (no_text, b"\x88\x02\x03\xef")] {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(&[asking("13").as_bytes(), frame].concat()).await.expect("sent");
+        let mut all = Vec::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut all)).await.expect("the server goes on").expect("closed");
+        assert!(all.ends_with(close), "{}", all.escape_ascii());
+    }
+}
+
+#[tokio::test]
 async fn a_client_of_ours_calls_and_hears_through_sockets_in_every_format() {
     let world = World::new();
     let address = serve(&world, Origins::Same).await;

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tower_service::Service;
 
 use super::entered::{Entered, Stop};
@@ -105,6 +105,8 @@ pub(super) async fn accept(mut entrance: impl Accept, door: Arc<Door>, mut stopp
         _ = stopped.wait_for(|stop| *stop != Stop::No) => {}
         () = accepting => {}
     }
+    // Before `stopped`, as whoever waits for the end of that expects that nobody listens then.
+    drop(entrance);
 }
 
 /// Whether it is of the one connection that was to be accepted.
@@ -163,7 +165,7 @@ impl Door {
         let deadline = Instant::now() + self.hub.timings().handshake;
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            let accepted = Box::pin(entered.unless_stopped(tokio::time::timeout_at(deadline, tls.accept(stream)))).await;
+            let accepted = Box::pin(entered.unless_stopped(timeout_at(deadline, tls.accept(stream)))).await;
             match accepted {
                 Some(Ok(Ok(stream))) => Box::pin(self.speak(stream, deadline, entered)).await,
                 Some(Ok(Err(error))) => tracing::debug!(target: "wellspring::rpc", %error, "TLS was not agreed upon"),
@@ -180,17 +182,19 @@ impl Door {
                 let (reader, writer) = stream.halves();
                 socket::serve(&self.hub, reader, writer, self.backend, deadline, entered).await;
             }
-            Some(router) => Box::pin(self.http(stream, router.clone(), entered)).await,
+            Some(router) => Box::pin(self.http(stream, router.clone(), deadline, entered)).await,
         }
     }
 
     /// Until a WebSocket was made of it, which has the seat from then on.
-    async fn http(&self, stream: impl Halves, router: Router, entered: Entered) {
+    async fn http(&self, stream: impl Halves, router: Router, deadline: Instant, entered: Entered) {
+        let handshake = self.hub.timings().handshake;
         let mut http = hyper::server::conn::http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(self.hub.timings().handshake);
+        http.timer(TokioTimer::new()).header_read_timeout(handshake);
         let connection = http.serve_connection(TokioIo::new(stream), Routed { router, entered: entered.clone() });
-        // What is wrong with it, hyper has told whoever has asked.
-        let _ = entered.unless_stopped(connection.with_upgrades()).await;
+        // Finding out who asks may take a handshake more. Whoever asks for something else again and again, or does not read what it is answered, has no
+        // longer than that either. What is wrong with it, hyper has told whoever has asked.
+        let _ = entered.unless_stopped(timeout_at(deadline + handshake, connection.with_upgrades())).await;
     }
 }
 
@@ -214,9 +218,24 @@ impl hyper::service::Service<Request<Incoming>> for Routed {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::caps::Caps;
+    use crate::web::{self, Origins};
+
+    fn door(hub: Hub, router: Option<Router>) -> Arc<Door> {
+        Arc::new(Door {
+            hub,
+            backend: false,
+            router,
+            #[cfg(feature = "tls")]
+            tls: None,
+        })
+    }
 
     /// Has no descriptors for a while, and then a connection.
     struct Short {
@@ -242,19 +261,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_descriptors_it_waits_and_goes_on_when_there_are_some() {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let (mut near, far) = tokio::io::duplex(1_024);
         let asked = Arc::<AtomicUsize>::default();
         let entrance = Short { asked: asked.clone(), until: Instant::now() + Duration::from_secs(10), there: Some(far) };
-        let door = Door {
-            hub: Hub::builder().build(),
-            backend: false,
-            router: None,
-            #[cfg(feature = "tls")]
-            tls: None,
-        };
         let (stop, stopped) = watch::channel(Stop::No);
-        let accepting = tokio::spawn(accept(entrance, Arc::new(door), stopped));
+        let accepting = tokio::spawn(accept(entrance, door(Hub::builder().build(), None), stopped));
         let mut code = [0; 6];
         near.write_all(b"nonsense").await.expect("written");
         near.read_exact(&mut code).await.expect("refused");
@@ -263,5 +274,72 @@ mod tests {
         assert!((10..50).contains(&asked), "{asked} times in ten seconds");
         stop.send_replace(Stop::Soon);
         accepting.await.expect("no panic");
+    }
+
+    /// A hub with one seat, and a client that has it and is to ask for a WebSocket.
+    fn web() -> (Hub, DuplexStream, watch::Sender<Stop>) {
+        let (near, far) = tokio::io::duplex(1_024);
+        let caps = Caps { connections: 1, ..Caps::default() };
+        let hub = Hub::builder().caps(caps).build();
+        let entrance = Short { asked: Arc::default(), until: Instant::now(), there: Some(far) };
+        let router = web::router_for(hub.clone(), Origins::Any);
+        let (stop, stopped) = watch::channel(Stop::No);
+        tokio::spawn(accept(entrance, door(hub.clone(), Some(router)), stopped));
+        (hub, near, stop)
+    }
+
+    const NOTHING: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_for_no_websocket_again_and_again_gives_its_seat_back() {
+        let (hub, mut near, _stop) = web();
+        let asking = async {
+            let mut answer = [0; 1_024];
+            // Each in time for a head.
+            while near.write_all(NOTHING).await.is_ok() && near.read(&mut answer).await.is_ok_and(|read| read > 0) {
+                assert!(answer.starts_with(b"HTTP/1.1 404"));
+                assert!(hub.seat(None).is_none());
+                sleep(Duration::from_secs(9)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), asking).await.expect("it may ask for ever");
+        assert!(hub.seat(None).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_and_does_not_read_gives_its_seat_back() {
+        let (hub, mut near, _stop) = web();
+        let asking = async { while near.write_all(NOTHING).await.is_ok() {} };
+        timeout(Duration::from_secs(30), asking).await.expect("it may wait for ever");
+        assert!(hub.seat(None).is_some());
+    }
+
+    /// Where nobody comes. Says when it is closed whether somebody still waits for that.
+    struct Quiet {
+        stop: watch::Sender<Stop>,
+        in_time: Arc<AtomicBool>,
+    }
+
+    impl Accept for Quiet {
+        async fn accept(&mut self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
+            std::future::pending().await
+        }
+    }
+
+    impl Drop for Quiet {
+        fn drop(&mut self) {
+            self.in_time.store(!self.stop.is_closed(), Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_listens_any_more_when_a_listener_says_that_it_has_ended() {
+        let (stop, stopped) = watch::channel(Stop::No);
+        let in_time = Arc::<AtomicBool>::default();
+        let entrance = Quiet { stop: stop.clone(), in_time: in_time.clone() };
+        let accepting = tokio::spawn(accept(entrance, door(Hub::builder().build(), None), stopped));
+        stop.send_replace(Stop::Soon);
+        accepting.await.expect("no panic");
+        assert!(in_time.load(Ordering::SeqCst));
     }
 }

@@ -220,7 +220,7 @@ impl<W: AsyncWrite + Unpin + Send + 'static> FrameWriter for SocketWriter<W> {
     async fn close(&mut self, close: Close<'_>) {
         let mut said = Vec::with_capacity(CLOSE);
         said.extend_from_slice(&close.code.to_be_bytes());
-        said.extend_from_slice(&close.reason.as_bytes()[..close.reason.len().min(CLOSE - 2)]);
+        said.extend_from_slice(&close.reason.as_bytes()[..close.reason.floor_char_boundary(CLOSE - 2)]);
         // The connection is gone either way.
         let _ = self.say(&[], Kind::Close, &said).await;
         let _ = self.stream.shutdown().await;

@@ -43,13 +43,17 @@ pub(crate) struct UnixEntrance {
     file: (u64, u64),
 }
 
-/// How often it is looked whether somebody else is done with taking over.
+/// How often it is looked whether somebody else is done.
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl UnixEntrance {
     /// Listens there. A socket that nobody listens at any more is taken over.
+    ///
+    /// One after the other: between the look at a file and its removal somebody else could have put its own there, and would never be called again; and
+    /// one that is bound and not listened at yet looks as if it was left. So the directory is locked, which leaves nothing behind.
     pub(crate) async fn bind(path: PathBuf) -> io::Result<UnixEntrance> {
+        let _locked = lock_directory_of(&path).await?;
         let listener = match UnixListener::bind(&path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => take_over(&path).await?,
             bound => bound?,
@@ -63,22 +67,25 @@ impl UnixEntrance {
     }
 }
 
-/// Removes a file that was left, and listens in its place. One after the other: between the look at it and its removal somebody else could have put
-/// its own there, and would never be called again. So the directory is locked, which leaves nothing behind.
-async fn take_over(path: &Path) -> io::Result<UnixListener> {
-    let in_use = || io::Error::new(io::ErrorKind::AddrInUse, format!("somebody listens at {} already, or it is no socket", path.display()));
+/// Until the file is dropped.
+async fn lock_directory_of(path: &Path) -> io::Result<File> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = File::open(directory)?;
     let mut tries = 0;
     loop {
         match directory.try_lock() {
-            Ok(()) => break,
+            Ok(()) => return Ok(directory),
             Err(TryLockError::WouldBlock) if tries < TRIES => tries += 1,
             Err(TryLockError::WouldBlock) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "the socket's directory is locked")),
             Err(TryLockError::Error(error)) => return Err(error),
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Removes a file that was left, and listens in its place.
+async fn take_over(path: &Path) -> io::Result<UnixListener> {
+    let in_use = || io::Error::new(io::ErrorKind::AddrInUse, format!("somebody listens at {} already, or it is no socket", path.display()));
     // Not a link to one: that is somebody's on purpose.
     if !std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
         return Err(in_use());

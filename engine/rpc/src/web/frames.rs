@@ -32,7 +32,7 @@ const LAST: u8 = 0x80;
 const MASKED: u8 = 0x80;
 /// Bytes of what a control frame says.
 const CONTROL: usize = 125;
-/// Bytes of answers to pings that wait for a writer. Whoever asks for more is not answered to each: the last one is enough.
+/// Bytes of answers to pings that wait for a writer. Whoever asks for more is not answered to each: the last one is enough, and goes out always.
 const PONGS: usize = 1_024;
 /// Messages that are written at once: more than the writer of a connection gives.
 const MESSAGES: usize = 16;
@@ -69,6 +69,10 @@ struct Outbox<W> {
     busy: bool,
     /// Answers to pings that wait.
     pongs: BytesMut,
+    /// Bytes of the last one of them.
+    newest: usize,
+    /// What the connection is closed with, whoever closes it: the other end has said what nobody says who speaks this.
+    owed: Option<Close<'static>>,
 }
 
 impl<R, W> fmt::Debug for WebReader<R, W> {
@@ -94,15 +98,14 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let outbox = Arc::new(Mutex::new(Outbox { stream: writer, busy: false, pongs: BytesMut::new() }));
+    let outbox = Arc::new(Mutex::new(Outbox { stream: writer, busy: false, pongs: BytesMut::new(), newest: 0, owed: None }));
     let inbox = Inbox::new(reader);
     let reader = WebReader { end, inbox, begun: None, most: limits::FIRST_FRAME, closed: false, outbox: outbox.clone() };
     (reader, WebWriter { end, outbox })
 }
 
-fn strange(what: &'static str) -> io::Error {
-    io::Error::other(what)
-}
+/// A message that should be text is none.
+const NO_TEXT: Close<'static> = Close { code: 1007, reason: "" };
 
 /// A frame that has come.
 struct Come {
@@ -112,15 +115,21 @@ struct Come {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> WebReader<R, W> {
+    /// The other end says what nobody says who speaks this, and is told so.
+    fn strange(&self, what: &'static str, close: Close<'static>) -> io::Error {
+        lock(&self.outbox).owed = Some(close);
+        io::Error::other(what)
+    }
+
     /// A frame that has come whole.
     fn take(&mut self) -> io::Result<Option<Come>> {
         let [first, second, rest @ ..] = &*self.inbox.buffer else { return Ok(None) };
         let (code, last, masked) = (first & 0x0f, first & LAST != 0, second & MASKED != 0);
         if first & 0x70 != 0 {
-            return Err(strange("a frame of an extension that was not agreed upon"));
+            return Err(self.strange("a frame of an extension that was not agreed upon", Close::PROTOCOL));
         }
         if masked != (self.end == End::Server) {
-            return Err(strange("a client's frame that is not masked, or a server's that is"));
+            return Err(self.strange("a client's frame that is not masked, or a server's that is", Close::PROTOCOL));
         }
         let (length, extended) = match second & !MASKED {
             126 => match rest.first_chunk() {
@@ -135,8 +144,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> WebReader<R, W> {
         };
         let most = match code {
             CONTINUED | TEXT | BINARY => self.most - self.begun.as_ref().map_or(0, |(_, begun)| begun.len()),
-            CLOSE | PING | PONG if last => CONTROL,
-            _ => return Err(strange("a frame of no kind")),
+            CLOSE | PING | PONG if last && length <= CONTROL as u64 => CONTROL,
+            _ => return Err(self.strange("a frame of no kind, or one for control that is long or in parts", Close::PROTOCOL)),
         };
         let length = match usize::try_from(length) {
             Ok(length) if length <= most => length,
@@ -177,7 +186,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> WebReader<R, W> {
                 (of, begun)
             }
             (TEXT | BINARY, None) => (code, said),
-            _ => return Err(strange("a message within a message, or the rest of none")),
+            _ => return Err(self.strange("a message within a message, or the rest of none", Close::PROTOCOL)),
         };
         if !last {
             self.begun = Some((of, whole));
@@ -189,7 +198,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> WebReader<R, W> {
         }
         match str::from_utf8(&whole) {
             Ok(_) => Ok(Some(Incoming::Text(whole.freeze()))),
-            Err(_) => Err(strange("text that is none")),
+            Err(_) => Err(self.strange("text that is none", NO_TEXT)),
         }
     }
 
@@ -197,9 +206,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> WebReader<R, W> {
     /// would then not be read from.
     fn answer(&self, said: &[u8]) {
         let mut outbox = lock(&self.outbox);
-        if outbox.pongs.len() < PONGS {
-            push(&mut outbox.pongs, self.end, PONG, said);
+        let outbox = &mut *outbox;
+        let before = outbox.pongs.len();
+        if before >= PONGS {
+            // In place of the one before, of which nothing was written yet: there are others in front of it.
+            outbox.pongs.truncate(before - outbox.newest);
         }
+        let kept = outbox.pongs.len();
+        push(&mut outbox.pongs, self.end, PONG, said);
+        outbox.newest = outbox.pongs.len() - kept;
         if !outbox.busy {
             // What cannot be written at once goes out before the next message. Nobody else waits to be woken then.
             let mut cx = Context::from_waker(Waker::noop());
@@ -322,7 +337,8 @@ impl<W: AsyncWrite + Unpin + Send + 'static> FrameWriter for WebWriter<W> {
     }
 
     async fn close(&mut self, close: Close<'_>) {
-        let reason = &close.reason.as_bytes()[..close.reason.len().min(CONTROL - 2)];
+        let close = lock(&self.outbox).owed.unwrap_or(close);
+        let reason = &close.reason.as_bytes()[..close.reason.floor_char_boundary(CONTROL - 2)];
         let said = Bytes::from([&close.code.to_be_bytes(), reason].concat());
         // It may be closed already.
         let _ = self.send_masked(&[said], CLOSE).await;

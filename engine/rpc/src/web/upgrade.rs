@@ -17,6 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frames::{self, End, WebReader, WebWriter};
 
+/// The version of the protocol.
+const VERSION: &str = "13";
+
 /// A request that asks for a WebSocket.
 pub(super) struct Upgrade {
     key: HeaderValue,
@@ -24,17 +27,21 @@ pub(super) struct Upgrade {
 }
 
 impl<S: Sync> FromRequestParts<S> for Upgrade {
-    type Rejection = StatusCode;
+    type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Upgrade, StatusCode> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Upgrade, Response> {
         let headers = &parts.headers;
         let asks =
             parts.method == Method::GET && has(headers, &header::CONNECTION, "upgrade") && has(headers, &header::UPGRADE, "websocket");
-        let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned().filter(|_| asks && has(headers, &header::SEC_WEBSOCKET_VERSION, "13"));
+        if asks && !has(headers, &header::SEC_WEBSOCKET_VERSION, VERSION) {
+            let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_VERSION, VERSION)];
+            return Err((StatusCode::UPGRADE_REQUIRED, headers).into_response());
+        }
+        let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned().filter(|_| asks);
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         match (key, upgrade) {
             (Some(key), Some(upgrade)) => Ok(Upgrade { key, upgrade }),
-            _ => Err(StatusCode::BAD_REQUEST),
+            _ => Err(StatusCode::BAD_REQUEST.into_response()),
         }
     }
 }
@@ -88,7 +95,7 @@ where
         .header(header::HOST, host)
         .header(header::CONNECTION, "upgrade")
         .header(header::UPGRADE, "websocket")
-        .header(header::SEC_WEBSOCKET_VERSION, "13")
+        .header(header::SEC_WEBSOCKET_VERSION, VERSION)
         .header(header::SEC_WEBSOCKET_KEY, &key)
         .body(Body::empty())
         .map_err(io::Error::other)?;
@@ -98,9 +105,14 @@ where
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("the other end answers with {}", response.status())));
         }
-        let accepted = response.headers().get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|said| *said == accepting(key.as_bytes()));
-        if !accepted || !has(response.headers(), &header::UPGRADE, "websocket") {
+        let headers = response.headers();
+        let accepted = headers.get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|said| *said == accepting(key.as_bytes()));
+        if !accepted || !has(headers, &header::CONNECTION, "upgrade") || !has(headers, &header::UPGRADE, "websocket") {
             return Err(io::Error::other("the other end does not speak WebSockets"));
+        }
+        // Nothing was asked for.
+        if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) || headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+            return Err(io::Error::other("the other end wants an extension or a protocol that it was not asked for"));
         }
         hyper::upgrade::on(response).await.map_err(io::Error::other)
     };
@@ -113,4 +125,49 @@ where
         never = async { let _ = connection.await; std::future::pending().await } => never,
     };
     Ok(frames::halves(End::Client, upgraded))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// What a client makes of an answer, which may have the right key in it.
+    async fn asked(answer: &str) -> io::Result<()> {
+        let (near, mut far) = tokio::io::duplex(4_096);
+        let answering = async {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                far.read_buf(&mut request).await.expect("a request");
+            }
+            let request = String::from_utf8(request).expect("text");
+            let key = request.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).expect("a key");
+            far.write_all(answer.replace("KEY", &accepting(key.as_bytes())).as_bytes()).await.expect("answered");
+        };
+        let (asked, ()) = tokio::join!(ask(near, "x", Uri::from_static("/rpc/ws")), answering);
+        asked.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_agrees_to_something_else_is_none() {
+        const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\n";
+        let table = [
+            ("Connection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Accept: KEY\r\n", true),
+            ("Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: KEY\r\n", true),
+            ("Upgrade: websocket\r\nSec-WebSocket-Accept: KEY\r\n", false),
+            ("Connection: keep-alive\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: KEY\r\n", false),
+            ("Connection: upgrade\r\nUpgrade: h2c\r\nSec-WebSocket-Accept: KEY\r\n", false),
+            ("Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n", false),
+            (
+                "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: KEY\r\nSec-WebSocket-Extensions: permessage-deflate\r\n",
+                false,
+            ),
+            ("Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: KEY\r\nSec-WebSocket-Protocol: chat\r\n", false),
+        ];
+        for (headers, agrees) in table {
+            let asked = asked(&format!("{SWITCHING}{headers}\r\n")).await;
+            assert_eq!(asked.is_ok(), agrees, "{headers} {asked:?}");
+        }
+    }
 }

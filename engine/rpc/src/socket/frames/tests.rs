@@ -203,3 +203,78 @@ fn a_frame_that_is_too_large_is_not_begun() {
     assert_eq!(refused.expect_err("too large").kind(), io::ErrorKind::InvalidInput);
     assert!(writer.stream.taken.is_empty());
 }
+
+#[test]
+fn a_byte_that_is_left_does_not_keep_the_room_of_a_large_frame() {
+    let wire = written(&frames(&[1, 1 << 20]));
+    let one_more = wire.len() - HEAD - 9 + 1;
+    let mut reader = SocketReader::new(Pieces { open: true, ..Pieces::of([wire[..one_more].to_vec()]) });
+    let mut read = 0;
+    while read < 2 {
+        if let Some(frame) = reader.read().now_or_never() {
+            assert!(matches!(frame, Ok(Some(Incoming::Frame(_)))), "{frame:?}");
+            read += 1;
+        }
+    }
+    for _ in 0..2 {
+        assert!(reader.read().now_or_never().is_none());
+    }
+    assert_eq!(&reader.inbox.buffer[..], [Kind::Close as u8]);
+    assert!(reader.inbox.grown <= KEPT && reader.inbox.buffer.capacity() <= KEPT, "{}", reader.inbox.grown);
+    // Nor does a frame of which less has come than there was room for.
+    let mut reader = SocketReader::new(Pieces { open: true, ..Pieces::default() });
+    let large = [&Kind::Frame.head(1)[..], b"x", &Kind::Frame.head(4 << 20), &vec![7; 4 << 20]].concat();
+    let begun = [&Kind::Frame.head(4 << 20)[..], &[7; 2 * CHUNK]].concat();
+    reader.inbox.stream.pieces.extend([large, begun.clone()]);
+    while !reader.inbox.stream.pieces.is_empty() {
+        let _ = reader.read().now_or_never();
+    }
+    for _ in 0..2 {
+        assert!(reader.read().now_or_never().is_none());
+    }
+    assert_eq!(&reader.inbox.buffer[..], &begun[..]);
+    assert!(reader.inbox.grown <= 4 * begun.len(), "{}", reader.inbox.grown);
+}
+
+#[test]
+fn a_reason_is_cut_between_characters() {
+    for reason in ["\u{e9}".repeat(62), "x".repeat(200), "\u{1F600}".repeat(50)] {
+        let mut writer = SocketWriter::new(Taking::new());
+        writer.close(Close { code: 4001, reason: &reason }).now_or_never().expect("no pause");
+        let said = &writer.stream.taken[HEAD..];
+        let cut = str::from_utf8(&said[2..]).expect("text");
+        assert!(reason.starts_with(cut) && (CLOSE - 3..=CLOSE).contains(&said.len()), "{cut}");
+    }
+}
+
+#[test]
+fn hostile_bytes_come_to_the_same_however_they_are_cut() {
+    for seed in 0..3_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut wire = Vec::new();
+        for _ in 0..random.usize(0..8) {
+            match random.u8(0..8) {
+                0 => wire.extend((0..random.usize(0..40)).map(|_| random.u8(..))),
+                1 => wire.extend(Kind::Close.head(random.usize(0..CLOSE + 2))),
+                _ => {
+                    let said: Vec<u8> = (0..random.usize(0..300)).map(|_| random.u8(..)).collect();
+                    wire.extend(Kind::Frame.head(said.len()).iter().chain(&said));
+                }
+            }
+        }
+        for _ in 0..random.usize(0..3) {
+            if let Some(byte) = random.choice(&mut wire) {
+                *byte = random.u8(..);
+            }
+        }
+        let (mut rest, mut pieces) = (&wire[..], Vec::new());
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(random.usize(1..=rest.len().min(60)));
+            pieces.push(piece.to_vec());
+            rest = after;
+        }
+        let (whole, end) = read(Pieces::of([wire].into_iter().filter(|wire| !wire.is_empty())));
+        let (cut, other) = read(Pieces::of(pieces));
+        assert_eq!((whole, end.map_err(|end| end.kind())), (cut, other.map_err(|end| end.kind())), "seed {seed}");
+    }
+}
