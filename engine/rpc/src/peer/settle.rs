@@ -122,11 +122,12 @@ impl Peer {
         if let Some(answer) = answer {
             calls.keep(id, of, answer);
         }
-        drop(calls);
-        drop(dropped);
         if over {
+            // Under the lock: whoever is told next which of its calls are known is told this before.
             self.is_stale(id);
         }
+        drop(calls);
+        drop(dropped);
     }
 
     /// The other end waits for the ends of more values than it may: of those that it has had for longest it hears that they are stale, as it may ask
