@@ -441,18 +441,22 @@ impl Question {
         V: DeserializeOwned + Send + Sync + 'static,
     {
         let remote = self.how.remote.clone();
-        value.bind(attempt.place(), || {
-            let look = look_into(Looking { at: attempt.at(), value: Arc::downgrade(&value) }, self, asking);
-            Standing::Unconfirmed { waiting: remote.unconfirmed().begin(), _task: Task(remote.runtime().spawn(look).abort_handle()) }
-        });
+        if value.bind(attempt.place(), || Standing::Unconfirmed { waiting: remote.unconfirmed().begin(), task: None }) {
+            let at = attempt.at();
+            let number = at.number;
+            let look = look_into(Looking { at, value: Arc::downgrade(&value), has_begun: false }, self, asking);
+            value.looked_into(number, Task(remote.runtime().spawn(look).abort_handle()));
+        }
         attempt.keep(value)
     }
 }
 
-/// Whoever looks into a value. If it comes to no end (what reads values is the user's, and may panic), the next read meets that.
+/// Whoever looks into a value. If it comes to no end (what reads values is the user's, and may panic), the next read meets that; if it does not begin,
+/// its runtime is gone, and nobody else looks either.
 struct Looking<K: Key, V: Send + Sync + 'static> {
     at: At<K, V>,
     value: Weak<Inner<V>>,
+    has_begun: bool,
 }
 
 impl<K: Key, V: Send + Sync + 'static> Looking<K, V> {
@@ -469,16 +473,17 @@ impl<K: Key, V: Send + Sync + 'static> Looking<K, V> {
 
 impl<K: Key, V: Send + Sync + 'static> Drop for Looking<K, V> {
     fn drop(&mut self) {
-        self.ends(Standing::Replaced(None));
+        self.ends(if self.has_begun { Standing::Replaced(None) } else { Standing::Lost });
     }
 }
 
 /// Asks until it is known whether a value is true.
-async fn look_into<K, V>(looking: Looking<K, V>, question: Question, mut asking: Asking)
+async fn look_into<K, V>(mut looking: Looking<K, V>, question: Question, mut asking: Asking)
 where
     K: Key + ToArguments,
     V: DeserializeOwned + Send + Sync + 'static,
 {
+    looking.has_begun = true;
     loop {
         let answer = asking.await;
         let Some(known) = looking.value.upgrade() else { return };

@@ -5,6 +5,7 @@ mod support;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use support::services::World;
 use wellspring::{AsyncFunction, Fault};
 use wellspring_rpc::transport::{Close, Connector, FrameReader, FrameWriter, Incoming};
 use wellspring_rpc::wire::System;
-use wellspring_rpc::{CallError, Freshness, NotSynchronized, Remote, RemoteDefine, Remoted, Visitor};
+use wellspring_rpc::{CallError, Connected, Freshness, NotSynchronized, Remote, RemoteDefine, Remoted, Visitor};
 
 fn stale<K, V>(define: RemoteDefine<K, V>) -> RemoteDefine<K, V>
 where
@@ -387,6 +388,34 @@ async fn a_value_that_outlives_its_engine_is_looked_into_all_the_same() {
     assert_eq!((remote.open_calls(), last.freshness()), (1, Freshness::Synchronized));
     drop(last);
     assert_eq!(remote.open_calls(), 0);
+}
+
+#[test]
+fn a_value_is_given_out_also_when_the_runtime_that_would_look_into_it_is_gone() {
+    let gone = tokio::runtime::Runtime::new().expect("a runtime");
+    let near = gone.block_on(async {
+        let world = World::new();
+        let wire = Wire::to(&world.hub);
+        let near = Near::to(wire.clone(), stale);
+        near.get("a").await;
+        wire.set_down(true);
+        soon(near.remote.connected().wait_for(|state| *state != Connected::Yes)).await.expect("it lives");
+        near
+    });
+    drop(gone);
+    near.counter.invalidate(&key("a"));
+    let (sender, receiver) = mpsc::channel();
+    // A thread of its own, as nothing else can give up a deadlock.
+    std::thread::spawn(move || {
+        let here = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        here.block_on(async move {
+            let last = near.get("a").await;
+            let known = last.when_synchronized().await;
+            sender.send(((*last).clone(), last.freshness(), known, near.remote.unconfirmed_values()))
+        })
+    });
+    let read = receiver.recv_timeout(PATIENCE).expect("it is read");
+    assert_eq!(read, (Ok(0), Freshness::Unconfirmed, Err(CallError::Unreachable), 0), "nobody will say");
 }
 
 /// As the one below, by threads: readers, changes, cuts and invalidations at once.
