@@ -15,8 +15,8 @@ use support::pipe::{Wire, WireReader, WireWriter};
 use support::services::World;
 use wellspring::{AsyncFunction, Fault};
 use wellspring_rpc::transport::{Close, Connector, FrameReader, FrameWriter, Incoming};
-use wellspring_rpc::wire::System;
-use wellspring_rpc::{CallError, Connected, Freshness, NotSynchronized, Remote, RemoteDefine, Remoted, Visitor};
+use wellspring_rpc::wire::{System, limits};
+use wellspring_rpc::{CallError, CallOptions, Connected, Freshness, NotSynchronized, Remote, RemoteDefine, Remoted, Visitor};
 
 fn stale<K, V>(define: RemoteDefine<K, V>) -> RemoteDefine<K, V>
 where
@@ -416,6 +416,21 @@ fn a_value_is_given_out_also_when_the_runtime_that_would_look_into_it_is_gone() 
     });
     let read = receiver.recv_timeout(PATIENCE).expect("it is read");
     assert_eq!(read, (Ok(0), Freshness::Unconfirmed, Err(CallError::Unreachable), 0), "nobody will say");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_has_as_many_headers_as_it_may_have_is_made_without_the_hash_of_what_is_known() {
+    let world = World::new();
+    let near = Near::to(Wire::to(&world.hub), |define| define);
+    let full = (0..limits::HEADERS).fold(CallOptions::new(), |options, number| options.header(format!("header{number}"), "x"));
+    let get: AsyncFunction<(String,), Remoted<i64>> =
+        near.remote.with(full).define("full", &method("ICounter.Get:2")).serve_stale().function(&near.engine).expect("registered");
+    for value in 1..4 {
+        let before = get.computed(&near.engine, &key("a")).await.expect("read");
+        assert_eq!(before.value().as_result(), Ok(&(value - 1)));
+        set(&near.remote, "a", value).await;
+        soon(before.invalidated()).await;
+    }
 }
 
 /// As the one below, by threads: readers, changes, cuts and invalidations at once.
