@@ -8,6 +8,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 use wellspring::{AsyncFunction, Cx, Engine, Key, RegisterError};
 
 use crate::arguments::ToArguments;
@@ -15,11 +17,11 @@ use crate::client_cache::Cache;
 use crate::end::End;
 use crate::hash::Hash;
 use crate::lives::Lives;
-use crate::remote::{Answer, CallError, Made, Remote};
+use crate::remote::{Answer, CallError, Connected, Made, Remote};
 use crate::remoted::{Inner, Place, Remoted, Standing, Task};
 use crate::wire::{MethodId, System};
 
-/// Until a value that is looked into, and was stale before it had come each time, is asked for again.
+/// Until a value that is looked into, and was stale before it had come each time, is asked for again; and one that was not asked for, as there was no way.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A method of another process that becomes a function of an engine: its options, then the engine.
@@ -112,7 +114,7 @@ where
     pub fn function(self, engine: &Engine) -> Result<AsyncFunction<K, Remoted<V>>, RegisterError> {
         let RemoteDefine { name, remote, method, serve_stale, cache, .. } = self;
         if !serve_stale && cache.is_none() {
-            return following(engine, name, move |_, key: K| {
+            return following(engine, name, Later::of(&remote), move |_, key: K| {
                 let (remote, method) = (remote.clone(), method.clone());
                 async move {
                     let (value, end, call) = remote.subscribe(&method, &key).await?;
@@ -138,6 +140,7 @@ pub(crate) type Subscribed<V> = (Result<V, CallError>, Arc<End>, Option<Made>);
 pub(crate) fn following<K, V, S, F>(
     engine: &Engine,
     name: impl Into<String>,
+    later: Later,
     subscribe: S,
 ) -> Result<AsyncFunction<K, Remoted<V>>, RegisterError>
 where
@@ -152,11 +155,12 @@ where
         let subscribed = subscribe(cx, key.clone());
         // Nothing of before is of use.
         let (attempt, _) = Attempt::begin(&mine, key);
+        let later = later.clone();
         async move {
             match subscribed.await {
-                Ok((Err(error), ..)) if !is_kept(&error) => attempt.pass(error),
+                Ok((Err(error), ..)) if !is_kept(&error) => attempt.pass(error, &later),
                 Ok((value, end, call)) => attempt.linked(Inner::new(value, None, Standing::Live { end: end.clone(), call }), end),
-                Err(error) => attempt.pass(error),
+                Err(error) => attempt.pass(error, &later),
             }
         }
     })?;
@@ -172,6 +176,46 @@ fn is_kept(error: &CallError) -> bool {
         CallError::Failed(failure) => !failure.is_cancelled(),
         CallError::Unreadable(_) => false,
         _ => true,
+    }
+}
+
+/// How a failure that was found without asking is given up: where that waits, and for which connection.
+#[derive(Clone)]
+pub(crate) struct Later {
+    pub(crate) runtime: Handle,
+    /// None if there are several.
+    pub(crate) connected: Option<watch::Receiver<Connected>>,
+}
+
+impl Later {
+    fn of(remote: &Remote) -> Later {
+        Later { runtime: remote.runtime().clone(), connected: Some(remote.connected()) }
+    }
+
+    /// Whether the same comes of the next call at once: whoever follows the value must not ask in a circle.
+    fn is_for(error: &CallError) -> bool {
+        matches!(error, CallError::Unreachable | CallError::NotConnected(_) | CallError::Unsendable(_))
+    }
+
+    /// Ends a generation in a while, or when there is a connection, if that is what it lacks; not if there will be none.
+    fn end<K: Key, V: Send + Sync + 'static>(&self, at: At<K, V>, error: &CallError) {
+        let connected = self.connected.clone();
+        match (error, &connected) {
+            (CallError::Unreachable, Some(connected)) if *connected.borrow() == Connected::Never => return,
+            _ => {}
+        }
+        let waits = matches!(error, CallError::NotConnected(_));
+        self.runtime.spawn(async move {
+            let sooner = async {
+                match connected {
+                    Some(mut connected) if waits => _ = connected.wait_for(|state| *state == Connected::Yes).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            // Over either way.
+            let _ = tokio::time::timeout(PAUSE, sooner).await;
+            at.end();
+        });
     }
 }
 
@@ -286,7 +330,15 @@ impl<K: Key, V: Send + Sync + 'static> Attempt<K, V> {
     }
 
     /// Whoever asks now gets it, and whoever asks then asks again.
-    fn pass(self, error: CallError) -> Remoted<V> {
+    fn pass(mut self, error: CallError, later: &Later) -> Remoted<V> {
+        if Later::is_for(&error) {
+            later.end(self.at(), &error);
+            let value = Inner::new(Err(error), None, Standing::Passing);
+            // It has its place until then.
+            value.place(self.place());
+            self.is_kept = true;
+            return Remoted(value);
+        }
         if let Some(own) = self.at.own.upgrade() {
             own.invalidate(&self.at.key);
         }
@@ -339,7 +391,7 @@ impl How {
     {
         let written: Arc<[u8]> = match self.remote.written(&attempt.at.key) {
             Ok(written) => written.into(),
-            Err(error) => return attempt.pass(error),
+            Err(error) => return attempt.pass(error, &Later::of(&self.remote)),
         };
         let cached_as = self.cache.as_ref().map(|cache| cache.key(self.remote.peer().format, &self.method, &written));
         let question = Question { how: self.clone(), written, cached_as };
@@ -378,7 +430,7 @@ impl How {
                 let asking = question.asking(hash);
                 question.doubt(attempt, known, asking)
             }
-            (Said::Nothing(error), _) => attempt.pass(error),
+            (Said::Nothing(error), _) => attempt.pass(error, &Later::of(&self.remote)),
         }
     }
 }

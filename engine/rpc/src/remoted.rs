@@ -173,7 +173,7 @@ impl<V> Remoted<V> {
     /// The value by reference, or why there is none.
     ///
     /// # Errors
-    /// What the method failed with; or that the other process cannot be reached, which is not cached.
+    /// What the method failed with; or that the other process cannot be reached, which is asked again after a second, or when there is a connection.
     pub fn as_result(&self) -> Result<&V, &CallError> {
         self.0.value.as_ref()
     }

@@ -309,6 +309,45 @@ async fn nobody_waits_for_a_server_that_will_never_be_connected_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_follows_a_value_that_cannot_be_asked_for_does_not_ask_in_a_circle() {
+    let world = World::new();
+    for serves in [false, true] {
+        let (wire, refuses) = (Wire::to(&world.hub), Arc::<AtomicBool>::default());
+        wire.set_down(true);
+        let near = Near::to(Moody { wire: wire.clone(), refuses: refuses.clone() }, |define| define);
+        let define = near.remote.with(CallOptions::new().connect_timeout(Duration::ZERO)).define("now", &method("ICounter.Get:2"));
+        let define = if serves { define.serve_stale() } else { define };
+        let now: AsyncFunction<(String,), Remoted<i64>> = define.function(&near.engine).expect("registered");
+        let mut changes = now.computed(&near.engine, &key("a")).await.expect("read").changes();
+        let mut count = 0;
+        let few = async {
+            // What goes in a circle does not let the time go on.
+            while count < 100 {
+                let next = changes.next().await.expect("endless").expect("read");
+                assert_eq!(next.value().as_result(), Err(&CallError::NotConnected(Duration::ZERO)));
+                count += 1;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(10), few).await.is_err(), "it is asked again and again");
+        assert!((10..=12).contains(&count), "{count} times");
+        // As soon as there is a way.
+        wire.set_down(false);
+        soon(near.remote.connected().wait_for(|state| *state == Connected::Yes)).await.expect("it lives");
+        let next = tokio::time::timeout(Duration::from_millis(10), async {
+            while changes.next().await.expect("endless").expect("read").value().as_result() != Ok(&0) {}
+        });
+        next.await.expect("it is asked for");
+        refuses.store(true, Ordering::SeqCst);
+        wire.cut();
+        soon(near.remote.connected().wait_for(|state| *state == Connected::Never)).await.expect("it lives");
+        let mut never = now.computed(&near.engine, &key("b")).await.expect("read").changes();
+        let next = never.next().await.expect("endless").expect("read");
+        assert_eq!(next.value().as_result(), Err(&CallError::Unreachable));
+        assert!(tokio::time::timeout(Duration::from_secs(3_600), never.next()).await.is_err(), "there will be no other");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_drops_its_engine_in_the_middle_leaves_no_call() {
     let world = World::new();
     let wire = Wire::to(&world.hub);
