@@ -21,7 +21,8 @@ use crate::remote::{Answer, CallError, Connected, Made, Remote};
 use crate::remoted::{Inner, Place, Remoted, Standing, Task};
 use crate::wire::{MethodId, System};
 
-/// Until a value that is looked into, and was stale before it had come each time, is asked for again; and one that was not asked for, as there was no way.
+/// Until a value is asked for again of which nothing was said (it was stale before it had come each time, or the other end has given up), or that was
+/// not asked for, as there was no way.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A method of another process that becomes a function of an engine: its options, then the engine.
@@ -87,7 +88,8 @@ where
     V: DeserializeOwned + Send + Sync + 'static,
 {
     /// Without a connection, a read of what is stale gets the last value that is known, at once, also if the connection breaks while it waits; and if
-    /// there will be no connection any more. It is [`Unconfirmed`](crate::Freshness::Unconfirmed) then, and what was made of it stays as it is, until the
+    /// there will be no connection any more. So does one whose call takes longer than [it may](crate::CallOptions), or is given up by the other process, as
+    /// one does that shuts down. It is [`Unconfirmed`](crate::Freshness::Unconfirmed) then, and what was made of it stays as it is, until the
     /// other process has said what is true: a value that is another is stale here then, with what depends on it.
     ///
     /// A value is known as long as the engine has it, also when it is stale; or a [`cache`](RemoteDefine::cache) has it. Failures are not served. What
@@ -172,10 +174,18 @@ where
 /// Whether a failure is the value of a method, until its end.
 fn is_kept(error: &CallError) -> bool {
     match error {
-        // Given up there, again and again: that says nothing of the value.
-        CallError::Failed(failure) => !failure.is_cancelled(),
         CallError::Unreadable(_) => false,
-        _ => true,
+        error => !is_silent(error),
+    }
+}
+
+/// Whether a failure says nothing of the value: the other end has given the call up, again and again, as one does that shuts down; or it is of the call.
+/// What was known is as good as before.
+fn is_silent(error: &CallError) -> bool {
+    match error {
+        CallError::Failed(failure) => failure.is_cancelled(),
+        CallError::Stale | CallError::TimedOut(_) | CallError::NotConnected(_) => true,
+        _ => false,
     }
 }
 
@@ -383,6 +393,12 @@ impl How {
         Box::pin(async move { remote.ask(&method, || Ok(written.to_vec()), known).await })
     }
 
+    /// As that, where nobody waits: the times that calls may take are for those who do.
+    fn looking(&self, written: Arc<[u8]>, known: Option<Hash>) -> Asking {
+        let (remote, method) = (self.remote.clone(), self.method.clone());
+        Box::pin(async move { remote.asking(&method, || Ok(written.to_vec()), known).await })
+    }
+
     /// A generation.
     async fn compute<K, V>(self: Arc<Self>, (attempt, mut known): (Attempt<K, V>, Option<Arc<Inner<V>>>)) -> Remoted<V>
     where
@@ -405,8 +421,8 @@ impl How {
         if known.is_none()
             && let Some(cached) = question.cached()
         {
-            let asking = question.asking(cached.hash);
-            return question.doubt(attempt, cached, asking);
+            let looking = question.looking(cached.hash);
+            return question.doubt(attempt, cached, looking);
         }
         let known = known.filter(|known| known.value.is_ok() && known.hash.is_some());
         let hash = known.as_ref().and_then(|known| known.hash);
@@ -426,9 +442,9 @@ impl How {
                 known.bind(attempt.place(), || Standing::Lost);
                 attempt.keep(known)
             }
-            (Said::Nothing(CallError::Stale), Some(known)) if self.serve_stale => {
-                let asking = question.asking(hash);
-                question.doubt(attempt, known, asking)
+            (Said::Nothing(error), Some(known)) if self.serve_stale && is_silent(&error) => {
+                let looking = question.looking(hash);
+                question.doubt(attempt, known, looking)
             }
             (Said::Nothing(error), _) => attempt.pass(error, &Later::of(&self.remote)),
         }
@@ -446,6 +462,10 @@ struct Question {
 impl Question {
     fn asking(&self, known: Option<Hash>) -> Asking {
         self.how.asking(self.written.clone(), known)
+    }
+
+    fn looking(&self, known: Option<Hash>) -> Asking {
+        self.how.looking(self.written.clone(), known)
     }
 
     /// What the cache has.
@@ -477,6 +497,7 @@ impl Question {
         if let (Some(cache), Some(key)) = (&self.how.cache, &self.cached_as) {
             match (&value, &hash) {
                 (Ok(_), Some(hash)) => cache.set(key.clone(), hash, &arguments),
+                (Err(error), _) if is_silent(error) => {}
                 _ => cache.remove(key.clone()),
             }
         }
@@ -539,18 +560,18 @@ where
     loop {
         let answer = asking.await;
         let Some(known) = looking.value.upgrade() else { return };
-        if matches!(answer, Err(CallError::Stale)) {
-            asking = question.asking(known.hash);
-            drop(known);
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        }
         match question.said(answer, Some(&known)) {
             Said::Same { end, call, .. } => {
                 looking.ends(Standing::Live { end: end.clone(), call: Some(call) });
                 end.then(move || looking.at.end());
             }
             Said::Is(value, _) => looking.ends(Standing::Replaced(Some(value))),
+            Said::Nothing(error) if is_silent(&error) => {
+                asking = question.looking(known.hash);
+                drop(known);
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             Said::Nothing(CallError::Unreachable) => looking.ends(Standing::Lost),
             // The next read meets it.
             Said::Nothing(_) => looking.ends(Standing::Replaced(None)),

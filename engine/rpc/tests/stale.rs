@@ -12,10 +12,11 @@ use bytes::Bytes;
 use support::PATIENCE;
 use support::near::{Near, key, method, set, soon};
 use support::pipe::{Wire, WireReader, WireWriter};
+use support::script::Script;
 use support::services::World;
 use wellspring::{AsyncFunction, Fault};
 use wellspring_rpc::transport::{Close, Connector, FrameReader, FrameWriter, Incoming};
-use wellspring_rpc::wire::{System, limits};
+use wellspring_rpc::wire::{Head, System, limits};
 use wellspring_rpc::{CallError, CallOptions, Connected, Freshness, NotSynchronized, Remote, RemoteDefine, Remoted, Visitor};
 
 fn stale<K, V>(define: RemoteDefine<K, V>) -> RemoteDefine<K, V>
@@ -306,6 +307,65 @@ async fn nobody_waits_for_a_server_that_will_never_be_connected_to() {
     assert_eq!(near.remote.unconfirmed_values(), 0);
     let none = near.now("never read").await;
     assert!(matches!(&*none, Err(CallError::Unreachable)), "{none:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_gives_up_what_it_is_asked_takes_no_value_from_a_reader() {
+    let (script, mut links) = Script::new();
+    let near = Near::to(script, stale);
+    let mut link = links.next().await;
+    link.names = vec!["ICounter.Get:2".to_owned()];
+    link.greet(7, 1).await;
+    let first = async {
+        let call = link.call("ICounter.Get:2").await;
+        link.say(&Head::system(System::Ok, call.id), |out| out.value(&5));
+        call.id
+    };
+    let (before, id) = tokio::join!(near.counter.computed(&near.engine, &key("a")), first);
+    link.say(&Head::system(System::Invalidate, id), |_| Ok(()));
+    soon(before.expect("read").invalidated()).await;
+    let (last, _) = tokio::join!(soon(near.counter.computed(&near.engine, &key("a"))), link.gives_up("ICounter.Get:2", 3));
+    let last = last.expect("read");
+    assert_eq!((last.value().as_result(), last.value().freshness()), (Ok(&5), Freshness::Unconfirmed));
+    // Who looks into it goes on asking.
+    link.gives_up("ICounter.Get:2", 6).await;
+    assert_eq!(last.value().freshness(), Freshness::Unconfirmed);
+    assert!(tokio::time::timeout(Duration::ZERO, last.invalidated()).await.is_err(), "it has not become another");
+    let then = async {
+        let call = link.call("ICounter.Get:2").await;
+        link.say(&Head::system(System::Ok, call.id), |out| out.value(&6));
+    };
+    tokio::join!(soon(last.invalidated()), then);
+    let now = near.now("a").await;
+    assert_eq!(((*now).as_ref(), now.freshness()), (Ok(&6), Freshness::Synchronized));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_times_that_a_call_may_take_end_no_value_that_is_looked_into() {
+    let second = Duration::from_secs(1);
+    let limits = [
+        CallOptions::new().timeout(5 * second),
+        CallOptions::new().connect_timeout(5 * second),
+        CallOptions::new().connect_timeout(Duration::ZERO),
+    ];
+    for options in limits {
+        let world = World::new();
+        let wire = Wire::to(&world.hub);
+        let near = Near::to(wire.clone(), |define| define);
+        let define = near.remote.with(options.clone()).define("limited", &method("ICounter.Get:2"));
+        let limited: AsyncFunction<(String,), Remoted<i64>> = define.serve_stale().function(&near.engine).expect("registered");
+        soon(near.remote.connected().wait_for(|state| *state == Connected::Yes)).await.expect("it lives");
+        limited.get(&near.engine, &key("a")).await.expect("read");
+        wire.set_down(true);
+        tokio::time::sleep(second).await;
+        limited.invalidate(&key("a"));
+        let last = limited.computed(&near.engine, &key("a")).await.expect("read");
+        assert_eq!((last.value().as_result(), last.value().freshness()), (Ok(&0), Freshness::Unconfirmed), "{options:?}");
+        assert!(tokio::time::timeout(600 * second, last.invalidated()).await.is_err(), "{options:?}");
+        wire.set_down(false);
+        soon(last.value().when_synchronized()).await.expect("there is a connection");
+        assert!(last.value().is_synchronized(), "{options:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
