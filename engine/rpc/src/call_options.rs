@@ -157,6 +157,8 @@ impl Sent {
     /// Also with the hash of the value that the caller has: then the other end need not send it again.
     pub(crate) fn knowing(self, known: Option<&Hash>) -> Sent {
         match known {
+            // Without it the value comes whole, where a header too many would be refused.
+            Some(_) if self.0.len() >= limits::HEADERS => self,
             None => self,
             Some(known) => {
                 let mut sent = Vec::from(self.0);

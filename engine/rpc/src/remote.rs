@@ -264,7 +264,8 @@ impl Remote {
         self.in_time(self.asking(method, written, known)).await
     }
 
-    async fn asking(
+    /// As [`ask`](Remote::ask), as long as it may take.
+    pub(crate) async fn asking(
         &self,
         method: &MethodId,
         written: impl Fn() -> Result<Vec<u8>, CallError>,

@@ -8,6 +8,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 use wellspring::{AsyncFunction, Cx, Engine, Key, RegisterError};
 
 use crate::arguments::ToArguments;
@@ -15,11 +17,12 @@ use crate::client_cache::Cache;
 use crate::end::End;
 use crate::hash::Hash;
 use crate::lives::Lives;
-use crate::remote::{Answer, CallError, Made, Remote};
+use crate::remote::{Answer, CallError, Connected, Made, Remote};
 use crate::remoted::{Inner, Place, Remoted, Standing, Task};
 use crate::wire::{MethodId, System};
 
-/// Until a value that is looked into, and was stale before it had come each time, is asked for again.
+/// Until a value is asked for again of which nothing was said (it was stale before it had come each time, or the other end has given up), or that was
+/// not asked for, as there was no way.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A method of another process that becomes a function of an engine: its options, then the engine.
@@ -85,7 +88,8 @@ where
     V: DeserializeOwned + Send + Sync + 'static,
 {
     /// Without a connection, a read of what is stale gets the last value that is known, at once, also if the connection breaks while it waits; and if
-    /// there will be no connection any more. It is [`Unconfirmed`](crate::Freshness::Unconfirmed) then, and what was made of it stays as it is, until the
+    /// there will be no connection any more. So does one whose call takes longer than [it may](crate::CallOptions), or is given up by the other process, as
+    /// one does that shuts down. It is [`Unconfirmed`](crate::Freshness::Unconfirmed) then, and what was made of it stays as it is, until the
     /// other process has said what is true: a value that is another is stale here then, with what depends on it.
     ///
     /// A value is known as long as the engine has it, also when it is stale; or a [`cache`](RemoteDefine::cache) has it. Failures are not served. What
@@ -112,7 +116,7 @@ where
     pub fn function(self, engine: &Engine) -> Result<AsyncFunction<K, Remoted<V>>, RegisterError> {
         let RemoteDefine { name, remote, method, serve_stale, cache, .. } = self;
         if !serve_stale && cache.is_none() {
-            return following(engine, name, move |_, key: K| {
+            return following(engine, name, Later::of(&remote), move |_, key: K| {
                 let (remote, method) = (remote.clone(), method.clone());
                 async move {
                     let (value, end, call) = remote.subscribe(&method, &key).await?;
@@ -138,6 +142,7 @@ pub(crate) type Subscribed<V> = (Result<V, CallError>, Arc<End>, Option<Made>);
 pub(crate) fn following<K, V, S, F>(
     engine: &Engine,
     name: impl Into<String>,
+    later: Later,
     subscribe: S,
 ) -> Result<AsyncFunction<K, Remoted<V>>, RegisterError>
 where
@@ -152,11 +157,12 @@ where
         let subscribed = subscribe(cx, key.clone());
         // Nothing of before is of use.
         let (attempt, _) = Attempt::begin(&mine, key);
+        let later = later.clone();
         async move {
             match subscribed.await {
-                Ok((Err(error), ..)) if !is_kept(&error) => attempt.pass(error),
+                Ok((Err(error), ..)) if !is_kept(&error) => attempt.pass(error, &later),
                 Ok((value, end, call)) => attempt.linked(Inner::new(value, None, Standing::Live { end: end.clone(), call }), end),
-                Err(error) => attempt.pass(error),
+                Err(error) => attempt.pass(error, &later),
             }
         }
     })?;
@@ -168,10 +174,58 @@ where
 /// Whether a failure is the value of a method, until its end.
 fn is_kept(error: &CallError) -> bool {
     match error {
-        // Given up there, again and again: that says nothing of the value.
-        CallError::Failed(failure) => !failure.is_cancelled(),
         CallError::Unreadable(_) => false,
-        _ => true,
+        error => !is_silent(error),
+    }
+}
+
+/// Whether a failure says nothing of the value: the other end has given the call up, again and again, as one does that shuts down; or it is of the call.
+/// What was known is as good as before.
+fn is_silent(error: &CallError) -> bool {
+    match error {
+        CallError::Failed(failure) => failure.is_cancelled(),
+        CallError::Stale | CallError::TimedOut(_) | CallError::NotConnected(_) => true,
+        _ => false,
+    }
+}
+
+/// How a failure that was found without asking is given up: where that waits, and for which connection.
+#[derive(Clone)]
+pub(crate) struct Later {
+    pub(crate) runtime: Handle,
+    /// None if there are several.
+    pub(crate) connected: Option<watch::Receiver<Connected>>,
+}
+
+impl Later {
+    fn of(remote: &Remote) -> Later {
+        Later { runtime: remote.runtime().clone(), connected: Some(remote.connected()) }
+    }
+
+    /// Whether the same comes of the next call at once: whoever follows the value must not ask in a circle.
+    fn is_for(error: &CallError) -> bool {
+        matches!(error, CallError::Unreachable | CallError::NotConnected(_) | CallError::Unsendable(_))
+    }
+
+    /// Ends a generation in a while, or when there is a connection, if that is what it lacks; not if there will be none.
+    fn end<K: Key, V: Send + Sync + 'static>(&self, at: At<K, V>, error: &CallError) {
+        let connected = self.connected.clone();
+        match (error, &connected) {
+            (CallError::Unreachable, Some(connected)) if *connected.borrow() == Connected::Never => return,
+            _ => {}
+        }
+        let waits = matches!(error, CallError::NotConnected(_));
+        self.runtime.spawn(async move {
+            let sooner = async {
+                match connected {
+                    Some(mut connected) if waits => _ = connected.wait_for(|state| *state == Connected::Yes).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            // Over either way.
+            let _ = tokio::time::timeout(PAUSE, sooner).await;
+            at.end();
+        });
     }
 }
 
@@ -286,7 +340,15 @@ impl<K: Key, V: Send + Sync + 'static> Attempt<K, V> {
     }
 
     /// Whoever asks now gets it, and whoever asks then asks again.
-    fn pass(self, error: CallError) -> Remoted<V> {
+    fn pass(mut self, error: CallError, later: &Later) -> Remoted<V> {
+        if Later::is_for(&error) {
+            later.end(self.at(), &error);
+            let value = Inner::new(Err(error), None, Standing::Passing);
+            // It has its place until then.
+            value.place(self.place());
+            self.is_kept = true;
+            return Remoted(value);
+        }
         if let Some(own) = self.at.own.upgrade() {
             own.invalidate(&self.at.key);
         }
@@ -331,6 +393,12 @@ impl How {
         Box::pin(async move { remote.ask(&method, || Ok(written.to_vec()), known).await })
     }
 
+    /// As that, where nobody waits: the times that calls may take are for those who do.
+    fn looking(&self, written: Arc<[u8]>, known: Option<Hash>) -> Asking {
+        let (remote, method) = (self.remote.clone(), self.method.clone());
+        Box::pin(async move { remote.asking(&method, || Ok(written.to_vec()), known).await })
+    }
+
     /// A generation.
     async fn compute<K, V>(self: Arc<Self>, (attempt, mut known): (Attempt<K, V>, Option<Arc<Inner<V>>>)) -> Remoted<V>
     where
@@ -339,7 +407,7 @@ impl How {
     {
         let written: Arc<[u8]> = match self.remote.written(&attempt.at.key) {
             Ok(written) => written.into(),
-            Err(error) => return attempt.pass(error),
+            Err(error) => return attempt.pass(error, &Later::of(&self.remote)),
         };
         let cached_as = self.cache.as_ref().map(|cache| cache.key(self.remote.peer().format, &self.method, &written));
         let question = Question { how: self.clone(), written, cached_as };
@@ -353,8 +421,8 @@ impl How {
         if known.is_none()
             && let Some(cached) = question.cached()
         {
-            let asking = question.asking(cached.hash);
-            return question.doubt(attempt, cached, asking);
+            let looking = question.looking(cached.hash);
+            return question.doubt(attempt, cached, looking);
         }
         let known = known.filter(|known| known.value.is_ok() && known.hash.is_some());
         let hash = known.as_ref().and_then(|known| known.hash);
@@ -374,11 +442,11 @@ impl How {
                 known.bind(attempt.place(), || Standing::Lost);
                 attempt.keep(known)
             }
-            (Said::Nothing(CallError::Stale), Some(known)) if self.serve_stale => {
-                let asking = question.asking(hash);
-                question.doubt(attempt, known, asking)
+            (Said::Nothing(error), Some(known)) if self.serve_stale && is_silent(&error) => {
+                let looking = question.looking(hash);
+                question.doubt(attempt, known, looking)
             }
-            (Said::Nothing(error), _) => attempt.pass(error),
+            (Said::Nothing(error), _) => attempt.pass(error, &Later::of(&self.remote)),
         }
     }
 }
@@ -394,6 +462,10 @@ struct Question {
 impl Question {
     fn asking(&self, known: Option<Hash>) -> Asking {
         self.how.asking(self.written.clone(), known)
+    }
+
+    fn looking(&self, known: Option<Hash>) -> Asking {
+        self.how.looking(self.written.clone(), known)
     }
 
     /// What the cache has.
@@ -425,6 +497,7 @@ impl Question {
         if let (Some(cache), Some(key)) = (&self.how.cache, &self.cached_as) {
             match (&value, &hash) {
                 (Ok(_), Some(hash)) => cache.set(key.clone(), hash, &arguments),
+                (Err(error), _) if is_silent(error) => {}
                 _ => cache.remove(key.clone()),
             }
         }
@@ -441,18 +514,22 @@ impl Question {
         V: DeserializeOwned + Send + Sync + 'static,
     {
         let remote = self.how.remote.clone();
-        value.bind(attempt.place(), || {
-            let look = look_into(Looking { at: attempt.at(), value: Arc::downgrade(&value) }, self, asking);
-            Standing::Unconfirmed { waiting: remote.unconfirmed().begin(), _task: Task(remote.runtime().spawn(look).abort_handle()) }
-        });
+        if value.bind(attempt.place(), || Standing::Unconfirmed { waiting: remote.unconfirmed().begin(), task: None }) {
+            let at = attempt.at();
+            let number = at.number;
+            let look = look_into(Looking { at, value: Arc::downgrade(&value), has_begun: false }, self, asking);
+            value.looked_into(number, Task(remote.runtime().spawn(look).abort_handle()));
+        }
         attempt.keep(value)
     }
 }
 
-/// Whoever looks into a value. If it comes to no end (what reads values is the user's, and may panic), the next read meets that.
+/// Whoever looks into a value. If it comes to no end (what reads values is the user's, and may panic), the next read meets that; if it does not begin,
+/// its runtime is gone, and nobody else looks either.
 struct Looking<K: Key, V: Send + Sync + 'static> {
     at: At<K, V>,
     value: Weak<Inner<V>>,
+    has_begun: bool,
 }
 
 impl<K: Key, V: Send + Sync + 'static> Looking<K, V> {
@@ -469,31 +546,32 @@ impl<K: Key, V: Send + Sync + 'static> Looking<K, V> {
 
 impl<K: Key, V: Send + Sync + 'static> Drop for Looking<K, V> {
     fn drop(&mut self) {
-        self.ends(Standing::Replaced(None));
+        self.ends(if self.has_begun { Standing::Replaced(None) } else { Standing::Lost });
     }
 }
 
 /// Asks until it is known whether a value is true.
-async fn look_into<K, V>(looking: Looking<K, V>, question: Question, mut asking: Asking)
+async fn look_into<K, V>(mut looking: Looking<K, V>, question: Question, mut asking: Asking)
 where
     K: Key + ToArguments,
     V: DeserializeOwned + Send + Sync + 'static,
 {
+    looking.has_begun = true;
     loop {
         let answer = asking.await;
         let Some(known) = looking.value.upgrade() else { return };
-        if matches!(answer, Err(CallError::Stale)) {
-            asking = question.asking(known.hash);
-            drop(known);
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        }
         match question.said(answer, Some(&known)) {
             Said::Same { end, call, .. } => {
                 looking.ends(Standing::Live { end: end.clone(), call: Some(call) });
                 end.then(move || looking.at.end());
             }
             Said::Is(value, _) => looking.ends(Standing::Replaced(Some(value))),
+            Said::Nothing(error) if is_silent(&error) => {
+                asking = question.looking(known.hash);
+                drop(known);
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             Said::Nothing(CallError::Unreachable) => looking.ends(Standing::Lost),
             // The next read meets it.
             Said::Nothing(_) => looking.ends(Standing::Replaced(None)),

@@ -49,7 +49,7 @@ pub(crate) enum Standing<V> {
     /// It is true until its end, which is told as long as the call is there; or it is of this process, without one.
     Live { end: Arc<End>, call: Option<Made> },
     /// It is being asked.
-    Unconfirmed { waiting: Waiting, _task: Task },
+    Unconfirmed { waiting: Waiting, task: Option<Task> },
     /// There is another one, which the next generation takes.
     Replaced(Option<Arc<Inner<V>>>),
     /// Nobody will ever say.
@@ -92,6 +92,9 @@ impl<V> Inner<V> {
 
     /// Makes it the value of a generation, as long as that is the last. Looked at under the lock: whoever began later has to wait for it, and then
     /// has the last word.
+    ///
+    /// What makes the standing must not end a task, nor begin one: a runtime that shuts down drops it at once, and what looks into a value takes the lock
+    /// when it is dropped.
     pub(crate) fn bind(&self, place: Box<dyn Place>, standing: impl FnOnce() -> Standing<V>) -> bool {
         let mut link = self.link();
         if !place.is_last() {
@@ -111,6 +114,18 @@ impl<V> Inner<V> {
             link.place = Some(place);
         }
         is_last
+    }
+
+    /// A task looks into an unconfirmed value of a generation. If it is known already, or of another, the task is not waited for.
+    pub(crate) fn looked_into(&self, number: u64, by: Task) {
+        let mut link = self.link();
+        let is_its = link.place.as_ref().is_some_and(|place| place.number() == number);
+        let before = match &mut link.standing {
+            Standing::Unconfirmed { task, .. } if is_its => task.replace(by),
+            _ => Some(by),
+        };
+        drop(link);
+        drop(before);
     }
 
     /// What is known now of an unconfirmed value of a generation; what was before is dropped by the caller, when it has told.
@@ -158,7 +173,7 @@ impl<V> Remoted<V> {
     /// The value by reference, or why there is none.
     ///
     /// # Errors
-    /// What the method failed with; or that the other process cannot be reached, which is not cached.
+    /// What the method failed with; or that the other process cannot be reached, which is asked again after a second, or when there is a connection.
     pub fn as_result(&self) -> Result<&V, &CallError> {
         self.0.value.as_ref()
     }

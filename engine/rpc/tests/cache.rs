@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use support::near::{Near, key, method, set, soon};
 use support::pipe::Wire;
+use support::script::Script;
 use support::services::World;
 use wellspring::{AsyncFunction, Capacity, Cx, Engine};
-use wellspring_rpc::wire::{Format, System};
+use wellspring_rpc::wire::{Format, Head, System};
 use wellspring_rpc::{Cache, CacheError, Change, ClientCache, Freshness, NotSynchronized, RedbCache, Remote, Remoted};
 
 type Entries = HashMap<Vec<u8>, Vec<u8>>;
@@ -219,6 +220,30 @@ async fn failures_are_not_cached_and_what_was_before_them_is_forgotten() {
         cache.flush();
         assert_eq!(store.entries().len(), entries);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_cached_is_kept_when_the_server_gives_up_what_it_is_asked() {
+    let (world, store) = (World::new(), Memory::default());
+    left(&world, &store, 1, 2).await;
+    let cache = store.cache();
+    let (script, mut links) = Script::new();
+    let near = Near::to(script, |define| define.cache(&cache));
+    let a = near.get("a").await;
+    let mut link = links.next().await;
+    link.names = vec!["ICounter.Get:2".to_owned()];
+    link.greet(7, 1).await;
+    link.gives_up("ICounter.Get:2", 6).await;
+    assert_eq!(((*a).as_ref(), a.freshness()), (Ok(&1), Freshness::Unconfirmed));
+    cache.flush();
+    assert_eq!(store.entries().len(), 2);
+    let then = async {
+        let call = link.call("ICounter.Get:2").await;
+        link.say(&Head::system(System::Match, call.id), |_| Ok(()));
+    };
+    let (known, ()) = tokio::join!(soon(a.when_synchronized()), then);
+    known.expect("there is a connection");
+    assert!(a.is_synchronized());
 }
 
 #[tokio::test(start_paused = true)]

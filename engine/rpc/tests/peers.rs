@@ -10,8 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use support::PATIENCE;
 use support::pipe::Wire;
-use support::recorded::Said;
-use support::script::{Link, Script};
+use support::script::Script;
 use support::services::World;
 use tokio::time::{Instant, sleep, timeout};
 use wellspring::{AsyncFunction, Computed, Cx, Engine};
@@ -431,18 +430,6 @@ async fn reprocess_cancel_a_value_that_the_server_gives_up_for_a_moment_is_asked
     }
 }
 
-/// A server that the test plays, which gives up the next calls.
-async fn gives_up(link: &mut Link, times: usize) -> Vec<Said> {
-    let mut calls = Vec::new();
-    for _ in 0..times {
-        let call = link.call("ICounter.Get:2").await;
-        let failure = ErrorInfo::new(ErrorInfo::CANCELED, "A task was canceled.");
-        link.say(&Head::system(System::Error, call.id), |out| out.value(&failure));
-        calls.push(call);
-    }
-    calls
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_the_server_gives_up_for_good_is_told_and_not_cached() {
     let (script, mut links) = Script::new();
@@ -452,7 +439,7 @@ async fn what_the_server_gives_up_for_good_is_told_and_not_cached() {
     link.greet(7, 1).await;
     let key = ("k".to_owned(),);
     let began = Instant::now();
-    let (read, calls) = tokio::join!(soon(get.get(&engine, &key)), gives_up(&mut link, 3));
+    let (read, calls) = tokio::join!(soon(get.get(&engine, &key)), link.gives_up("ICounter.Get:2", 3));
     let read = read.expect("read");
     assert!(matches!(read.as_result(), Err(CallError::Failed(failure)) if failure.type_name() == "System.OperationCanceledException"));
     assert!(began.elapsed() >= ms(100), "it is not asked for at once: {:?}", began.elapsed());

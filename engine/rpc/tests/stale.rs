@@ -5,17 +5,19 @@ mod support;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use support::PATIENCE;
 use support::near::{Near, key, method, set, soon};
 use support::pipe::{Wire, WireReader, WireWriter};
+use support::script::Script;
 use support::services::World;
 use wellspring::{AsyncFunction, Fault};
 use wellspring_rpc::transport::{Close, Connector, FrameReader, FrameWriter, Incoming};
-use wellspring_rpc::wire::System;
-use wellspring_rpc::{CallError, Freshness, NotSynchronized, Remote, RemoteDefine, Remoted, Visitor};
+use wellspring_rpc::wire::{Head, System, limits};
+use wellspring_rpc::{CallError, CallOptions, Connected, Freshness, NotSynchronized, Remote, RemoteDefine, Remoted, Visitor};
 
 fn stale<K, V>(define: RemoteDefine<K, V>) -> RemoteDefine<K, V>
 where
@@ -308,6 +310,104 @@ async fn nobody_waits_for_a_server_that_will_never_be_connected_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_gives_up_what_it_is_asked_takes_no_value_from_a_reader() {
+    let (script, mut links) = Script::new();
+    let near = Near::to(script, stale);
+    let mut link = links.next().await;
+    link.names = vec!["ICounter.Get:2".to_owned()];
+    link.greet(7, 1).await;
+    let first = async {
+        let call = link.call("ICounter.Get:2").await;
+        link.say(&Head::system(System::Ok, call.id), |out| out.value(&5));
+        call.id
+    };
+    let (before, id) = tokio::join!(near.counter.computed(&near.engine, &key("a")), first);
+    link.say(&Head::system(System::Invalidate, id), |_| Ok(()));
+    soon(before.expect("read").invalidated()).await;
+    let (last, _) = tokio::join!(soon(near.counter.computed(&near.engine, &key("a"))), link.gives_up("ICounter.Get:2", 3));
+    let last = last.expect("read");
+    assert_eq!((last.value().as_result(), last.value().freshness()), (Ok(&5), Freshness::Unconfirmed));
+    // Who looks into it goes on asking.
+    link.gives_up("ICounter.Get:2", 6).await;
+    assert_eq!(last.value().freshness(), Freshness::Unconfirmed);
+    assert!(tokio::time::timeout(Duration::ZERO, last.invalidated()).await.is_err(), "it has not become another");
+    let then = async {
+        let call = link.call("ICounter.Get:2").await;
+        link.say(&Head::system(System::Ok, call.id), |out| out.value(&6));
+    };
+    tokio::join!(soon(last.invalidated()), then);
+    let now = near.now("a").await;
+    assert_eq!(((*now).as_ref(), now.freshness()), (Ok(&6), Freshness::Synchronized));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_times_that_a_call_may_take_end_no_value_that_is_looked_into() {
+    let second = Duration::from_secs(1);
+    let limits = [
+        CallOptions::new().timeout(5 * second),
+        CallOptions::new().connect_timeout(5 * second),
+        CallOptions::new().connect_timeout(Duration::ZERO),
+    ];
+    for options in limits {
+        let world = World::new();
+        let wire = Wire::to(&world.hub);
+        let near = Near::to(wire.clone(), |define| define);
+        let define = near.remote.with(options.clone()).define("limited", &method("ICounter.Get:2"));
+        let limited: AsyncFunction<(String,), Remoted<i64>> = define.serve_stale().function(&near.engine).expect("registered");
+        soon(near.remote.connected().wait_for(|state| *state == Connected::Yes)).await.expect("it lives");
+        limited.get(&near.engine, &key("a")).await.expect("read");
+        wire.set_down(true);
+        tokio::time::sleep(second).await;
+        limited.invalidate(&key("a"));
+        let last = limited.computed(&near.engine, &key("a")).await.expect("read");
+        assert_eq!((last.value().as_result(), last.value().freshness()), (Ok(&0), Freshness::Unconfirmed), "{options:?}");
+        assert!(tokio::time::timeout(600 * second, last.invalidated()).await.is_err(), "{options:?}");
+        wire.set_down(false);
+        soon(last.value().when_synchronized()).await.expect("there is a connection");
+        assert!(last.value().is_synchronized(), "{options:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_follows_a_value_that_cannot_be_asked_for_does_not_ask_in_a_circle() {
+    let world = World::new();
+    for serves in [false, true] {
+        let (wire, refuses) = (Wire::to(&world.hub), Arc::<AtomicBool>::default());
+        wire.set_down(true);
+        let near = Near::to(Moody { wire: wire.clone(), refuses: refuses.clone() }, |define| define);
+        let define = near.remote.with(CallOptions::new().connect_timeout(Duration::ZERO)).define("now", &method("ICounter.Get:2"));
+        let define = if serves { define.serve_stale() } else { define };
+        let now: AsyncFunction<(String,), Remoted<i64>> = define.function(&near.engine).expect("registered");
+        let mut changes = now.computed(&near.engine, &key("a")).await.expect("read").changes();
+        let mut count = 0;
+        let few = async {
+            // What goes in a circle does not let the time go on.
+            while count < 100 {
+                let next = changes.next().await.expect("endless").expect("read");
+                assert_eq!(next.value().as_result(), Err(&CallError::NotConnected(Duration::ZERO)));
+                count += 1;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(10), few).await.is_err(), "it is asked again and again");
+        assert!((10..=12).contains(&count), "{count} times");
+        // As soon as there is a way.
+        wire.set_down(false);
+        soon(near.remote.connected().wait_for(|state| *state == Connected::Yes)).await.expect("it lives");
+        let next = tokio::time::timeout(Duration::from_millis(10), async {
+            while changes.next().await.expect("endless").expect("read").value().as_result() != Ok(&0) {}
+        });
+        next.await.expect("it is asked for");
+        refuses.store(true, Ordering::SeqCst);
+        wire.cut();
+        soon(near.remote.connected().wait_for(|state| *state == Connected::Never)).await.expect("it lives");
+        let mut never = now.computed(&near.engine, &key("b")).await.expect("read").changes();
+        let next = never.next().await.expect("endless").expect("read");
+        assert_eq!(next.value().as_result(), Err(&CallError::Unreachable));
+        assert!(tokio::time::timeout(Duration::from_secs(3_600), never.next()).await.is_err(), "there will be no other");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_drops_its_engine_in_the_middle_leaves_no_call() {
     let world = World::new();
     let wire = Wire::to(&world.hub);
@@ -387,6 +487,51 @@ async fn a_value_that_outlives_its_engine_is_looked_into_all_the_same() {
     assert_eq!((remote.open_calls(), last.freshness()), (1, Freshness::Synchronized));
     drop(last);
     assert_eq!(remote.open_calls(), 0);
+}
+
+#[test]
+fn a_value_is_given_out_also_when_the_runtime_that_would_look_into_it_is_gone() {
+    let gone = tokio::runtime::Runtime::new().expect("a runtime");
+    let near = gone.block_on(async {
+        let world = World::new();
+        let wire = Wire::to(&world.hub);
+        let near = Near::to(wire.clone(), stale);
+        near.get("a").await;
+        wire.set_down(true);
+        soon(near.remote.connected().wait_for(|state| *state != Connected::Yes)).await.expect("it lives");
+        near
+    });
+    drop(gone);
+    near.counter.invalidate(&key("a"));
+    let (sender, receiver) = mpsc::channel();
+    // A thread of its own, as nothing else can give up a deadlock.
+    std::thread::spawn(move || {
+        let here = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        here.block_on(async move {
+            let last = near.get("a").await;
+            let known = last.when_synchronized().await;
+            let read = ((*last).clone(), last.freshness(), known, near.remote.unconfirmed_values());
+            // A test that has given up does not hear it.
+            let _ = sender.send(read);
+        })
+    });
+    let read = receiver.recv_timeout(PATIENCE).expect("it is read");
+    assert_eq!(read, (Ok(0), Freshness::Unconfirmed, Err(CallError::Unreachable), 0), "nobody will say");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_has_as_many_headers_as_it_may_have_is_made_without_the_hash_of_what_is_known() {
+    let world = World::new();
+    let near = Near::to(Wire::to(&world.hub), |define| define);
+    let full = (0..limits::HEADERS).fold(CallOptions::new(), |options, number| options.header(format!("header{number}"), "x"));
+    let get: AsyncFunction<(String,), Remoted<i64>> =
+        near.remote.with(full).define("full", &method("ICounter.Get:2")).serve_stale().function(&near.engine).expect("registered");
+    for value in 1..4 {
+        let before = get.computed(&near.engine, &key("a")).await.expect("read");
+        assert_eq!(before.value().as_result(), Ok(&(value - 1)));
+        set(&near.remote, "a", value).await;
+        soon(before.invalidated()).await;
+    }
 }
 
 /// As the one below, by threads: readers, changes, cuts and invalidations at once.

@@ -9,7 +9,7 @@ use super::Router;
 use crate::arguments::ToArguments;
 use crate::failure::Failure;
 use crate::remote::CallError;
-use crate::remote_function::following;
+use crate::remote_function::{Later, following};
 use crate::remoted::Remoted;
 use crate::wire::MethodId;
 
@@ -75,7 +75,9 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
         F: Future<Output = Result<Result<V, CallError>, CallError>> + Send + 'static,
     {
         let (router, method, here) = (self.clone(), method.clone(), std::sync::Arc::new(here));
-        following(engine, name, move |cx, arguments: A| {
+        // The key may have moved to a server that can be reached.
+        let later = Later { runtime: self.0.runtime.clone(), connected: None };
+        following(engine, name, later, move |cx, arguments: A| {
             let (router, method, here, key) = (router.clone(), method.clone(), here.clone(), by(&arguments));
             async move { router.subscribe(&key, &method, &arguments, || here(cx.clone(), arguments.clone())).await }
         })

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use wellspring_rpc::Visitor;
 use wellspring_rpc::transport::{Close, Connector, FrameReader, FrameWriter, Incoming};
-use wellspring_rpc::wire::{Format, Frame, Guid, Handshake, Head, System, WriteError, Writer};
+use wellspring_rpc::wire::{ErrorInfo, Format, Frame, Guid, Handshake, Head, System, WriteError, Writer};
 
 use super::PATIENCE;
 use super::recorded::{Said, said};
@@ -144,6 +144,18 @@ impl Link {
     /// The next call of a method.
     pub async fn call(&mut self, name: &str) -> Said {
         self.expect(name, |said| said.name == name).await
+    }
+
+    /// Gives up the next calls of a method, as a .NET server does that shuts down.
+    pub async fn gives_up(&mut self, name: &str, times: usize) -> Vec<Said> {
+        let mut calls = Vec::new();
+        for _ in 0..times {
+            let call = self.call(name).await;
+            let failure = ErrorInfo::new(ErrorInfo::CANCELED, "A task was canceled.");
+            self.say(&Head::system(System::Error, call.id), |out| out.value(&failure));
+            calls.push(call);
+        }
+        calls
     }
 
     /// Whatever there is to be heard now, but for signs of life.
