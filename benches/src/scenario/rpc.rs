@@ -1,7 +1,7 @@
 //! What remote calls cost, beside other ways to call another process.
 //!
 //! Client and server are two processes on this machine, each with a tokio runtime of one worker thread; what is sent goes through the
-//! loopback device with `TCP_NODELAY`. Ours is the route of an axum server and a [`Remote`](wellspring_rpc::Remote), over WebSocket in
+//! loopback device with `TCP_NODELAY`. Ours is the route of an axum server and a `Remote`, over WebSocket in
 //! `msgpack6c`.
 //!
 //! - `rpc/calls/*`: a thousand tasks, each with one call on its way over one connection. `add` adds two numbers, `user` gets a record of about a
