@@ -1,7 +1,7 @@
 //! Many connections.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use wellspring_rpc::wire::MethodId;
@@ -26,12 +26,16 @@ async fn allocated(remote: &Remote) -> Result<f64, String> {
 async fn clients(other: &Other, count: usize) -> Result<Vec<Remote>, String> {
     /// That connect at a time.
     const ABREAST: usize = 50;
+    /// Longer than it takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
     let add = method("Add:2")?;
     let mut connected = Vec::with_capacity(count);
     while connected.len() < count {
         let some: Vec<Remote> = (0..ABREAST.min(count - connected.len())).map(|_| other.remote()).collect();
         for remote in &some {
-            let _: i32 = remote.call(&add, (1, 2)).await.map_err(text)?;
+            // Where there are too few descriptors a remote would try again for ever.
+            let called = tokio::time::timeout(PATIENCE, remote.call::<i32>(&add, (1, 2))).await;
+            called.map_err(|_| format!("no more than {} connections could be made", connected.len()))?.map_err(text)?;
         }
         connected.extend(some);
     }
