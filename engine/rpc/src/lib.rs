@@ -105,6 +105,7 @@ mod hub;
 mod inbox;
 mod listener;
 mod lives;
+mod made;
 mod method_limits;
 mod outbound;
 mod outgoing;

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Weak};
-use std::task::Poll;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -22,12 +21,13 @@ use crate::end::End;
 use crate::failure::Failure;
 use crate::hash::Hash;
 use crate::hub::{Hub, Visitor};
+use crate::made::{Answer, Asked, Made};
 use crate::outbound::Reply;
 use crate::peer::Peer;
 use crate::streams::Within;
 use crate::synchronize::Unconfirmed;
 use crate::transport::{Close, Connector, Refused};
-use crate::wire::{Arguments, ErrorInfo, Format, FrameError, Head, MethodId, ReadError, System, WriteError, Writer};
+use crate::wire::{Arguments, ErrorInfo, Format, Head, MethodId, ReadError, System, WriteError, Writer};
 
 /// How often a compute call is made again that was stale before it was answered.
 const TRIES: u32 = 3;
@@ -167,8 +167,8 @@ impl Remote {
     pub async fn call<T: DeserializeOwned>(&self, method: &MethodId, arguments: impl ToArguments) -> Result<T, CallError> {
         let written = self.written(&arguments)?;
         drop(arguments);
-        let mut made = Asked::new(&self.shared.peer);
-        match self.reply(&mut made, Instant::now(), method, written).await? {
+        let mut asked = self.asked();
+        match self.reply(&mut asked, Instant::now(), method, written).await? {
             Reply::Answer { call, arguments, .. } => self.read(call, &arguments),
             Reply::Cancelled => Err(CallError::Stale),
             Reply::Never => Err(CallError::Unreachable),
@@ -176,7 +176,7 @@ impl Remote {
     }
 
     /// Waits for what is called, as long as it may take.
-    pub(crate) async fn in_time<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
         let call = pin!(call);
         match &self.options {
             None => call.await,
@@ -273,7 +273,7 @@ impl Remote {
     ) -> Result<Answer, CallError> {
         let (mut stale, mut cancelled, began) = (0, 0, Instant::now());
         while stale < TRIES {
-            let mut asked = Asked::new(&self.shared.peer);
+            let mut asked = self.asked();
             let (call, arguments, end) = match asked.ask(1, method, self.headers()?.knowing(known.as_ref()), written()?).await? {
                 Reply::Answer { call, arguments, end } => (call, arguments, end.unwrap_or_default()),
                 Reply::Cancelled => {
@@ -471,114 +471,6 @@ impl Drop for Shared {
     }
 }
 
-/// What has come of a compute call: of which kind, what is in it, its end, and the call.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) call: System,
-    pub(crate) arguments: Vec<u8>,
-    pub(crate) end: Arc<End>,
-    pub(crate) made: Made,
-}
-
-/// A call until its reply: given up when it is dropped before.
-pub(crate) struct Asked<'a> {
-    peer: &'a Peer,
-    /// None before it is made, and when it is over.
-    id: Option<u64>,
-}
-
-impl<'a> Asked<'a> {
-    fn new(peer: &'a Peer) -> Asked<'a> {
-        Asked { peer, id: None }
-    }
-
-    /// Makes the call, and waits for what comes of it. Who has dropped that can go on [waiting](Asked::reply).
-    pub(crate) async fn ask(&mut self, call_type: u8, method: &MethodId, headers: Sent, arguments: Vec<u8>) -> Result<Reply, CallError> {
-        let (peer, mut message) = (self.peer, Some((headers, arguments)));
-        let reply = std::future::poll_fn(|cx| match message.take() {
-            // Made with the waker: nothing is looked up before there is something.
-            Some((headers, arguments)) => {
-                self.id = peer.made.call(&peer.out, call_type, method, headers, arguments, cx.waker().clone())?;
-                if self.id.is_some() { Poll::Pending } else { Poll::Ready(Ok(Reply::Never)) }
-            }
-            None => self.id.map_or(Poll::Ready(Reply::Never), |id| peer.made.reply(id, cx.waker())).map(Ok),
-        });
-        let reply = reply.await.map_err(|error: FrameError| CallError::Unsendable(error.to_string()))?;
-        if !matches!(reply, Reply::Answer { end: Some(_), .. }) {
-            self.id = None;
-        }
-        Ok(reply)
-    }
-
-    /// Waits for what comes of a call that was made.
-    pub(crate) async fn reply(&mut self) -> Reply {
-        let (peer, id) = (self.peer, self.id);
-        let reply = std::future::poll_fn(|cx| id.map_or(Poll::Ready(Reply::Never), |id| peer.made.reply(id, cx.waker()))).await;
-        if !matches!(reply, Reply::Answer { end: Some(_), .. }) {
-            self.id = None;
-        }
-        reply
-    }
-
-    /// Takes it back, if the other end cannot know of it: it is not answered then.
-    pub(crate) fn withdraw(&self) -> bool {
-        self.id.is_none_or(|id| self.peer.made.withdraw(id))
-    }
-
-    fn into_made(mut self, remote: &Remote) -> Made {
-        Made { remote: remote.clone(), id: self.id.take().unwrap_or_default() }
-    }
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.peer.made.forget(&self.peer.out, id);
-        }
-    }
-}
-
-/// A call whose result was taken, and whose end is waited for: given up when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Made {
-    remote: Remote,
-    id: u64,
-}
-
-impl Made {
-    pub(crate) fn remote(&self) -> &Remote {
-        &self.remote
-    }
-
-    /// What gives it up from elsewhere.
-    pub(crate) fn cutter(&self) -> Cutter {
-        Cutter { remote: Arc::downgrade(&self.remote.shared), id: self.id }
-    }
-}
-
-/// What can give up a call that somebody else has.
-pub(crate) struct Cutter {
-    remote: Weak<Shared>,
-    id: u64,
-}
-
-impl Cutter {
-    /// Gives it up, as its owner would. One that is over already is not known any more.
-    pub(crate) fn cut(&self) {
-        if let Some(remote) = self.remote.upgrade() {
-            remote.peer.made.forget(&remote.peer.out, self.id);
-        }
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        // What is over is not known any more.
-        let peer = &self.remote.shared.peer;
-        peer.made.forget(&peer.out, self.id);
-    }
-}
-
 /// A value of another process, which says when it is stale. Dropping it tells the other end that nobody waits to hear of that.
 #[derive(Debug)]
 pub struct Replica<T> {
@@ -614,6 +506,6 @@ impl<T> Replica<T> {
 
     /// The number of its call, for who looks at the wire.
     pub fn call_id(&self) -> u64 {
-        self.call.id
+        self.call.id()
     }
 }

@@ -17,7 +17,8 @@ use crate::client_cache::Cache;
 use crate::end::End;
 use crate::hash::Hash;
 use crate::lives::Lives;
-use crate::remote::{Answer, CallError, Connected, Made, Remote};
+use crate::made::{Answer, Made};
+use crate::remote::{CallError, Connected, Remote};
 use crate::remoted::{Inner, Place, Remoted, Standing, Task};
 use crate::wire::{MethodId, System};
 

@@ -8,7 +8,8 @@ use tokio::task::AbortHandle;
 
 use crate::end::End;
 use crate::hash::Hash;
-use crate::remote::{CallError, Made};
+use crate::made::Made;
+use crate::remote::CallError;
 use crate::synchronize::Waiting;
 
 /// A value of another process in the graph of this one, or why there is none. Clones are the same.

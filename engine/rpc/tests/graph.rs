@@ -7,73 +7,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::PATIENCE;
+use support::near::{Near, method, set};
 use support::pipe::Wire;
 use support::services::World;
-use wellspring::{AsyncFunction, Capacity, Cx, Engine};
-use wellspring_rpc::wire::MethodId;
+use wellspring::{AsyncFunction, Capacity, Engine};
 use wellspring_rpc::{CallError, Remote, Remoted};
 
-fn method(name: &str) -> MethodId {
-    MethodId::new(name).expect("short")
-}
-
-/// A client with its own engine, in which the sum of two counters of the server is a function.
-struct Near {
-    engine: Engine,
-    remote: Remote,
-    counter: AsyncFunction<(String,), Remoted<i64>>,
-    sum: AsyncFunction<(String, String), i64>,
-    sums: Arc<AtomicUsize>,
-}
-
-impl Near {
-    fn to(wire: &Wire) -> Near {
-        Near::with(wire, Engine::new())
-    }
-
-    fn with(wire: &Wire, engine: Engine) -> Near {
-        let remote = Remote::builder(wire.clone()).backoff(Duration::from_millis(100), Duration::from_millis(100)).connect();
-        let sums = Arc::<AtomicUsize>::default();
-        let counter: AsyncFunction<(String,), Remoted<i64>> =
-            remote.function(&engine, "counter", &method("ICounter.Get:2")).expect("registered");
-        let (read, counted) = (counter.clone(), sums.clone());
-        let sum = engine.async_function("sum", move |cx: Cx, (one, two): (String, String)| {
-            let (read, counted) = (read.clone(), counted.clone());
-            async move {
-                counted.fetch_add(1, Ordering::SeqCst);
-                let (one, two) = (read.get(&cx, &(one,)).await, read.get(&cx, &(two,)).await);
-                one.expect("read").as_ref().expect("a value") + two.expect("read").as_ref().expect("a value")
-            }
-        });
-        Near { engine, remote, counter, sum: sum.expect("registered"), sums }
-    }
-
-    async fn sum(&self) -> i64 {
-        self.sum.get(&self.engine, &("a".to_owned(), "b".to_owned())).await.expect("a sum")
-    }
-
-    async fn becomes(&self, expected: i64) {
-        let changed = async {
-            let mut sums = self.sum.computed(&self.engine, &("a".to_owned(), "b".to_owned())).await.expect("a sum").changes();
-            while *sums.next().await.expect("endless").expect("a sum").value() != expected {}
-        };
-        tokio::time::timeout(PATIENCE, changed).await.unwrap_or_else(|_| panic!("it never becomes {expected}"));
-    }
-}
-
-async fn set(remote: &Remote, key: &str, value: i64) {
-    remote.call::<()>(&method("ICounter.Set:3"), (key, value)).await.expect("set");
+fn near(wire: &Wire, engine: Engine) -> Near {
+    Near::with(engine, wire.clone(), |define| define)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_function_here_follows_values_there() {
     let world = World::new();
-    let near = Near::to(&Wire::to(&world.hub));
+    let near = near(&Wire::to(&world.hub), Engine::new());
     assert_eq!(near.sum().await, 0);
     for _ in 0..10 {
         assert_eq!(near.sum().await, 0);
     }
-    assert_eq!((near.sums.load(Ordering::SeqCst), world.runs.get.load(Ordering::SeqCst)), (1, 2), "cached here");
+    assert_eq!((near.sums(), world.runs.get.load(Ordering::SeqCst)), (1, 2), "cached here");
     set(&near.remote, "a", 5).await;
     near.becomes(5).await;
     set(&near.remote, "b", 2).await;
@@ -86,7 +38,7 @@ async fn a_function_here_follows_values_there() {
 #[tokio::test(start_paused = true)]
 async fn a_value_that_nobody_caches_any_more_is_not_pushed() {
     let world = World::new();
-    let near = Near::to(&Wire::to(&world.hub));
+    let near = near(&Wire::to(&world.hub), Engine::new());
     near.sum().await;
     assert_eq!((near.remote.open_calls(), world.hub.open_calls()), (2, 2));
     near.counter.invalidate(&("a".to_owned(),));
@@ -131,7 +83,7 @@ async fn a_failure_there_is_cached_here_until_it_ends() {
 async fn what_is_evicted_here_does_not_keep_what_was_made_of_it_from_following() {
     let world = World::new();
     let capacity = |builder: wellspring::EngineBuilder| builder.capacity(Capacity::entries(16)).build();
-    let near = Near::with(&Wire::to(&world.hub), capacity(Engine::builder()));
+    let near = near(&Wire::to(&world.hub), capacity(Engine::builder()));
     near.sum().await;
     let changed = Arc::<AtomicUsize>::default();
     let mut sums = near.sum.computed(&near.engine, &("a".to_owned(), "b".to_owned())).await.expect("a sum").changes();
@@ -168,7 +120,7 @@ async fn what_cannot_be_understood_is_not_cached() {
 async fn values_here_outlive_cuts_and_a_server_that_was_started_anew_makes_them_stale() {
     let (first, second) = (World::new(), World::new());
     let wire = Wire::to(&first.hub);
-    let near = Near::to(&wire);
+    let near = near(&wire, Engine::new());
     let far = Remote::builder(Wire::to(&first.hub)).connect();
     set(&far, "a", 1).await;
     assert_eq!(near.sum().await, 1);

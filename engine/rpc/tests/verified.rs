@@ -2,13 +2,15 @@
 
 mod support;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::pipe::{Client, Wire};
 use wellspring::{AsyncFunction, Cx, Engine, Source};
-use wellspring_rpc::wire::{Format, Guid, Handshake, Head, MethodId, System};
+use wellspring_rpc::wire::{Arguments, Format, Guid, Handshake, Head, MethodId, Packed, System, pack};
 use wellspring_rpc::{Failure, Hub, Remote, Remoted, Service, Visitor};
 
 const FORMAT: Format = Format::Msgpack6c;
@@ -77,13 +79,20 @@ impl Signs {
         Signs { engine, number, computed, hub }
     }
 
-    async fn client(&self) -> Client {
+    /// A client that has said who it is, on its connection of this number, and which number that is to the server.
+    async fn greeted(&self, index: i32) -> (Client, i32) {
         let mut client = Client::connect(&self.hub, Visitor::new("client", FORMAT));
         let (peer, hub) = (Guid::from_u128(1), Guid::from_u128(9));
-        let hello = Handshake { peer, versions: None, hub, protocol: Handshake::PROTOCOL, index: 1, secret: None };
+        let hello = Handshake { peer, versions: None, hub, protocol: Handshake::PROTOCOL, index, secret: None };
         client.say(&Head::system(System::Handshake, 0), |out| out.value(&hello));
-        client.expect("a handshake", |got| got.call == System::Handshake).await;
-        client
+        let theirs = client.expect("a handshake", |got| got.call == System::Handshake).await;
+        let theirs: Handshake<'_> = Arguments::new(FORMAT, &theirs.arguments).read().expect("a handshake");
+        let index = theirs.index;
+        (client, index)
+    }
+
+    async fn client(&self) -> Client {
+        self.greeted(1).await.0
     }
 }
 
@@ -168,17 +177,11 @@ async fn a_value_that_changes_without_a_connection_is_told_on_the_next() {
     asked(&mut client, 1, "IVerified.Sign:2").await;
     client.leave().await;
     signs.number.set(&7, -1);
-    let mut client = Client::connect(&signs.hub, Visitor::new("client", FORMAT));
-    let theirs = client.expect("a handshake", |got| got.call == System::Handshake).await;
-    let index = wellspring_rpc::wire::Arguments::new(FORMAT, &theirs.arguments).read::<Handshake<'_>>().expect("a handshake").index;
-    let (peer, hub) = (Guid::from_u128(1), Guid::from_u128(9));
-    client.say(&Head::system(System::Handshake, 0), |out| {
-        out.value(&Handshake { peer, versions: None, hub, protocol: Handshake::PROTOCOL, index: 2, secret: None })
-    });
-    let waits = wellspring_rpc::wire::Packed(std::borrow::Cow::Owned(wellspring_rpc::wire::pack([1])));
+    let (mut client, index) = signs.greeted(2).await;
+    let waits = Packed(Cow::Owned(pack([1])));
     client.say(&Head::system(System::Reconnect, 50), |out| {
         out.value(&index)?;
-        out.value(&std::collections::BTreeMap::from([(1_u32, waits)]))
+        out.value(&BTreeMap::from([(1_u32, waits)]))
     });
     let first = client.expect("an answer", |got| got.id == 50 || got.id == 1).await;
     assert_eq!(first.call, System::Invalidate, "before it is said that all is said");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::route::Place;
 use super::routes::Routes;
 use crate::end::End;
-use crate::remote::{Cutter, Made};
+use crate::made::{Cutter, Made};
 
 /// Values are not looked for among fewer that nobody has any more.
 const FEW: usize = 64;
