@@ -15,6 +15,7 @@ use crate::hub::Timings;
 use crate::peer::Peer;
 use crate::recent::Recent;
 use crate::service::Slot;
+use crate::streams::Within;
 use crate::transport::{Close, FrameReader, FrameWriter, Incoming};
 use crate::wire::{Arguments, Format, Frame, Handshake, Head, Messages, System, limits};
 
@@ -185,17 +186,16 @@ const TURN: usize = 256;
 /// Runs what is called in a frame; false if the connection is to end. What is answered at once goes into one frame, as far as frames go. The frame is
 /// not held any longer: it may be a part of a larger buffer.
 async fn run(peer: &Arc<Peer>, frame: Bytes, slot: &mut Slot, silent: &mut Duration) -> bool {
-    let mut messages = Messages::new(peer.format, &frame).peekable();
-    while messages.peek().is_some() {
+    let mut messages = Messages::new(peer.format, &frame);
+    while !messages.is_over() {
         {
-            let _cork = peer.out.cork();
+            let (_cork, _within) = (peer.out.cork(), Within::of(peer));
             for message in messages.by_ref().take(TURN) {
                 match message {
                     Ok(message) => {
-                        if System::of(&message.method) == Some(System::KeepAlive) {
+                        if peer.receive(&message, slot) == Some(System::KeepAlive) {
                             *silent = Duration::ZERO;
                         }
-                        peer.receive(&message, slot);
                     }
                     Err(error) => tracing::debug!(target: "wellspring::rpc", %error, "a message cannot be read"),
                 }
@@ -204,7 +204,7 @@ async fn run(peer: &Arc<Peer>, frame: Bytes, slot: &mut Slot, silent: &mut Durat
                 }
             }
         }
-        if messages.peek().is_some() {
+        if !messages.is_over() {
             tokio::task::yield_now().await;
             // Whoever does not read its answers is not answered.
             if !room(peer, silent).await || peer.out.is_ended() {

@@ -19,20 +19,25 @@ use crate::wire::{Arguments, AtMost, ErrorInfo, Guid, Head, Headers, Message, Re
 const UNREADABLE: &str = "an item of the stream cannot be read";
 
 impl Peer {
-    /// One message of the other end.
-    pub(crate) fn receive(self: &Arc<Peer>, message: &Message<'_>, slot: &mut Slot) {
-        self.dispatch(message, slot);
-        // What settles itself from now on is written down. Serials begin at one.
-        self.inline.store(0, Ordering::Release);
+    /// One message of the other end; which system call it is, if it is one.
+    pub(crate) fn receive(self: &Arc<Peer>, message: &Message<'_>, slot: &mut Slot) -> Option<System> {
+        let system = System::of(&message.method);
+        match system {
+            Some(call) => {
+                if let Err(error) = self.receive_system(call, message) {
+                    tracing::debug!(target: "wellspring::rpc", method = call.name(), %error, "a system call cannot be read");
+                }
+            }
+            None => {
+                self.dispatch(message, slot);
+                // What settles itself from now on is written down. Serials begin at one.
+                self.inline.store(0, Ordering::Release);
+            }
+        }
+        system
     }
 
     fn dispatch(self: &Arc<Peer>, message: &Message<'_>, slot: &mut Slot) {
-        if let Some(call) = System::of(&message.method) {
-            if let Err(error) = self.receive_system(call, message) {
-                tracing::debug!(target: "wellspring::rpc", method = call.name(), %error, "a system call cannot be read");
-            }
-            return;
-        }
         if message.method.service().is_some_and(|service| service == "$sys" || service == "$sys-c") {
             return tracing::debug!(target: "wellspring::rpc", method = %message.method, "a system call that is not known: ignored");
         }

@@ -17,24 +17,27 @@ pub(super) fn current() -> Option<Arc<Peer>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
-/// Until it is dropped, values are of a peer.
+/// Until it is dropped, values are of a peer. What was there before; nothing where it was the same peer, as it is for all messages of a frame.
 #[derive(Debug)]
-pub(crate) struct Within(Option<Arc<Peer>>);
+pub(crate) struct Within(Option<Option<Arc<Peer>>>);
 
 impl Within {
     pub(crate) fn of(peer: &Arc<Peer>) -> Within {
-        Within::these(Some(peer.clone()))
+        let is_so = CURRENT.with_borrow(|current| current.as_ref().is_some_and(|current| Arc::ptr_eq(current, peer)));
+        if is_so { Within(None) } else { Within::these(Some(peer.clone())) }
     }
 
     /// Of a peer, or of none.
     pub(super) fn these(peer: Option<Arc<Peer>>) -> Within {
-        Within(CURRENT.replace(peer))
+        Within(Some(CURRENT.replace(peer)))
     }
 }
 
 impl Drop for Within {
     fn drop(&mut self) {
-        // What was there is dropped after it was taken out: it may be the last of its peer.
-        drop(CURRENT.replace(self.0.take()));
+        if let Some(before) = self.0.take() {
+            // What was there is dropped after it was taken out: it may be the last of its peer.
+            drop(CURRENT.replace(before));
+        }
     }
 }

@@ -22,6 +22,11 @@ impl<'a> Messages<'a> {
     pub fn new(format: Format, frame: &'a [u8]) -> Messages<'a> {
         Messages { format, rest: frame }
     }
+
+    /// Whether nothing is left: there may be bytes left that are no message.
+    pub(crate) fn is_over(&self) -> bool {
+        self.rest.is_empty()
+    }
 }
 
 impl<'a> Iterator for Messages<'a> {

@@ -67,6 +67,8 @@ impl System {
     pub fn of(method: &MethodRef<'_>) -> Option<System> {
         let found = match method {
             MethodRef::Name(name) => ALL.iter().find(|(_, known, _)| known == name),
+            // Answers are most of what comes.
+            MethodRef::Hash(hash) if *hash == System::Ok.hash() => return Some(System::Ok),
             MethodRef::Hash(hash) => ALL.iter().find(|(_, _, known)| known == hash),
         };
         found.map(|(call, _, _)| *call)

@@ -66,8 +66,24 @@ impl<'a> Reader<'a> {
 
 macro_rules! integers {
     ($($method:ident)*) => {$(
+        #[inline]
         fn $method<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, ReadError> {
-            self.visit_integer(visitor)
+            match self.small() {
+                Some(number) => visitor.visit_u64(number),
+                None => self.visit_integer(visitor),
+            }
+        }
+    )*};
+}
+
+macro_rules! texts {
+    ($($method:ident)*) => {$(
+        #[inline]
+        fn $method<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, ReadError> {
+            match self.small_text() {
+                Some(text) => visitor.visit_borrowed_str(text),
+                None => self.deserialize_any(visitor),
+            }
         }
     )*};
 }
@@ -86,6 +102,15 @@ impl<'a> Deserializer<'a> for &mut Reader<'a> {
 
     integers!(deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64);
     integers!(deserialize_i128 deserialize_u128);
+    texts!(deserialize_str deserialize_string deserialize_identifier);
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'a>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, ReadError> {
+        match self.small_map() {
+            Some(count) => self.within(count, 2, |rest| visitor.visit_map(rest)),
+            None => self.deserialize_any(visitor),
+        }
+    }
 
     fn deserialize_option<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, ReadError> {
         if self.peek() == Some(0xc0) {
@@ -127,7 +152,7 @@ impl<'a> Deserializer<'a> for &mut Reader<'a> {
 
     serde::forward_to_deserialize_any! {
         <V: Visitor<'a>>
-        bool f32 f64 char str string bytes byte_buf seq tuple tuple_struct map struct identifier
+        bool f32 f64 char bytes byte_buf seq tuple tuple_struct map
     }
 }
 

@@ -38,6 +38,36 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
+    /// A number below 128, if that is what comes. As the others of the kind, it is what most values are, without a look at what else there is.
+    #[inline]
+    pub(super) fn small(&mut self) -> Option<u64> {
+        let (&marker @ 0x00..=0x7f, rest) = self.rest.split_first()? else { return None };
+        self.rest = rest;
+        Some(u64::from(marker))
+    }
+
+    /// How many values follow, if that is a map of less than 16.
+    #[inline]
+    pub(super) fn small_map(&mut self) -> Option<usize> {
+        let (&marker @ 0x80..=0x8f, rest) = self.rest.split_first()? else { return None };
+        self.rest = rest;
+        Some(usize::from(marker & 0x0f))
+    }
+
+    /// A text of less than 256 bytes, if that is what comes and it is one.
+    #[inline]
+    pub(super) fn small_text(&mut self) -> Option<&'a str> {
+        let (length, rest) = match self.rest {
+            [marker @ 0xa0..=0xbf, rest @ ..] => (marker & 0x1f, rest),
+            [0xd9, length, rest @ ..] => (*length, rest),
+            _ => return None,
+        };
+        let (text, rest) = rest.split_at_checked(usize::from(length))?;
+        let text = str::from_utf8(text).ok()?;
+        self.rest = rest;
+        Some(text)
+    }
+
     /// The next marker, which stays.
     pub(super) fn peek(&self) -> Option<u8> {
         self.rest.first().copied()

@@ -63,7 +63,13 @@ impl Writer<'_> {
         Ok(())
     }
 
+    #[inline]
     fn text(&mut self, text: &str) -> Result<(), WriteError> {
+        if text.len() < 32 {
+            self.out.push(0xa0 | text.len() as u8);
+            self.out.extend_from_slice(text.as_bytes());
+            return Ok(());
+        }
         self.length(text.len(), (0xa0, 32), [Some(0xd9), Some(0xda), Some(0xdb)])?;
         self.out.extend_from_slice(text.as_bytes());
         Ok(())
@@ -199,6 +205,7 @@ impl<'p, 'w> Serializer for &'p mut Writer<'w> {
         self.text(value.encode_utf8(&mut [0; 4]))
     }
 
+    #[inline]
     fn serialize_str(self, value: &str) -> Result<(), WriteError> {
         self.text(value)
     }
