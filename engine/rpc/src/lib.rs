@@ -104,6 +104,7 @@ mod hash;
 mod hub;
 mod inbox;
 mod listener;
+mod later;
 mod lives;
 mod made;
 mod method_limits;

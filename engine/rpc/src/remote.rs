@@ -175,12 +175,20 @@ impl Remote {
         }
     }
 
-    /// Waits for what is called, as long as it may take.
-    async fn in_time<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    /// Waits for what is called, as long as it may take, since it was first made.
+    async fn in_time<T>(&self, began: Instant, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
         let call = pin!(call);
         match &self.options {
             None => call.await,
-            Some(options) => options.limit(Instant::now(), self.connected(), call).await,
+            Some(options) => options.limit(began, self.connected(), call).await,
+        }
+    }
+
+    /// As that, where it does not matter whether there is a connection.
+    pub(crate) async fn rest<T>(&self, began: Instant, does: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        match &self.options {
+            None => does.await,
+            Some(options) => options.connected().limit(began, self.connected(), pin!(does)).await,
         }
     }
 
@@ -193,22 +201,9 @@ impl Remote {
         written: Vec<u8>,
     ) -> Result<Reply, CallError> {
         let asking = asked.ask(0, method, self.headers()?, written);
-        let reply = match &self.options {
-            None => return asking.await,
-            Some(options) => options.limit(began, self.connected(), pin!(asking)).await,
-        };
-        match reply {
-            Err(CallError::NotConnected(_)) if !asked.withdraw() => self.rest(asked, began).await,
+        match self.in_time(began, asking).await {
+            Err(CallError::NotConnected(_)) if !asked.withdraw() => self.rest(began, async { Ok(asked.reply().await) }).await,
             reply => reply,
-        }
-    }
-
-    /// What comes of a call that was sent, in what is left of its time.
-    pub(crate) async fn rest(&self, asked: &mut Asked<'_>, began: Instant) -> Result<Reply, CallError> {
-        let reply = async { Ok(asked.reply().await) };
-        match &self.options {
-            None => reply.await,
-            Some(options) => options.connected().limit(began, self.connected(), pin!(reply)).await,
         }
     }
 
@@ -235,7 +230,7 @@ impl Remote {
         method: &MethodId,
         arguments: impl ToArguments,
     ) -> Result<Replica<Result<T, Failure>>, CallError> {
-        let (value, end, call) = self.subscribe(method, &arguments).await?;
+        let (value, end, call) = self.subscribe(Instant::now(), method, &arguments).await?;
         let value = match value {
             Ok(value) => Ok(value),
             Err(CallError::Failed(failure)) => Err(failure),
@@ -247,21 +242,23 @@ impl Remote {
     /// A value, or why there is none, and in either case its end.
     pub(crate) async fn subscribe<T: DeserializeOwned>(
         &self,
+        began: Instant,
         method: &MethodId,
         arguments: &impl ToArguments,
     ) -> Result<(Result<T, CallError>, Arc<End>, Made), CallError> {
-        let Answer { call, arguments, end, made } = self.ask(method, || self.written(arguments), None).await?;
+        let Answer { call, arguments, end, made } = self.ask(began, method, || self.written(arguments), None).await?;
         Ok((self.read(call, &arguments), end, made))
     }
 
     /// What comes of a compute call, with arguments that are written for each try. If the value is still the one that is known, it does not come again.
     pub(crate) async fn ask(
         &self,
+        began: Instant,
         method: &MethodId,
         written: impl Fn() -> Result<Vec<u8>, CallError>,
         known: Option<Hash>,
     ) -> Result<Answer, CallError> {
-        self.in_time(self.asking(method, written, known)).await
+        self.in_time(began, self.asking(method, written, known)).await
     }
 
     /// As [`ask`](Remote::ask), as long as it may take.
