@@ -11,22 +11,22 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use wellspring::Fault;
 
 use crate::arguments::ToArguments;
 use crate::call_options::{CallOptions, Sent};
-use crate::connection;
+use crate::connecting::{self, Disconnected};
 use crate::end::End;
 use crate::failure::Failure;
 use crate::hash::Hash;
-use crate::hub::{Hub, Visitor};
+use crate::hub::Hub;
 use crate::made::{Answer, Asked, Made};
 use crate::outbound::Reply;
 use crate::peer::Peer;
 use crate::streams::Within;
 use crate::synchronize::Unconfirmed;
-use crate::transport::{Close, Connector, Refused};
+use crate::transport::Connector;
 use crate::wire::{Arguments, ErrorInfo, Format, Head, MethodId, ReadError, System, WriteError, Writer};
 
 /// How often a compute call is made again that was stale before it was answered.
@@ -35,9 +35,6 @@ const TRIES: u32 = 3;
 /// For how long a compute call is made again that the other end has given up, so often at most; and how long after the first time.
 const CANCELLED: Duration = Duration::from_secs(5);
 const CANCELLED_PAUSE: Duration = Duration::from_millis(50);
-
-/// A connection shorter than this counts as a failed attempt.
-const SHORT: Duration = Duration::from_secs(15);
 
 /// A process whose methods are called. It is connected to as long as this is there, and connected to again when a connection breaks: calls go on
 /// through that, each run once by a server that keeps to the protocol as ours does. Clones are the same remote.
@@ -73,7 +70,7 @@ pub enum Connected {
     Connecting,
     /// There is one.
     Yes,
-    /// The last attempt has failed, or the last connection broke: another is made at that time.
+    /// The last attempt has failed, or the last connection broke: another is made at that time. See [`Remote::disconnected_by`] for why.
     Again(Instant),
     /// There will be none: the other end does not speak the format, or is given up.
     Never,
@@ -132,11 +129,11 @@ impl From<WriteError> for CallError {
 /// How a remote is connected to.
 #[derive(Debug)]
 pub struct RemoteBuilder<C> {
-    connector: C,
-    format: Format,
+    pub(crate) connector: C,
+    pub(crate) format: Format,
     hub: Option<Hub>,
     options: Option<CallOptions>,
-    backoff: (Duration, Duration),
+    pub(crate) backoff: (Duration, Duration),
 }
 
 impl Remote {
@@ -322,6 +319,12 @@ impl Remote {
         self.shared.peer.other.connected()
     }
 
+    /// Why there is no connection: what the last attempt failed with, or how the last connection ended. None while there is one, or none was tried yet;
+    /// and of one that has called, which connects by itself.
+    pub fn disconnected_by(&self) -> Option<Disconnected> {
+        self.shared.peer.other.disconnected_by()
+    }
+
     /// How many streams there are, both ways.
     pub fn open_streams(&self) -> usize {
         self.shared.peer.streams().len()
@@ -410,52 +413,9 @@ impl<C: Connector> RemoteBuilder<C> {
         let options = self.options.clone().map(Arc::new);
         // What it offers the peer has; the hub itself is not kept alive by who connects.
         let how = RemoteBuilder { hub: None, ..self };
-        let task = Some(tokio::spawn(run(how, peer.clone())));
+        let task = Some(tokio::spawn(connecting::run(how, peer.clone())));
         let shared = Shared { peer, task, runtime: Handle::current(), unconfirmed: Arc::default() };
         Remote { shared: Arc::new(shared), options }
-    }
-}
-
-/// Connects, again and again.
-async fn run<C: Connector>(how: RemoteBuilder<C>, peer: Arc<Peer>) {
-    let (mut tries, mut failures) = (0, 0_u32);
-    let mut visitor = Visitor::new(peer.id.client_id(), how.format);
-    // Nobody replaces a client's connection but the client.
-    let (_keep, replaced) = watch::channel(false);
-    loop {
-        peer.other.is_now(Connected::Connecting);
-        if let Some(secret) = peer.remote_secret() {
-            tries += 1;
-            visitor.proof = Some(secret.prove(&visitor.client_id, tries));
-        }
-        let mut began = None;
-        let said = match timeout(peer.offer.timings.handshake, how.connector.connect(&visitor)).await {
-            Ok(Ok((reader, writer))) => {
-                let greeted = || began = Some(Instant::now());
-                let said = connection::serve(peer.clone(), reader, writer, replaced.clone(), greeted).await;
-                if began.is_some_and(|began| began.elapsed() >= SHORT) {
-                    failures = 0;
-                }
-                said
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(target: "wellspring::rpc", %error, "no connection: trying again");
-                Refused::code_of(&error)
-            }
-            Err(_) => None,
-        };
-        if said == Some(Close::FORMAT) {
-            tracing::error!(target: "wellspring::rpc", format = %how.format, "the other end does not speak the format");
-            peer.made.close();
-            peer.other.is_now(Connected::Never);
-            return;
-        }
-        let (first, most) = how.backoff;
-        let pause = first.saturating_mul(1 << failures.min(16)).min(most).mul_f64(0.75 + 0.5 * fastrand::f64());
-        failures = failures.saturating_add(1);
-        let next = Instant::now() + pause;
-        peer.other.is_now(Connected::Again(next));
-        tokio::time::sleep_until(next).await;
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use support::near::{key, method, soon};
 use support::recorded::Said;
 use support::script::{Link, Links, Script};
-use wellspring::{AsyncFunction, Cx, Engine};
+use wellspring::{AsyncFunction, Capacity, Cx, Engine};
 use wellspring_rpc::wire::{ErrorInfo, Head, System};
-use wellspring_rpc::{CallOptions, Remote, Remoted};
+use wellspring_rpc::{By, CallError, CallOptions, Remote, Remoted, Route, Router, Routes, Single};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -59,7 +59,9 @@ impl Server {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let ok = Head::system(System::Ok, said.id);
         match *self.mood.lock().expect("no panic") {
-            Mood::GivesUp => link.say(&Head::system(System::Error, said.id), |out| out.value(&ErrorInfo::new(ErrorInfo::CANCELED, "stops"))),
+            Mood::GivesUp => {
+                link.say(&Head::system(System::Error, said.id), |out| out.value(&ErrorInfo::new(ErrorInfo::CANCELED, "stops")))
+            }
             Mood::Unreadable => link.say(&ok, |out| out.value(&"no number")),
             Mood::Stale => link.say(&Head::system(System::Invalidate, said.id), |_| Ok(())),
             Mood::Silent => {}
@@ -120,8 +122,7 @@ async fn whoever_follows_a_value_that_is_not_answered_hears_of_it_when_it_is() {
             let remote = Remote::builder(script).options(CallOptions::new().timeout(SECOND)).connect();
             let engine = Engine::new();
             let define = remote.define("value", &method("ICounter.Get:2"));
-            let value: Function<(String,)> =
-                if serves { define.serve_stale() } else { define }.function(&engine).expect("registered");
+            let value: Function<(String,)> = if serves { define.serve_stale() } else { define }.function(&engine).expect("registered");
             let made = made_of(&engine, "made", &value);
             let mut values = soon(value.computed(&engine, &key("a"))).await.expect("read").changes();
             let mut mades = soon(made.computed(&engine, &key("a"))).await.expect("read").changes();
@@ -133,5 +134,58 @@ async fn whoever_follows_a_value_that_is_not_answered_hears_of_it_when_it_is() {
             tokio::join!(becomes_remote(&mut values, 5), becomes(&mut mades, 5));
             engine.assert_consistent();
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_follows_a_failure_that_is_evicted_here_hears_of_the_value() {
+    let (script, links) = Script::new();
+    let server = Server::new(links, Mood::Unreadable);
+    let remote = Remote::builder(script).connect();
+    let engine = Engine::builder().capacity(Capacity::entries(16)).build();
+    let value: Function<(String,)> = remote.function(&engine, "value", &method("ICounter.Get:2")).expect("registered");
+    let made = made_of(&engine, "made", &value);
+    let mut mades = soon(made.computed(&engine, &key("a"))).await.expect("read").changes();
+    becomes(&mut mades, -1).await;
+    for other in 0..40 {
+        soon(value.get(&engine, &key(&other.to_string()))).await.expect("read");
+    }
+    engine.collect();
+    server.becomes(Mood::Good(5));
+    becomes(&mut mades, 5).await;
+    engine.assert_consistent();
+}
+
+/// A router whose routes say so, and which fails soon; who is connected to is good.
+fn router(route: impl Route<u8>) -> (Routes<u8>, Router<u8>) {
+    let routes = Routes::of_server("here", route);
+    let connect = |_: &str| {
+        let (script, links) = Script::new();
+        Server::new(links, Mood::Good(5));
+        Remote::builder(script).connect()
+    };
+    let router = Router::builder(&routes, connect).retry(Duration::from_millis(1), Duration::from_millis(1), 2).build();
+    (routes, router)
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_follows_a_value_without_a_server_hears_of_it_as_soon_as_there_is_one() {
+    for (failure, (routes, router)) in
+        [(CallError::Here, router(Single::new("here"))), (CallError::Nowhere, router(By::new(["far"], |_: &u8| None)))]
+    {
+        let engine = Engine::new();
+        let value: Function<(String,)> =
+            router.function(&engine, "value", &method("ICounter.Get:2"), |_: &(String,)| 1).expect("registered");
+        let made = made_of(&engine, "made", &value);
+        let mut values = soon(value.computed(&engine, &key("a"))).await.expect("read").changes();
+        let mut mades = soon(made.computed(&engine, &key("a"))).await.expect("read").changes();
+        let (direct, indirect) = tokio::join!(in_ten_seconds(&mut values), in_ten_seconds(&mut mades));
+        assert!((9..=12).contains(&direct) && (1..=12).contains(&indirect), "{failure}: {direct} and {indirect} times");
+        let last = value.computed(&engine, &key("a")).await.expect("read");
+        assert_eq!(last.value().as_result(), Err(&failure));
+        routes.set(Single::new("far"));
+        assert!(!last.is_consistent(), "{failure}: it is stale when the routes are set");
+        tokio::join!(becomes_remote(&mut values, 5), becomes(&mut mades, 5));
+        engine.assert_consistent();
     }
 }

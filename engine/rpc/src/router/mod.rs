@@ -249,7 +249,9 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
                 }
             };
             match answer {
-                Err(CallError::Failed(failure)) if failure.is_reroute() => self.again_in_time(key, &place, &mut tries, &server, began).await?,
+                Err(CallError::Failed(failure)) if failure.is_reroute() => {
+                    self.again_in_time(key, &place, &mut tries, &server, began).await?
+                }
                 answer => return answer,
             }
         }
