@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::connecting::Disconnected;
 use crate::peer::Peer;
 use crate::remote::{Connected, Remote};
 use crate::session::Session;
@@ -90,6 +91,7 @@ pub(crate) struct OtherEnd {
     pub(crate) number: u64,
     session: Mutex<Option<Session>>,
     connected: watch::Sender<Connected>,
+    disconnected_by: Mutex<Option<Disconnected>>,
     /// How many bodies run that it has called, where that is counted.
     pub(crate) running: Arc<AtomicUsize>,
 }
@@ -102,6 +104,7 @@ impl OtherEnd {
             number: LAST.fetch_add(1, Ordering::Relaxed) + 1,
             session: Mutex::default(),
             connected: watch::Sender::new(Connected::Connecting),
+            disconnected_by: Mutex::default(),
             running: Arc::default(),
         }
     }
@@ -123,6 +126,17 @@ impl OtherEnd {
 
     pub(crate) fn connected(&self) -> watch::Receiver<Connected> {
         self.connected.subscribe()
+    }
+
+    /// Why the last connection is none any more, or was not made: said before that there is none.
+    pub(crate) fn is_disconnected_by(&self, why: Disconnected) {
+        *self.disconnected_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    pub(crate) fn disconnected_by(&self) -> Option<Disconnected> {
+        let is_connected = *self.connected.borrow() == Connected::Yes;
+        let why = self.disconnected_by.lock().unwrap_or_else(PoisonError::into_inner);
+        why.clone().filter(|_| !is_connected)
     }
 
     /// Whether there is a connection. After `Never` nothing comes.

@@ -11,22 +11,22 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use wellspring::Fault;
 
 use crate::arguments::ToArguments;
 use crate::call_options::{CallOptions, Sent};
-use crate::connection;
+use crate::connecting::{self, Disconnected};
 use crate::end::End;
 use crate::failure::Failure;
 use crate::hash::Hash;
-use crate::hub::{Hub, Visitor};
+use crate::hub::Hub;
 use crate::made::{Answer, Asked, Made};
 use crate::outbound::Reply;
 use crate::peer::Peer;
 use crate::streams::Within;
 use crate::synchronize::Unconfirmed;
-use crate::transport::{Close, Connector, Refused};
+use crate::transport::Connector;
 use crate::wire::{Arguments, ErrorInfo, Format, Head, MethodId, ReadError, System, WriteError, Writer};
 
 /// How often a compute call is made again that was stale before it was answered.
@@ -38,9 +38,6 @@ const CANCELLED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bytes of the buffer of a call, in which its arguments are and then its answer: those of a small record fit without another one.
 const ROOM: usize = 128;
-
-/// A connection shorter than this counts as a failed attempt.
-const SHORT: Duration = Duration::from_secs(15);
 
 /// A process whose methods are called. It is connected to as long as this is there, and connected to again when a connection breaks: calls go on
 /// through that, each run once by a server that keeps to the protocol as ours does. Clones are the same remote.
@@ -76,7 +73,7 @@ pub enum Connected {
     Connecting,
     /// There is one.
     Yes,
-    /// The last attempt has failed, or the last connection broke: another is made at that time.
+    /// The last attempt has failed, or the last connection broke: another is made at that time. See [`Remote::disconnected_by`] for why.
     Again(Instant),
     /// There will be none: the other end does not speak the format, or is given up.
     Never,
@@ -135,11 +132,11 @@ impl From<WriteError> for CallError {
 /// How a remote is connected to.
 #[derive(Debug)]
 pub struct RemoteBuilder<C> {
-    connector: C,
-    format: Format,
+    pub(crate) connector: C,
+    pub(crate) format: Format,
     hub: Option<Hub>,
     options: Option<CallOptions>,
-    backoff: (Duration, Duration),
+    pub(crate) backoff: (Duration, Duration),
 }
 
 impl Remote {
@@ -183,12 +180,20 @@ impl Remote {
         }
     }
 
-    /// Waits for what is called, as long as it may take.
-    async fn in_time<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    /// Waits for what is called, as long as it may take, since it was first made.
+    async fn in_time<T>(&self, began: Instant, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
         let call = pin!(call);
         match &self.options {
             None => call.await,
-            Some(options) => options.limit(Instant::now(), self.connected(), call).await,
+            Some(options) => options.limit(began, self.connected(), call).await,
+        }
+    }
+
+    /// As that, where it does not matter whether there is a connection.
+    pub(crate) async fn rest<T>(&self, began: Instant, does: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        match &self.options {
+            None => does.await,
+            Some(options) => options.connected().limit(began, self.connected(), pin!(does)).await,
         }
     }
 
@@ -201,22 +206,9 @@ impl Remote {
         written: Vec<u8>,
     ) -> Result<Reply, CallError> {
         let asking = asked.ask(0, method, self.headers()?, written);
-        let reply = match &self.options {
-            None => return asking.await,
-            Some(options) => options.limit(began, self.connected(), pin!(asking)).await,
-        };
-        match reply {
-            Err(CallError::NotConnected(_)) if !asked.withdraw() => self.rest(asked, began).await,
+        match self.in_time(began, asking).await {
+            Err(CallError::NotConnected(_)) if !asked.withdraw() => self.rest(began, async { Ok(asked.reply().await) }).await,
             reply => reply,
-        }
-    }
-
-    /// What comes of a call that was sent, in what is left of its time.
-    pub(crate) async fn rest(&self, asked: &mut Asked<'_>, began: Instant) -> Result<Reply, CallError> {
-        let reply = async { Ok(asked.reply().await) };
-        match &self.options {
-            None => reply.await,
-            Some(options) => options.connected().limit(began, self.connected(), pin!(reply)).await,
         }
     }
 
@@ -243,7 +235,7 @@ impl Remote {
         method: &MethodId,
         arguments: impl ToArguments,
     ) -> Result<Replica<Result<T, Failure>>, CallError> {
-        let (value, end, call) = self.subscribe(method, &arguments).await?;
+        let (value, end, call) = self.subscribe(Instant::now(), method, &arguments).await?;
         let value = match value {
             Ok(value) => Ok(value),
             Err(CallError::Failed(failure)) => Err(failure),
@@ -255,21 +247,23 @@ impl Remote {
     /// A value, or why there is none, and in either case its end.
     pub(crate) async fn subscribe<T: DeserializeOwned>(
         &self,
+        began: Instant,
         method: &MethodId,
         arguments: &impl ToArguments,
     ) -> Result<(Result<T, CallError>, Arc<End>, Made), CallError> {
-        let Answer { call, arguments, end, made } = self.ask(method, || self.written(arguments), None).await?;
+        let Answer { call, arguments, end, made } = self.ask(began, method, || self.written(arguments), None).await?;
         Ok((self.read(call, &arguments), end, made))
     }
 
     /// What comes of a compute call, with arguments that are written for each try. If the value is still the one that is known, it does not come again.
     pub(crate) async fn ask(
         &self,
+        began: Instant,
         method: &MethodId,
         written: impl Fn() -> Result<Vec<u8>, CallError>,
         known: Option<Hash>,
     ) -> Result<Answer, CallError> {
-        self.in_time(self.asking(method, written, known)).await
+        self.in_time(began, self.asking(method, written, known)).await
     }
 
     /// As [`ask`](Remote::ask), as long as it may take.
@@ -331,6 +325,12 @@ impl Remote {
     /// Whether there is a connection, and when that changes.
     pub fn connected(&self) -> watch::Receiver<Connected> {
         self.shared.peer.other.connected()
+    }
+
+    /// Why there is no connection: what the last attempt failed with, or how the last connection ended. None while there is one, or none was tried yet;
+    /// and of one that has called, which connects by itself.
+    pub fn disconnected_by(&self) -> Option<Disconnected> {
+        self.shared.peer.other.disconnected_by()
     }
 
     /// How many streams there are, both ways.
@@ -421,52 +421,9 @@ impl<C: Connector> RemoteBuilder<C> {
         let options = self.options.clone().map(Arc::new);
         // What it offers the peer has; the hub itself is not kept alive by who connects.
         let how = RemoteBuilder { hub: None, ..self };
-        let task = Some(tokio::spawn(run(how, peer.clone())));
+        let task = Some(tokio::spawn(connecting::run(how, peer.clone())));
         let shared = Shared { peer, task, runtime: Handle::current(), unconfirmed: Arc::default() };
         Remote { shared: Arc::new(shared), options }
-    }
-}
-
-/// Connects, again and again.
-async fn run<C: Connector>(how: RemoteBuilder<C>, peer: Arc<Peer>) {
-    let (mut tries, mut failures) = (0, 0_u32);
-    let mut visitor = Visitor::new(peer.id.client_id(), how.format);
-    // Nobody replaces a client's connection but the client.
-    let (_keep, replaced) = watch::channel(false);
-    loop {
-        peer.other.is_now(Connected::Connecting);
-        if let Some(secret) = peer.remote_secret() {
-            tries += 1;
-            visitor.proof = Some(secret.prove(&visitor.client_id, tries));
-        }
-        let mut began = None;
-        let said = match timeout(peer.offer.timings.handshake, how.connector.connect(&visitor)).await {
-            Ok(Ok((reader, writer))) => {
-                let greeted = || began = Some(Instant::now());
-                let said = connection::serve(peer.clone(), reader, writer, replaced.clone(), greeted).await;
-                if began.is_some_and(|began| began.elapsed() >= SHORT) {
-                    failures = 0;
-                }
-                said
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(target: "wellspring::rpc", %error, "no connection: trying again");
-                Refused::code_of(&error)
-            }
-            Err(_) => None,
-        };
-        if said == Some(Close::FORMAT) {
-            tracing::error!(target: "wellspring::rpc", format = %how.format, "the other end does not speak the format");
-            peer.made.close();
-            peer.other.is_now(Connected::Never);
-            return;
-        }
-        let (first, most) = how.backoff;
-        let pause = first.saturating_mul(1 << failures.min(16)).min(most).mul_f64(0.75 + 0.5 * fastrand::f64());
-        failures = failures.saturating_add(1);
-        let next = Instant::now() + pause;
-        peer.other.is_now(Connected::Again(next));
-        tokio::time::sleep_until(next).await;
     }
 }
 

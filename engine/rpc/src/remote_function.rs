@@ -5,26 +5,21 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::time::Instant;
 use wellspring::{AsyncFunction, Cx, Engine, Key, RegisterError};
 
 use crate::arguments::ToArguments;
 use crate::client_cache::Cache;
 use crate::end::End;
 use crate::hash::Hash;
+use crate::later::{Later, PAUSE, Unsaid};
 use crate::lives::Lives;
 use crate::made::{Answer, Made};
-use crate::remote::{CallError, Connected, Remote};
+use crate::remote::{CallError, Remote};
 use crate::remoted::{Inner, Place, Remoted, Standing, Task};
 use crate::wire::{MethodId, System};
-
-/// Until a value is asked for again of which nothing was said (it was stale before it had come each time, or the other end has given up), or that was
-/// not asked for, as there was no way.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// A method of another process that becomes a function of an engine: its options, then the engine.
 ///
@@ -120,7 +115,7 @@ where
             return following(engine, name, Later::of(&remote), move |_, key: K| {
                 let (remote, method) = (remote.clone(), method.clone());
                 async move {
-                    let (value, end, call) = remote.subscribe(&method, &key).await?;
+                    let (value, end, call) = remote.subscribe(Instant::now(), &method, &key).await?;
                     Ok((value, end, Some(call)))
                 }
             });
@@ -150,7 +145,7 @@ where
     K: Key,
     V: Send + Sync + 'static,
     S: Fn(Cx, K) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<Subscribed<V>, CallError>> + Send + 'static,
+    F: Future<Output = Result<Subscribed<V>, Unsaid>> + Send + 'static,
 {
     let own = Arc::<Own<K, V>>::default();
     let mine = own.clone();
@@ -161,9 +156,9 @@ where
         let later = later.clone();
         async move {
             match subscribed.await {
-                Ok((Err(error), ..)) if !is_kept(&error) => attempt.pass(error, &later),
+                Ok((Err(error), end, _)) if !is_kept(&error) => attempt.pass(Unsaid { error, sooner: Some(end) }, &later),
                 Ok((value, end, call)) => attempt.linked(Inner::new(value, None, Standing::Live { end: end.clone(), call }), end),
-                Err(error) => attempt.pass(error, &later),
+                Err(unsaid) => attempt.pass(unsaid, &later),
             }
         }
     })?;
@@ -174,10 +169,7 @@ where
 
 /// Whether a failure is the value of a method, until its end.
 fn is_kept(error: &CallError) -> bool {
-    match error {
-        CallError::Unreadable(_) => false,
-        error => !is_silent(error),
-    }
+    matches!(error, CallError::Failed(failure) if !failure.is_cancelled())
 }
 
 /// Whether a failure says nothing of the value: the other end has given the call up, again and again, as one does that shuts down; or it is of the call.
@@ -187,46 +179,6 @@ fn is_silent(error: &CallError) -> bool {
         CallError::Failed(failure) => failure.is_cancelled(),
         CallError::Stale | CallError::TimedOut(_) | CallError::NotConnected(_) => true,
         _ => false,
-    }
-}
-
-/// How a failure that was found without asking is given up: where that waits, and for which connection.
-#[derive(Clone)]
-pub(crate) struct Later {
-    pub(crate) runtime: Handle,
-    /// None if there are several.
-    pub(crate) connected: Option<watch::Receiver<Connected>>,
-}
-
-impl Later {
-    fn of(remote: &Remote) -> Later {
-        Later { runtime: remote.runtime().clone(), connected: Some(remote.connected()) }
-    }
-
-    /// Whether the same comes of the next call at once: whoever follows the value must not ask in a circle.
-    fn is_for(error: &CallError) -> bool {
-        matches!(error, CallError::Unreachable | CallError::NotConnected(_) | CallError::Unsendable(_))
-    }
-
-    /// Ends a generation in a while, or when there is a connection, if that is what it lacks; not if there will be none.
-    fn end<K: Key, V: Send + Sync + 'static>(&self, at: At<K, V>, error: &CallError) {
-        let connected = self.connected.clone();
-        match (error, &connected) {
-            (CallError::Unreachable, Some(connected)) if *connected.borrow() == Connected::Never => return,
-            _ => {}
-        }
-        let waits = matches!(error, CallError::NotConnected(_));
-        self.runtime.spawn(async move {
-            let sooner = async {
-                match connected {
-                    Some(mut connected) if waits => _ = connected.wait_for(|state| *state == Connected::Yes).await,
-                    _ => std::future::pending().await,
-                }
-            };
-            // Over either way.
-            let _ = tokio::time::timeout(PAUSE, sooner).await;
-            at.end();
-        });
     }
 }
 
@@ -340,20 +292,19 @@ impl<K: Key, V: Send + Sync + 'static> Attempt<K, V> {
         Box::new(self.at())
     }
 
-    /// Whoever asks now gets it, and whoever asks then asks again.
-    fn pass(mut self, error: CallError, later: &Later) -> Remoted<V> {
-        if Later::is_for(&error) {
-            later.end(self.at(), &error);
-            let value = Inner::new(Err(error), None, Standing::Passing);
-            // It has its place until then.
-            value.place(self.place());
-            self.is_kept = true;
-            return Remoted(value);
+    /// Whoever asks gets it for a while, and whoever asks then asks again.
+    fn pass(mut self, unsaid: impl Into<Unsaid>, later: &Later) -> Remoted<V> {
+        let Unsaid { error, sooner } = unsaid.into();
+        let (at, ended) = (self.at(), self.at());
+        if let Some(sooner) = &sooner {
+            sooner.then(move || ended.end());
         }
-        if let Some(own) = self.at.own.upgrade() {
-            own.invalidate(&self.at.key);
-        }
-        Remoted(Inner::new(Err(error), None, Standing::Passing))
+        later.then(&error, sooner, move || at.end());
+        let value = Inner::new(Err(error), None, Standing::Passing);
+        // It has its place until then.
+        value.place(self.place());
+        self.is_kept = true;
+        Remoted(value)
     }
 
     /// A value that has its call.
@@ -391,7 +342,7 @@ impl<K: Key, V: Send + Sync + 'static> Attempt<K, V> {
 impl How {
     fn asking(&self, written: Arc<[u8]>, known: Option<Hash>) -> Asking {
         let (remote, method) = (self.remote.clone(), self.method.clone());
-        Box::pin(async move { remote.ask(&method, || Ok(written.to_vec()), known).await })
+        Box::pin(async move { remote.ask(Instant::now(), &method, || Ok(written.to_vec()), known).await })
     }
 
     /// As that, where nobody waits: the times that calls may take are for those who do.

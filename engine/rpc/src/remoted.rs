@@ -45,7 +45,7 @@ pub(crate) trait Place: Send + Sync {
 
 /// What the other process says of a value.
 pub(crate) enum Standing<V> {
-    /// It is given once, and asked for again.
+    /// It is given for a while, and asked for again.
     Passing,
     /// It is true until its end, which is told as long as the call is there; or it is of this process, without one.
     Live { end: Arc<End>, call: Option<Made> },
@@ -77,7 +77,7 @@ pub enum Freshness {
     /// It was true once: it is of a [cache](crate::Cache), or was given without a connection. When the other process says that it is another, what
     /// depends on it is stale.
     Unconfirmed,
-    /// It is known to be stale, or given once: reading again gives another.
+    /// It is known to be stale, or a failure that is given for a while: reading again, or a second later, gives another.
     Stale,
 }
 
@@ -161,8 +161,8 @@ impl<V> Drop for Link<V> {
     fn drop(&mut self) {
         let watched = match &self.standing {
             Standing::Live { end, .. } => !end.has_come(),
-            Standing::Unconfirmed { .. } => true,
-            Standing::Passing | Standing::Replaced(_) | Standing::Lost => false,
+            Standing::Unconfirmed { .. } | Standing::Passing => true,
+            Standing::Replaced(_) | Standing::Lost => false,
         };
         if let Some(place) = &self.place {
             place.leave(watched);
@@ -174,7 +174,8 @@ impl<V> Remoted<V> {
     /// The value by reference, or why there is none.
     ///
     /// # Errors
-    /// What the method failed with; or that the other process cannot be reached, which is asked again after a second, or when there is a connection.
+    /// What the method failed with, until that ends; or why nothing is known of the value, for a second, or until there is a connection if that is what was
+    /// lacking.
     pub fn as_result(&self) -> Result<&V, &CallError> {
         self.0.value.as_ref()
     }
@@ -281,6 +282,6 @@ mod tests {
         *last.lock().expect("no panic") = 3;
         assert!(value.bind(at(3), || Standing::Passing));
         drop(value);
-        assert_eq!(*left.lock().expect("no panic"), [(2, false), (3, false)]);
+        assert_eq!(*left.lock().expect("no panic"), [(2, false), (3, true)]);
     }
 }

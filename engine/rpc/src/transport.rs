@@ -55,7 +55,7 @@ impl Close<'_> {
     pub const TOO_LARGE: Close<'static> = Close { code: 1009, reason: "" };
     /// The format is not spoken here. The client gives up.
     pub const FORMAT: u16 = 4001;
-    /// The client has not proved that it is who it says it is. Over WebSockets this is HTTP status 403 instead.
+    /// The client has not proved that it is who it says it is. Over WebSockets this is HTTP status 403 instead, which a [`Connector`] gives as this code.
     pub const NOT_PROVED: u16 = 1008;
 }
 
@@ -71,9 +71,9 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// The code within an error, if it is this one.
-    pub(crate) fn code_of(error: &io::Error) -> Option<u16> {
-        error.get_ref()?.downcast_ref().map(|refused: &Refused| refused.code)
+    /// The one within an error, if it is one.
+    pub(crate) fn of(error: &io::Error) -> Option<Refused> {
+        error.get_ref()?.downcast_ref().cloned()
     }
 }
 

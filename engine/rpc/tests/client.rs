@@ -2,14 +2,15 @@
 
 mod support;
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::PATIENCE;
 use support::pipe::Wire;
 use support::services::World;
 use wellspring_rpc::wire::{ErrorInfo, Format, MethodId};
-use wellspring_rpc::{CallError, Connected, Failure, Remote, Replica, Visitor};
+use wellspring_rpc::{CallError, Connected, Disconnected, Failure, Refusal, Remote, Replica, Visitor};
 
 fn method(name: &str) -> MethodId {
     MethodId::new(name).expect("short")
@@ -196,6 +197,52 @@ async fn a_client_proves_itself_at_every_connection_after_the_first() {
         wire.cut();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_to_a_server_of_before_is_let_in_as_another_one_that_follows_what_it_followed() {
+    let (a, b) = (World::new(), World::new());
+    let wire = Wire::to(&a.hub);
+    let remote = remote(&wire);
+    connected(&remote).await;
+    // Also where each has had it proved.
+    for (round, world) in [&a, &b, &b, &a, &b, &a, &a].into_iter().enumerate() {
+        let replica = get(&remote, "k").await;
+        wire.lead_to(&world.hub);
+        wire.cut();
+        let there = Remote::builder(Wire::to(&world.hub)).connect();
+        set(&there, "k", round as i64 + 1).await;
+        ends(&replica).await;
+        assert_eq!(*get(&remote, "k").await.value(), round as i64 + 1, "in round {round}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_refused_for_something_else_stays_who_it_is() {
+    let refuses = Arc::<AtomicBool>::default();
+    let asked = refuses.clone();
+    let world = World::with(|hub| {
+        hub.authenticate(move |_| {
+            let refuses = asked.load(Ordering::SeqCst);
+            async move { if refuses { Err(Refusal::forbidden("not now")) } else { Ok(()) } }
+        })
+    });
+    let wire = Wire::to(&world.hub);
+    let remote = remote(&wire);
+    connected(&remote).await;
+    let before = wire.visitor().client_id;
+    refuses.store(true, Ordering::SeqCst);
+    wire.cut();
+    let mut state = remote.connected();
+    let again = state.wait_for(|state| matches!(state, Connected::Again(_)));
+    again.await.expect("it lives");
+    assert_eq!(remote.disconnected_by(), Some(Disconnected::Broken));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let Some(Disconnected::Refused(refused)) = remote.disconnected_by() else { panic!("{:?}", remote.disconnected_by()) };
+    assert_eq!(refused.reason, "not now");
+    refuses.store(false, Ordering::SeqCst);
+    connected(&remote).await;
+    assert_eq!((wire.visitor().client_id, world.hub.clients(), remote.disconnected_by()), (before, 1, None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,10 +11,14 @@ use std::time::Duration;
 use support::PATIENCE;
 use support::cluster::{Cluster, key_of, method, remote, router};
 use support::pipe::Wire;
+use tokio::time::Instant;
 use wellspring::{AsyncFunction, Engine};
-use wellspring_rpc::{By, CallError, Failure, HashRing, Place, Remoted, Replica, Router, Routes, RpcStream, Single, ToArguments};
+use wellspring_rpc::{
+    By, CallError, CallOptions, Failure, HashRing, Place, Remoted, Replica, Router, Routes, RpcStream, Single, ToArguments,
+};
 
 const AB: [&str; 2] = ["a", "b"];
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A client by a ring.
 struct Client {
@@ -32,6 +36,14 @@ impl Client {
     fn with_grace(cluster: &Cluster, names: &[&str], grace: Duration) -> Client {
         let (wires, routes) = (cluster.wires(), Routes::new(HashRing::new(names.iter().copied())));
         let router = router(&routes, &wires).grace(grace).build();
+        Client { wires, routes, router }
+    }
+
+    /// One whose calls are made so.
+    fn limited(cluster: &Cluster, options: CallOptions) -> Client {
+        let (wires, routes) = (cluster.wires(), Routes::new(HashRing::new(AB)));
+        let ways = wires.clone();
+        let router = Router::builder(&routes, move |name| remote(&ways[name]).with(options.clone())).build();
         Client { wires, routes, router }
     }
 
@@ -162,6 +174,55 @@ async fn a_call_that_was_not_sent_moves_also_if_it_is_made_once_and_one_that_was
     let (answer, ()) = tokio::join!(call, breaking);
     assert_eq!((answer, a.ran.begun(), b.ran.begun()), (Ok("a".to_owned()), 1, 1));
     cluster.is_over().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_a_call_that_is_made_once_waits_for_a_connection_is_of_no_account_once_it_was_sent() {
+    let cluster = Cluster::new(&AB);
+    let client = Client::limited(&cluster, CallOptions::new().connect_timeout(2 * SECOND));
+    let (key, a, b) = (key_of(&AB, "a"), &cluster.hosts["a"], &cluster.hosts["b"]);
+    client.wires["a"].set_down(true);
+    let call = client.once("IData.SlowAnywhere:2", &key, (10_u64,));
+    let (answer, ()) = tokio::join!(call, after(1_500, || client.set(&["b"])));
+    assert_eq!((answer, a.ran.begun(), b.ran.begun()), (Ok("b".to_owned()), 0, 1));
+    client.wires["a"].set_down(false);
+    client.set(&AB);
+    let call = client.once("IData.SlowAnywhere:2", &key, (2_000_u64,));
+    let breaking = async {
+        after(1_000, || client.wires["a"].set_down(true)).await;
+        after(500, || client.set(&["b"])).await;
+        after(5_000, || client.wires["a"].set_down(false)).await;
+    };
+    let (answer, ()) = tokio::join!(call, breaking);
+    assert_eq!((answer, a.ran.begun(), b.ran.begun()), (Ok("a".to_owned()), 1, 1));
+    cluster.is_over().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_call_may_take_is_of_the_whole_wherever_its_key_moves() {
+    let cluster = Cluster::new(&AB);
+    let client = Client::limited(&cluster, CallOptions::new().timeout(3 * SECOND));
+    let key = key_of(&AB, "a");
+    let get = method("IData.Get:2");
+    let late = Some(CallError::TimedOut(3 * SECOND));
+    // Nobody is there.
+    client.wires.values().for_each(|wire| wire.set_down(true));
+    let began = Instant::now();
+    let computing = client.router.compute::<u64>(&key, &get, (&key,));
+    let (value, ()) = tokio::join!(computing, after(2_000, || client.set(&["b"])));
+    assert_eq!((value.err(), began.elapsed()), (late.clone(), 3 * SECOND));
+    client.set(&AB);
+    let began = Instant::now();
+    let (answer, ()) = tokio::join!(client.slow("IData.Slow:3", &key), after(2_000, || client.set(&["b"])));
+    assert_eq!((answer.err(), began.elapsed()), (late.clone(), 3 * SECOND));
+    // The server does not have the key: what is waited then counts, too.
+    client.set(&AB);
+    client.wires.values().for_each(|wire| wire.set_down(false));
+    cluster.set(&["b"]);
+    let began = Instant::now();
+    assert_eq!((client.router.compute::<u64>(&key, &get, (&key,)).await.err(), began.elapsed()), (late.clone(), 3 * SECOND));
+    let began = Instant::now();
+    assert_eq!((client.slow("IData.Slow:3", &key).await.err(), began.elapsed()), (late, 3 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]

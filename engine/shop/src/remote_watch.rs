@@ -73,7 +73,8 @@ async fn tell_connection(remote: Remote, said: String, started: Instant) -> Resu
             Connected::Yes => tell(started, &format!("connected to {said}"))?,
             Connected::Again(at) => {
                 let pause = at.saturating_duration_since(tokio::time::Instant::now());
-                tell(started, &format!("not connected, trying again in {:.1} s", pause.as_secs_f64()))?;
+                let why = remote.disconnected_by().map(|why| format!(": {why}")).unwrap_or_default();
+                tell(started, &format!("not connected, trying again in {:.1} s{why}", pause.as_secs_f64()))?;
             }
             Connected::Never => return Err(unspoken()),
             _ => {}

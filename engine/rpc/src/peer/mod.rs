@@ -62,6 +62,8 @@ struct Remote {
     peer: Option<Guid>,
     /// By which this end proves itself.
     secret: Option<Secret>,
+    /// Whether there was another end before that, which may know this one by another secret.
+    is_another: bool,
 }
 
 impl fmt::Debug for Peer {
@@ -147,7 +149,10 @@ impl Peer {
             match remote.peer.replace(hello.peer) {
                 None => Met::First,
                 Some(before) if before == hello.peer => Met::Same,
-                Some(_) => Met::Other,
+                Some(_) => {
+                    remote.is_another = true;
+                    Met::Other
+                }
             }
         };
         if met == Met::Other {
@@ -177,6 +182,16 @@ impl Peer {
     /// By which this end proves itself, once it knows.
     pub(crate) fn remote_secret(&self) -> Option<Secret> {
         self.remote().secret.clone()
+    }
+
+    /// Nobody asks for a proof any more, as this end is to be known by another id. False if there was one other end only: then it has that secret.
+    pub(crate) fn forgets_secret(&self) -> bool {
+        let mut remote = self.remote();
+        let is_another = std::mem::take(&mut remote.is_another);
+        if is_another {
+            remote.secret = None;
+        }
+        is_another
     }
 
     /// Every call of the other end is over, and every stream.

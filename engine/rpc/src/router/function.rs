@@ -8,8 +8,9 @@ use wellspring::{AsyncFunction, Cx, Engine, Fault, Key, RegisterError};
 use super::Router;
 use crate::arguments::ToArguments;
 use crate::failure::Failure;
+use crate::later::Later;
 use crate::remote::CallError;
-use crate::remote_function::{Later, following};
+use crate::remote_function::following;
 use crate::remoted::Remoted;
 use crate::wire::MethodId;
 

@@ -28,6 +28,7 @@ use self::ties::Ties;
 use crate::arguments::ToArguments;
 use crate::end::End;
 use crate::failure::Failure;
+use crate::later::Unsaid;
 use crate::outbound::Reply;
 use crate::remote::{CallError, Remote, Replica};
 use crate::remote_function::Subscribed;
@@ -69,6 +70,9 @@ struct How {
     tries: u32,
     grace: Duration,
 }
+
+/// The server that is asked, if it is not this one.
+type Asked = Option<(Arc<str>, Arc<Server>)>;
 
 /// How a [`Router`] goes about its work.
 pub struct RouterBuilder<K> {
@@ -203,7 +207,8 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
         method: &MethodId,
         arguments: impl ToArguments + Sync,
     ) -> Result<Replica<T>, CallError> {
-        let (value, end, call) = self.subscribe(key, method, &arguments, || ready(Err(CallError::Here))).await?;
+        let mut from = Place::Nowhere;
+        let (value, end, call) = self.got(key, method, &arguments, || ready(Err(CallError::Here)), &mut from).await?;
         // A value without a call is this process's own.
         Ok(Replica::new(value?, end, call.ok_or(CallError::Here)?))
     }
@@ -229,7 +234,7 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
                 let call = remote.reply(&mut asked, began, method, remote.written(arguments)?);
                 let reply = match self.unless_moved(key, &place, call).await {
                     Some(reply) => reply?,
-                    None if once && !asked.withdraw() => remote.rest(&mut asked, began).await?,
+                    None if once && !asked.withdraw() => remote.rest(began, async { Ok(asked.reply().await) }).await?,
                     None => continue,
                 };
                 match reply {
@@ -244,7 +249,9 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
                 }
             };
             match answer {
-                Err(CallError::Failed(failure)) if failure.is_reroute() => self.again(key, &place, &mut tries).await?,
+                Err(CallError::Failed(failure)) if failure.is_reroute() => {
+                    self.again_in_time(key, &place, &mut tries, &server, began).await?
+                }
                 answer => return answer,
             }
         }
@@ -257,17 +264,43 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
         method: &MethodId,
         arguments: &(impl ToArguments + Sync),
         here: impl Fn() -> F,
+    ) -> Result<Subscribed<T>, Unsaid>
+    where
+        T: DeserializeOwned,
+        F: Future<Output = Result<Result<T, CallError>, CallError>>,
+    {
+        let mut from = Place::Nowhere;
+        match self.got(key, method, arguments, here, &mut from).await {
+            Ok(got) => Ok(got),
+            Err(error) => {
+                let moves = Arc::<End>::default();
+                self.0.ties.tie(&self.0.routes, key.clone(), from, &moves, None);
+                Err(Unsaid { error, sooner: Some(moves) })
+            }
+        }
+    }
+
+    /// As that; where the key was when it was looked for last is said, too.
+    async fn got<T, F>(
+        &self,
+        key: &K,
+        method: &MethodId,
+        arguments: &(impl ToArguments + Sync),
+        here: impl Fn() -> F,
+        from: &mut Place,
     ) -> Result<Subscribed<T>, CallError>
     where
         T: DeserializeOwned,
         F: Future<Output = Result<Result<T, CallError>, CallError>>,
     {
-        let mut tries = 0;
+        let (mut tries, began) = (0, Instant::now());
         loop {
+            *from = Place::Nowhere;
             let (place, server) = self.server(key, &mut tries).await?;
+            *from = place.clone();
             let got = if let Some((name, server)) = &server {
                 let remote = self.0.servers.remote(name, server);
-                let got = self.unless_moved(key, &place, remote.subscribe(method, arguments)).await;
+                let got = self.unless_moved(key, &place, remote.subscribe(began, method, arguments)).await;
                 got.map(|got| got.map(|(value, end, call)| (value, end, Some(call))))
             } else {
                 self.unless_moved(key, &place, here()).await.map(|value| Ok((value?, Arc::<End>::default(), None)))
@@ -276,7 +309,7 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
             let (value, end, call) = got?;
             if matches!(&value, Err(CallError::Failed(failure)) if failure.is_reroute()) {
                 drop(call);
-                self.again(key, &place, &mut tries).await?;
+                self.again_in_time(key, &place, &mut tries, &server, began).await?;
                 continue;
             }
             self.0.ties.tie(&self.0.routes, key.clone(), place, &end, call.as_ref());
@@ -285,7 +318,7 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
     }
 
     /// Where a key is; and the server, if it is another one.
-    async fn server(&self, key: &K, tries: &mut u32) -> Result<(Place, Option<(Arc<str>, Arc<Server>)>), CallError> {
+    async fn server(&self, key: &K, tries: &mut u32) -> Result<(Place, Asked), CallError> {
         loop {
             let place = self.0.routes.place(key);
             match &place {
@@ -329,6 +362,15 @@ impl<K: Clone + Send + Sync + 'static> Router<K> {
             () = tokio::time::sleep(pause) => {}
         }
         Ok(())
+    }
+
+    /// As that, in what is left of the time that a call may take by who was asked.
+    async fn again_in_time(&self, key: &K, place: &Place, tries: &mut u32, asked: &Asked, began: Instant) -> Result<(), CallError> {
+        let again = self.again(key, place, tries);
+        match asked {
+            Some((name, server)) => self.0.servers.remote(name, server).rest(began, again).await,
+            None => again.await,
+        }
     }
 }
 

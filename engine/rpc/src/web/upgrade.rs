@@ -16,6 +16,7 @@ use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frames::{self, End, WebReader, WebWriter};
+use crate::transport::{Close, Refused};
 
 /// The version of the protocol.
 const VERSION: &str = "13";
@@ -102,8 +103,13 @@ where
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let asking = async move {
         let response = sender.send_request(request).await.map_err(io::Error::other)?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("the other end answers with {}", response.status())));
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let reason = format!("the other end answers with {status}");
+            return Err(match status {
+                StatusCode::FORBIDDEN => Refused { code: Close::NOT_PROVED, reason }.into(),
+                _ => io::Error::new(io::ErrorKind::ConnectionRefused, reason),
+            });
         }
         let headers = response.headers();
         let accepted = headers.get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|said| *said == accepting(key.as_bytes()));

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use wellspring_rpc::transport::{Close, FrameReader, FrameWriter, Incoming};
+use wellspring_rpc::transport::{Close, FrameReader, FrameWriter, Incoming, Refused};
 use wellspring_rpc::wire::{Arguments, Format, Frame, FrameError, Head, Messages, Raw, System, WriteError, Writer};
-use wellspring_rpc::{Hub, Visitor};
+use wellspring_rpc::{Hub, Refusal, Visitor};
 
 /// The server's half that frames come from.
 pub struct PipeReader(mpsc::UnboundedReceiver<Incoming>);
@@ -329,7 +329,8 @@ impl wellspring_rpc::transport::Connector for Wire {
         }
         let hub = self.0.hub.lock().expect("no panic").clone();
         let mut visitor = visitor.clone();
-        hub.admit(&mut visitor).await.map_err(io::Error::other)?;
+        let refused = |refusal: Refusal| io::Error::from(Refused { code: refusal.code(), reason: refusal.reason().to_owned() });
+        hub.admit(&mut visitor).await.map_err(refused)?;
         *self.0.visitor.lock().expect("no panic") = Some(visitor.clone());
         self.0.connections.fetch_add(1, Ordering::SeqCst);
         let (to_server, incoming) = mpsc::unbounded_channel();

@@ -136,6 +136,15 @@ impl Link {
         }
     }
 
+    /// The next message, however long that takes; none when the client has hung up.
+    pub async fn next(&mut self) -> Option<Said> {
+        while self.pool.is_empty() {
+            let frame = self.from_client.recv().await?;
+            self.read(&frame);
+        }
+        Some(self.pool.remove(0))
+    }
+
     /// The next of such system calls.
     pub async fn system(&mut self, call: System) -> Said {
         self.expect(call.name(), |said| said.system() == Some(call)).await
