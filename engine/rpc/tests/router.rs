@@ -183,7 +183,7 @@ async fn how_long_a_call_that_is_made_once_waits_for_a_connection_is_of_no_accou
     let (key, a, b) = (key_of(&AB, "a"), &cluster.hosts["a"], &cluster.hosts["b"]);
     client.wires["a"].set_down(true);
     let call = client.once("IData.SlowAnywhere:2", &key, (10_u64,));
-    let (answer, ()) = tokio::join!(call, after(1_500, || client.set(&["b"])));
+    let (answer, ()) = tokio::join!(soon("an answer", call), after(1_500, || client.set(&["b"])));
     assert_eq!((answer, a.ran.begun(), b.ran.begun()), (Ok("b".to_owned()), 0, 1));
     client.wires["a"].set_down(false);
     client.set(&AB);
@@ -193,7 +193,7 @@ async fn how_long_a_call_that_is_made_once_waits_for_a_connection_is_of_no_accou
         after(500, || client.set(&["b"])).await;
         after(5_000, || client.wires["a"].set_down(false)).await;
     };
-    let (answer, ()) = tokio::join!(call, breaking);
+    let (answer, ()) = tokio::join!(soon("an answer", call), breaking);
     assert_eq!((answer, a.ran.begun(), b.ran.begun()), (Ok("a".to_owned()), 1, 1));
     cluster.is_over().await;
 }
