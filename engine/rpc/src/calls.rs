@@ -268,3 +268,52 @@ pub(crate) fn arm(end: &mut Invalidated, notice: Notice) -> bool {
     let waker = Waker::from(Arc::new(notice));
     pin!(end).poll(&mut Context::from_waker(&waker)) == Poll::Ready(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OF: Of = Of { method: None, connection: 1 };
+
+    /// One that counts as so many bytes.
+    fn answer(size: usize) -> Answer {
+        let answer = Answer { call: System::Ok, hash: None, arguments: vec![0; size - 64].into() };
+        assert_eq!(answer.size(), size);
+        answer
+    }
+
+    fn kept(calls: &Calls) -> Vec<u64> {
+        let mut kept: Vec<u64> = calls.map.iter().filter(|(_, entry)| entry.answer().is_some()).map(|(id, _)| *id).collect();
+        kept.sort_unstable();
+        assert_eq!(calls.kept_bytes, calls.map.values().filter_map(Entry::answer).map(Answer::size).sum::<usize>());
+        kept
+    }
+
+    #[test]
+    fn answers_of_four_mebibytes_are_kept_and_of_more_the_last() {
+        let mut calls = Calls::default();
+        let quarter = MOST_KEPT_BYTES / 4;
+        for id in 1..=4 {
+            calls.keep(id, OF, answer(quarter));
+        }
+        assert_eq!((kept(&calls), calls.kept_bytes), (vec![1, 2, 3, 4], 4 << 20));
+        calls.keep(5, OF, answer(64));
+        assert_eq!(kept(&calls), [2, 3, 4, 5]);
+        calls.keep(6, OF, answer(2 * quarter));
+        assert_eq!((kept(&calls), calls.len()), (vec![4, 5, 6], 3), "what is over with its answer is forgotten with it");
+        calls.given(6);
+        assert_eq!((kept(&calls), calls.kept_bytes), (vec![4, 5], quarter + 64));
+        calls.keep(7, OF, answer(MOST_KEPT_BYTES + 1));
+        assert_eq!((kept(&calls), calls.kept_bytes), (Vec::new(), 0), "one that is larger by itself is not kept");
+    }
+
+    #[test]
+    fn a_value_whose_answer_is_forgotten_for_the_room_of_others_has_its_end_told_all_the_same() {
+        let mut calls = Calls::default();
+        calls.insert(1, OF, State::Live { end: End::Untracked, answer: None });
+        calls.keep(1, OF, answer(MOST_KEPT_BYTES));
+        calls.keep(2, OF, answer(64));
+        assert_eq!(kept(&calls), [2]);
+        assert!(matches!(calls.get(1).map(|entry| &entry.state), Some(State::Live { answer: None, .. })));
+    }
+}

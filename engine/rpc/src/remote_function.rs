@@ -426,8 +426,9 @@ impl Question {
         let (arguments, hash) = cache.get(key)?;
         match self.how.remote.read(System::Ok, &arguments) {
             Ok(value) => Some(Inner::new(Ok(value), Some(hash), Standing::Passing)),
-            Err(error) => {
-                tracing::debug!(target: "wellspring::rpc", method = self.how.method.name(), %error, "a cached result cannot be read: it is forgotten");
+            Err(_) => {
+                // Without the reason, which may quote the result.
+                tracing::debug!(target: "wellspring::rpc", method = self.how.method.name(), "a cached result cannot be read: it is forgotten");
                 cache.remove(key.clone());
                 None
             }

@@ -19,7 +19,7 @@ use support::{PATIENCE, fixture, frame_of};
 use tokio::task::JoinHandle;
 use wellspring_rpc::transport::Incoming;
 use wellspring_rpc::wire::{Arguments, ErrorInfo, Format, Guid, Handshake, MethodId, Packed, Proof, Raw, Secret, System};
-use wellspring_rpc::{CallError, Connected, Failure, Hub, Remote, Replica, RpcStream, Timings};
+use wellspring_rpc::{CallError, Connected, Failure, Hub, Remote, Replica, RpcStream, Service, Timings};
 
 /// What the recorded servers gave for their secret.
 const SECRET: &str = "xlHGbajpOkxzI-yS7ZqjKRzncF4sC25YezNcdQD9yOI";
@@ -87,7 +87,11 @@ impl Play {
         if scenario == "keepalive" {
             timings.keep_alive = Duration::from_millis(150);
         }
-        let hub = Hub::builder().timings(timings).build();
+        // What the recorded client offered.
+        let offered = Service::new("IClientSide")
+            .method("Hello:2", |(name,): (String,)| async move { Ok::<_, Failure>(format!("client says hi to {name}")) })
+            .method("Boom:1", |()| async { Err::<(), _>(Failure::new("TypeError: nope")) });
+        let hub = Hub::builder().timings(timings).service(offered).expect("a service").build();
         let pause = Duration::from_millis(100);
         let remote = Remote::builder(script).format(format).hub(&hub).backoff(pause, pause).connect();
         let names = names(lines).into_iter().map(str::to_owned).collect();
@@ -305,6 +309,11 @@ impl Play {
                 assert_eq!(stages.remove(&1).unwrap_or_default(), held, "{what}");
                 assert_eq!((index, stages), theirs, "{what}");
             }
+            Some(System::Ok) => assert!(is_same(format, &ours.arguments, &theirs.arguments), "{what}: {ours:?}"),
+            Some(System::Error) => {
+                let read = |said| Arguments::new(format, said).read::<ErrorInfo<'_>>().expect("a failure");
+                assert_eq!(read(&ours.arguments), read(&theirs.arguments), "{what}");
+            }
             Some(System::Ack | System::AckEnd | System::Cancel) => assert_eq!(ours.arguments, theirs.arguments, "{what}"),
             Some(System::Item) => {
                 let (ours, theirs): ((u64, Loose), (u64, Loose)) = (indexed(format, &ours.arguments), indexed(format, &theirs.arguments));
@@ -352,8 +361,10 @@ impl Play {
         let what = format!("{}: {name} {value}", self.what());
         let items = |at: usize| self.streams[at].lock().unwrap_or_else(PoisonError::into_inner);
         match name {
-            // What the recorder asked the server.
-            "server saw pings" | "executions of Slow" | "server-side executions of Slow (regular, compute)" => return,
+            // What the recorder asked the server, or had it ask the client, whose answers are compared where they are said.
+            "Hello" | "Boom (threw)" | "server saw pings" | "executions of Slow" | "server-side executions of Slow (regular, compute)" => {
+                return;
+            }
             "clientId" => assert_eq!(self.link.as_ref().map(|link| &link.visitor.client_id), self.us.map(|us| us.client_id()).as_ref()),
             // Each invalidation that comes is waited for; and who has another peer finds all of them.
             "invalidated" | "Slow invalidated" => assert_eq!(value, true, "{what}"),
@@ -516,15 +527,16 @@ plays! {
     another_server_is_sent_what_is_not_over: "reconnect-new-peer",
     the_second_connection_is_proved_by_the_secret_of_the_first: "reconnect-proof",
     a_client_whose_format_is_not_spoken_stops: "unsupported-format",
+    what_the_server_calls_is_answered_while_it_is_called: "reverse-call",
     what_dotnet_says_is_understood: "dotnet-shaped.derived",
     a_stream_with_gaps_and_repeats_is_whole: "stream-resume.derived",
 }
 
-/// Every recording has its tests: here, in `replay.rs`, or, where nobody but the server of the peer's could play a part, a reason.
+/// Every recording has its tests: with a client of ours here or in `malformed.rs`, and with a server of ours in `replay.rs` or `callers.rs`.
 #[test]
 fn no_recording_is_left_out() {
-    let here = include_str!("replay_client.rs");
-    let there = include_str!("replay.rs");
+    let clients = [include_str!("replay_client.rs"), include_str!("malformed.rs")];
+    let servers = [include_str!("replay.rs"), include_str!("callers.rs")];
     let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures")).expect("recordings");
     let mut count = 0;
     for file in files {
@@ -534,9 +546,9 @@ fn no_recording_is_left_out() {
         };
         count += 1;
         let quoted = format!("\"{scenario}\"");
-        // A raw client has no reactions; a server that calls is another test's.
-        assert!(here.contains(&quoted) || ["malformed", "reverse-call"].contains(&scenario), "{name}");
-        assert!(there.contains(&quoted) || scenario == "reverse-call", "{name}");
+        for tests in [clients, servers] {
+            assert!(tests.iter().any(|tests| tests.contains(&quoted)), "{name}");
+        }
     }
     assert_eq!(count, 3 * 15);
 }

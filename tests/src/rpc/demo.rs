@@ -19,17 +19,22 @@ pub struct Runs {
     pub slow_compute: AtomicUsize,
     /// `ICounter.Get`
     pub get: AtomicUsize,
+    /// `IDemo.Ping`
+    pub pings: AtomicUsize,
 }
 
-/// The service. `IDemo.Slow` is counted.
+/// The service. `IDemo.Slow` and `IDemo.Ping` are counted.
 pub fn demo(runs: &Arc<Runs>) -> Service {
-    let runs = runs.clone();
+    let (runs, pinged) = (runs.clone(), runs.clone());
     Service::new("IDemo")
         .method("Add:3", |(a, b): (i64, i64)| async move { sum([a, b]) })
         .method("EchoAny:2", |(value,): (Raw,)| async move { Ok::<_, Failure>(value) })
         .method("Nothing:1", |()| async { done() })
         .method("Fail:2", |(text,): (String,)| async move { Err::<(), _>(Failure::new(text)) })
-        .no_wait("Ping:2", |(_,): (String,)| async {})
+        .no_wait("Ping:2", move |(_,): (String,)| {
+            pinged.pings.fetch_add(1, Ordering::SeqCst);
+            async {}
+        })
         .method("Slow:3", move |(text, pause): (String, u64)| {
             runs.slow.fetch_add(1, Ordering::SeqCst);
             async move {

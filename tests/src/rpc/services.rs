@@ -60,7 +60,7 @@ impl Services {
             matrix::computed(&engine),
             matrix::plain(),
             restart.service(),
-            inspection::service(&Arc::downgrade(&inspected)),
+            inspection::service(&Arc::downgrade(&inspected), &runs),
         ];
         let add = |hub: HubBuilder, service| hub.service(service).expect("a service of another name");
         let hub = services.into_iter().fold(more(Hub::builder()), add).build();

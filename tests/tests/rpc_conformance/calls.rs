@@ -86,6 +86,7 @@ pub(crate) async fn a_call_that_nobody_answers_is_heard(site: Site) {
         remote.tell(&method("IDemo.Ping:2"), (format!("ping {number}"),)).expect("told");
     }
     assert_eq!(remote.open_calls(), 0);
+    site.has_heard_pings(100).await;
     site.has_open_calls(0).await;
 }
 

@@ -122,6 +122,11 @@ impl Site {
         self.has(count, "IInspection.OpenStreams:0").await;
     }
 
+    /// Waits until so many calls of `IDemo.Ping` have run at the server, which nobody is told of.
+    pub(crate) async fn has_heard_pings(&self, count: usize) {
+        self.has(count, "IInspection.Pings:0").await;
+    }
+
     async fn has(&self, count: usize, what: &str) {
         let inspector = self.inspector.get_or_init(|| self.remote());
         let mut last = None;

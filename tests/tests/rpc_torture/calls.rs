@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wellspring_rpc::Remote;
+use wellspring_rpc::wire::Format;
 
 use crate::storm::{Storm, method};
 
 /// One after the other, until the storm is over.
-pub(crate) async fn calls(storm: Arc<Storm>, remote: Remote, number: u64) {
+pub(crate) async fn calls(storm: Arc<Storm>, remote: Remote, format: Format, number: u64) {
     let (rpc, count) = (method("IReconnectMatrixRpcTester.Rpc:3"), method("IReconnectMatrixRpcTester.GetInvocationCount:2"));
-    // Nobody else has its keys.
-    let mut random = fastrand::Rng::new();
-    let mut pauses = storm.random(wellspring_rpc::wire::Format::Msgpack6c, "calls", number);
+    // Nobody else has its keys: of so many, no two choose the same.
+    let mut random = storm.random(format, "calls", number);
     while !storm.is_over() {
-        let (key, pause) = (random.i64(0..1 << 50), pauses.u64(0..60) * u64::from(pauses.bool()));
-        if pauses.u8(..8) == 0 {
+        let (key, pause) = (random.i64(0..1 << 50), random.u64(0..60) * u64::from(random.bool()));
+        if random.u8(..8) == 0 {
             // Given up in the middle. It may have run, and leaves nothing.
-            let limit = Duration::from_millis(pauses.u64(0..60));
+            let limit = Duration::from_millis(random.u64(0..60));
             let _ = tokio::time::timeout(limit, remote.call::<i64>(&rpc, (key, pause))).await;
             storm.count("calls given up");
             continue;

@@ -35,7 +35,7 @@ async fn whatever_happens_on_the_way_clients_come_to_what_the_server_has_and_not
         let near = values::Near::over(storm.remote(format));
         tasks.extend((0..3).map(|number| tokio::spawn(values::reads_and_writes(storm.clone(), near.clone(), number))));
         let caller = storm.remote(format);
-        tasks.extend((0..4).map(|number| tokio::spawn(calls::calls(storm.clone(), caller.clone(), number))));
+        tasks.extend((0..4).map(|number| tokio::spawn(calls::calls(storm.clone(), caller.clone(), format, number))));
         let reader = storm.remote(format);
         tasks.extend((0..3).map(|number| tokio::spawn(streams::reads(storm.clone(), reader.clone(), number))));
         tasks.push(tokio::spawn(values::come_and_go(storm.clone(), format)));

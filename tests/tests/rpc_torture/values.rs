@@ -90,6 +90,7 @@ pub(crate) async fn come_and_go(storm: Arc<Storm>, format: Format) {
     let mut random = storm.random(format, "come and go", 0);
     while !storm.is_over() {
         let near = Near::over(storm.remote(format));
+        let limit = Duration::from_millis(random.u64(20..900));
         let life = async {
             // For ever, but for who ends it.
             loop {
@@ -99,7 +100,7 @@ pub(crate) async fn come_and_go(storm: Arc<Storm>, format: Format) {
                 while stream.next().await.is_some_and(|item| item.is_ok()) {}
             }
         };
-        let _ = tokio::time::timeout(Duration::from_millis(fastrand::u64(20..900)), life).await;
+        let _ = tokio::time::timeout(limit, life).await;
         storm.count("clients that went");
     }
 }

@@ -31,9 +31,26 @@ pub struct WebAddress {
 #[error("`{0}` is not `{1}host..`")]
 pub struct NotWeb(String, &'static str);
 
+impl NotWeb {
+    fn new(url: &str, scheme: &'static str) -> NotWeb {
+        NotWeb(shown(url), scheme)
+    }
+}
+
+/// What may be shown of a URL, or of what was to be one: where it leads, and not as whom.
+fn shown(url: &str) -> String {
+    let (place, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
+    let host = place.find("//").map_or(0, |at| at + 2);
+    let end = place[host..].find('/').map_or(place.len(), |at| host + at);
+    let user = place[host..end].rfind('@').map_or(host, |at| host + at + 1);
+    let more = if query.is_empty() { "" } else { "?.." };
+    format!("{}{}{more}", &place[..host], &place[user..])
+}
+
 impl fmt::Debug for WebAddress {
+    /// Without the query, which may have a session in it, and without who it is for.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("WebAddress").field(&self.url).finish()
+        f.debug_tuple("WebAddress").field(&shown(&self.url.to_string())).finish()
     }
 }
 
@@ -75,7 +92,7 @@ impl WebAddress {
     pub fn secure(url: impl Into<String>, config: Arc<ClientConfig>) -> Result<WebAddress, NotWeb> {
         let url = url.into();
         let parsed = parsed(url.clone(), "wss://")?;
-        let name = parsed.host().and_then(socket::server_name).ok_or(NotWeb(url, "wss://"))?;
+        let name = parsed.host().and_then(socket::server_name).ok_or_else(|| NotWeb::new(&url, "wss://"))?;
         Ok(WebAddress { url: parsed, tls: Some((name, config)) })
     }
 
@@ -103,7 +120,7 @@ impl WebAddress {
 
 fn parsed(url: String, scheme: &'static str) -> Result<Uri, NotWeb> {
     let parsed = url.starts_with(scheme).then(|| url.parse::<Uri>().ok()).flatten();
-    parsed.filter(|url| url.host().is_some_and(|host| !host.is_empty())).ok_or(NotWeb(url, scheme))
+    parsed.filter(|url| url.host().is_some_and(|host| !host.is_empty())).ok_or_else(|| NotWeb::new(&url, scheme))
 }
 
 /// With TLS or without.
@@ -121,5 +138,39 @@ impl Connector for WebAddress {
         // Nobody else need know who it is.
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         upgrade::ask(self.dial().await?, host, path).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_address_is_shown_where_it_leads_and_not_as_whom() {
+        let table = [
+            ("ws://host/rpc/ws", "ws://host/rpc/ws"),
+            ("ws://host:1/rpc/ws?session=secret", "ws://host:1/rpc/ws?.."),
+            ("ws://ann:secret@host:1/rpc/ws?session=secret", "ws://host:1/rpc/ws?.."),
+            ("ws://[::1]:1/?secret@secret//secret", "ws://[::1]:1/?.."),
+            ("ws://host?secret", "ws://host/?.."),
+        ];
+        for (url, shown) in table {
+            let address = WebAddress::new(url).expect(url);
+            assert_eq!(format!("{address:?}"), format!("WebAddress({shown:?})"));
+        }
+        let table = [
+            ("http://host/rpc/ws?session=secret", "http://host/rpc/ws?.."),
+            ("http://ann:sec@ret@host/", "http://host/"),
+            ("ann:secret@host", "host"),
+            ("ws://?secret", "ws://?.."),
+            ("ws://host/#secret", "ws://host/?.."),
+            ("", ""),
+        ];
+        for (url, shown) in table {
+            match WebAddress::new(url) {
+                Err(error) => assert_eq!(error.to_string(), format!("`{shown}` is not `ws://host..`")),
+                Ok(address) => assert!(!format!("{address:?}").contains("secret"), "{url}"),
+            }
+        }
     }
 }

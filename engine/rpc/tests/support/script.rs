@@ -9,6 +9,7 @@ use wellspring_rpc::transport::{Close, Connector, FrameReader, FrameWriter, Inco
 use wellspring_rpc::wire::{ErrorInfo, Format, Frame, Guid, Handshake, Head, System, WriteError, Writer};
 
 use super::PATIENCE;
+use super::pipe::Sent;
 use super::recorded::{Said, said};
 
 /// A way to a test that plays the server.
@@ -24,7 +25,7 @@ pub struct Links(mpsc::UnboundedReceiver<Link>);
 pub struct Link {
     pub visitor: Visitor,
     to_client: Option<mpsc::UnboundedSender<Incoming>>,
-    from_client: mpsc::UnboundedReceiver<Bytes>,
+    from_client: mpsc::UnboundedReceiver<Sent>,
     /// Messages that came and were not asked for yet.
     pub pool: Vec<Said>,
     /// Whose hashes may come.
@@ -35,7 +36,7 @@ pub struct Link {
 pub struct ScriptReader(mpsc::UnboundedReceiver<Incoming>);
 
 /// The client's half.
-pub struct ScriptWriter(mpsc::UnboundedSender<Bytes>);
+pub struct ScriptWriter(mpsc::UnboundedSender<Sent>);
 
 impl Script {
     pub fn new() -> (Script, Links) {
@@ -65,10 +66,13 @@ impl FrameReader for ScriptReader {
 
 impl FrameWriter for ScriptWriter {
     async fn write(&mut self, frames: &[Bytes], _text: bool) -> io::Result<()> {
-        frames.iter().try_for_each(|frame| self.0.send(frame.clone())).map_err(io::Error::other)
+        frames.iter().try_for_each(|frame| self.0.send(Sent::Frame(frame.clone()))).map_err(io::Error::other)
     }
 
-    async fn close(&mut self, _: Close<'_>) {}
+    async fn close(&mut self, close: Close<'_>) {
+        // A test that has dropped its end does not hear it.
+        let _ = self.0.send(Sent::Close(close.code, close.reason.to_owned()));
+    }
 }
 
 impl Links {
@@ -130,7 +134,7 @@ impl Link {
                 return self.pool.remove(at);
             }
             match tokio::time::timeout(PATIENCE, self.from_client.recv()).await {
-                Ok(Some(frame)) => self.read(&frame),
+                Ok(Some(Sent::Frame(frame))) => self.read(&frame),
                 other => panic!("{what}: {other:?}, after {:?}", self.pool),
             }
         }
@@ -169,16 +173,24 @@ impl Link {
 
     /// Whatever there is to be heard now, but for signs of life.
     pub fn hear_all(&mut self) -> &[Said] {
-        while let Ok(frame) = self.from_client.try_recv() {
+        while let Ok(Sent::Frame(frame)) = self.from_client.try_recv() {
             self.read(&frame);
         }
         self.pool.retain(|said| said.system() != Some(System::KeepAlive));
         &self.pool
     }
 
-    /// Waits until the client has hung up.
-    pub async fn gone(&mut self) {
-        let gone = async { while self.from_client.recv().await.is_some() {} };
-        tokio::time::timeout(PATIENCE, gone).await.expect("the client stays");
+    /// Waits until the client has hung up: the code that it has said, if it has said one.
+    pub async fn gone(&mut self) -> Option<u16> {
+        let gone = async {
+            let mut code = None;
+            while let Some(sent) = self.from_client.recv().await {
+                if let Sent::Close(said, _) = sent {
+                    code = Some(said);
+                }
+            }
+            code
+        };
+        tokio::time::timeout(PATIENCE, gone).await.expect("the client stays")
     }
 }
