@@ -170,9 +170,9 @@ impl Row {
         let beside = self.beside.as_ref();
         for (name, value) in [
             ("peer_value", beside.map(|beside| beside.value)),
-            ("ratio", beside.map(|beside| beside.ratio)),
-            ("min_ratio", beside.map(|beside| beside.min_ratio)),
-            ("max_ratio", beside.map(|beside| beside.max_ratio)),
+            ("ratio", beside.and_then(|beside| told(beside.ratio))),
+            ("min_ratio", beside.and_then(|beside| told(beside.min_ratio))),
+            ("max_ratio", beside.and_then(|beside| told(beside.max_ratio))),
         ] {
             let _ = write!(out, ",\"{name}\":{}", number(value));
         }
@@ -187,6 +187,8 @@ impl Row {
     pub fn cells(&self) -> [String; 10] {
         let beside = self.beside.as_ref();
         let show = |figure: Option<f64>| figure.map_or("-".to_owned(), figure_text);
+        let ratio = beside.and_then(|beside| told(beside.ratio));
+        let spread = beside.and_then(|beside| told(beside.min_ratio).zip(told(beside.max_ratio)));
         [
             self.scenario.clone(),
             if self.threads == 0 { "-".to_owned() } else { self.threads.to_string() },
@@ -194,12 +196,17 @@ impl Row {
             self.unit.name.to_owned(),
             self.peer.clone(),
             show(beside.map(|beside| beside.value)),
-            beside.map_or("-".to_owned(), |beside| format!("{}x", figure_text(beside.ratio))),
-            beside.map_or("-".to_owned(), |beside| format!("{}..{}", figure_text(beside.min_ratio), figure_text(beside.max_ratio))),
+            ratio.map_or("-".to_owned(), |ratio| format!("{}x", figure_text(ratio))),
+            spread.map_or("-".to_owned(), |(least, most)| format!("{}..{}", figure_text(least), figure_text(most))),
             self.verdict(),
             self.note.clone(),
         ]
     }
+}
+
+/// A ratio that says something: beside nothing at all, there is no "so many times".
+fn told(ratio: f64) -> Option<f64> {
+    (ratio.is_finite() && ratio > 0.0).then_some(ratio)
 }
 
 /// Three significant digits or whole numbers, whichever is longer.
@@ -251,6 +258,28 @@ mod tests {
             "{\"scenario\":\"a/\\\"b\\\"\",\"threads\":0,\"ours\":null,\"unit\":\"ms\",\"peer\":\"redis\",\
              \"peer_value\":null,\"ratio\":null,\"min_ratio\":null,\"max_ratio\":null,\"note\":\"skipped: no server\"}"
         );
+    }
+
+    #[test]
+    fn beside_nothing_at_all_there_is_no_ratio() {
+        for (unit, ours, theirs, shown) in [
+            (Unit::BYTES, 0.0, 35.0, ["0.00", "35.0"]),
+            (Unit::BYTES, 35.0, 0.0, ["35.0", "0.00"]),
+            (Unit::RATE, 35.0, 0.0, ["35.0", "0.00"]),
+            (Unit::RATE, 0.0, 0.0, ["0.00", "0.00"]),
+        ] {
+            let row = Row::versus("x", 1, unit, &[ours], "p", &[theirs]);
+            let [_, _, our_cell, _, _, their_cell, ratio, spread, ..] = row.cells();
+            assert_eq!([our_cell, their_cell], shown);
+            assert_eq!((&*ratio, &*spread), ("-", "-"));
+            assert!(row.json().ends_with("\"ratio\":null,\"min_ratio\":null,\"max_ratio\":null}"), "{}", row.json());
+        }
+        // Of a round in which there was nothing there is no spread either.
+        let row = Row::versus("x", 1, Unit::BYTES, &[0.0, 2.0, 4.0], "p", &[4.0, 4.0, 4.0]);
+        let [.., ratio, spread, _, _] = row.cells();
+        assert_eq!((&*ratio, &*spread), ("2.00x", "-"));
+        // Whoever needs nothing where others need something is as good as anybody can be.
+        assert_eq!(Row::versus("x", 1, Unit::BYTES, &[0.0], "p", &[35.0]).bar(Bar::Ratio(5.0)).verdict(), ">= 5x: met");
     }
 
     #[test]

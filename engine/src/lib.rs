@@ -147,8 +147,3 @@ pub use crate::value::{Inline, Read, Value};
 pub use crate::why::{Neighbours, Why};
 #[cfg(feature = "macros")]
 pub use wellspring_macros::{Inline, compute};
-
-/// The README's examples run.
-#[cfg(all(doctest, feature = "macros"))]
-#[doc = include_str!("../../README.md")]
-mod readme {}

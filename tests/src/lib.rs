@@ -22,3 +22,8 @@ pub mod stepping;
 pub mod tracked;
 pub mod waking;
 pub mod world;
+
+/// The README's examples run. They are of several crates, so they are here.
+#[cfg(all(doctest, feature = "rpc"))]
+#[doc = include_str!("../../README.md")]
+mod readme {}

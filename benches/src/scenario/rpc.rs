@@ -15,6 +15,8 @@
 //! - `rpc/fan-out`: a thousand connections with a hundred subscriptions each, all of values that are made from one source: from its commit to the
 //!   last of the hundred thousand clients' replicas that knows. The note has the bytes that the server's process has allocated for each
 //!   subscription, its value's generation not counted in: all of them are of the same hundred values.
+//! - `rpc/subscriptions`: a hundred thousand subscriptions of one connection: bytes that the server's process has allocated for each, of the same hundred values;
+//!   the note says how long it takes from a commit until all are told.
 //! - `rpc/equal-rewrite`: a hundred subscriptions of values that are found to be equal each time that what they are made of is written: bytes of frames, both ways,
 //!   with notices once the server has verified a change, beside those at the first mark, after which the client asks again.
 
@@ -53,6 +55,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "rpc/streams", run: streams::rows },
     Scenario { name: "rpc/idle", run: crowd::idle },
     Scenario { name: "rpc/fan-out", run: crowd::fan_out },
+    Scenario { name: "rpc/subscriptions", run: crowd::subscriptions },
     Scenario { name: "rpc/equal-rewrite", run: rewrite::rows },
 ];
 

@@ -199,7 +199,8 @@ pub fn command(options: TokenStream, item: TokenStream) -> TokenStream {
 /// # Options
 ///
 /// On the trait: `name`, `token`, and `only = client` or `only = server`, where types can only be read, or only be written. On a method: `name`, `token`,
-/// `no_wait`, and `limits = MethodLimits::new()..`, an expression that is what calls of it may take on a server.
+/// `no_wait`, `verified` (of a compute method: callers hear of a value's end once the server has found that it has changed, see `Service::verified`), and
+/// `limits = MethodLimits::new()..`, an expression that is what calls of it may take on a server.
 #[proc_macro_attribute]
 pub fn rpc_service(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = syn::parse_macro_input!(options as rpc::ServiceOptions);

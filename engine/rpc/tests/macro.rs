@@ -59,6 +59,11 @@ trait Stock: Send + Sync + 'static {
     #[compute]
     async fn secret(&self, word: String) -> Result<Computed<u32>, Failure>;
 
+    /// Whether there is any: told when there is none any more, and not of each that goes.
+    #[compute]
+    #[rpc(verified)]
+    fn any(&self, item: String) -> Result<Computed<bool>, Fault>;
+
     async fn set(&self, item: String, count: u32) -> Result<(), Failure>;
 
     async fn take(&self, item: String, count: u32) -> Bought;
@@ -135,6 +140,11 @@ impl Prices {
         }
     }
 
+    #[compute(cut_off = eq)]
+    fn any(&self, cx: &Cx, item: String) -> bool {
+        self.counts.get(cx, &item).is_ok_and(|count| count > 0)
+    }
+
     fn total(&self, cx: &Cx) -> u32 {
         ["apple", "pear"].iter().map(|item| self.counts.get(cx, *item).unwrap_or(0)).sum()
     }
@@ -167,6 +177,10 @@ impl Stock for Shop {
             "please" => Ok(self.counts.computed(&self.engine, "secret")?),
             _ => Err(Failure::new("say please")),
         }
+    }
+
+    fn any(&self, item: String) -> Result<Computed<bool>, Fault> {
+        self.prices.functions().any.computed(&self.engine, &item)
     }
 
     async fn set(&self, item: String, count: u32) -> Result<(), Failure> {
@@ -330,6 +344,26 @@ async fn a_value_is_asked_for_once_and_again_when_it_is_stale_there() {
     assert_eq!((stock.price(&near, "apple", 2).await, stock.total(&near).await), (Ok(20), Ok(1)));
     near.assert_consistent();
     far.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_verified_method_callers_hear_when_its_value_has_changed_and_of_others_at_once() {
+    let World { stock, near, .. } = World::new();
+    stock.set("apple", 3).await.expect("set");
+    let read = async || {
+        let functions = stock.functions();
+        let key = ("apple".to_owned(),);
+        (functions.any.computed(&near, &key).await.expect("read"), functions.get.computed(&near, &key).await.expect("read"))
+    };
+    let (any, count) = read().await;
+    stock.set("apple", 2).await.expect("set");
+    tokio::time::timeout(PATIENCE, count.invalidated()).await.expect("it is pushed");
+    // Time in which anything would have come.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(any.is_consistent(), "there still are some");
+    stock.set("apple", 0).await.expect("set");
+    tokio::time::timeout(PATIENCE, any.invalidated()).await.expect("it is pushed");
+    assert_eq!(stock.any(&near, "apple").await, Ok(false));
 }
 
 #[tokio::test(start_paused = true)]

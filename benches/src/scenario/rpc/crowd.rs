@@ -1,6 +1,5 @@
-//! Many connections.
+//! Many connections, and many subscriptions.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -9,6 +8,7 @@ use wellspring_rpc::{Remote, Replica};
 
 use super::server::{Kind, Other, VALUES};
 use super::{runtime, text};
+use crate::rounds::median;
 use crate::row::Bar;
 use crate::{Plan, Row, Unit};
 
@@ -69,34 +69,62 @@ pub(super) fn fan_out(name: &str, plan: Plan) -> Vec<Row> {
 
 fn fan_out_rows(name: &str, plan: Plan) -> Result<Vec<Row>, String> {
     let connections = if plan.quick { 100 } else { 1_000 };
-    let subscriptions = connections * VALUES as usize;
     let runtime = runtime()?;
     let other = Other::counted(Kind::Wellspring)?;
-    let (mut times, mut bytes) = (Vec::new(), Vec::new());
-    runtime.block_on(async {
-        let remote = other.remote();
-        let clients = Arc::new(clients(&other, connections).await?);
-        for round in 0..if plan.quick { 3 } else { 7 } {
-            let before = allocated(&remote).await?;
-            let replicas = subscribe(&clients).await?;
-            bytes.push((allocated(&remote).await? - before) / subscriptions as f64);
-            let begun = Instant::now();
-            let told = tokio::spawn(async move {
-                for replica in &replicas {
-                    replica.stale().await;
-                }
-                begun.elapsed()
-            });
-            let _: () = remote.call(&method("Set:1")?, (round + 1_u64,)).await.map_err(text)?;
-            times.push(told.await.map_err(text)?.as_secs_f64() * 1e3);
-        }
-        Ok::<_, String>(())
+    let Told { times, bytes } = runtime.block_on(async {
+        let clients = clients(&other, connections).await?;
+        tell(&other.remote(), &clients, if plan.quick { 3 } else { 7 }).await
     })?;
     let note = format!("{connections} connections");
     Ok(vec![
         Row::alone(name, 1, Unit::MILLIS, &times, "").bar(Bar::AtMost(250.0)).note(&note),
         Row::alone(&format!("{name}/subscription"), 1, Unit::BYTES, &bytes, "").bar(Bar::AtMost(200.0)).note(&note),
     ])
+}
+
+pub(super) fn subscriptions(name: &str, plan: Plan) -> Vec<Row> {
+    vec![subscriptions_row(name, plan).unwrap_or_else(|why| Row::skipped(name, Unit::BYTES, "", &why))]
+}
+
+fn subscriptions_row(name: &str, plan: Plan) -> Result<Row, String> {
+    const SUBSCRIPTIONS: usize = 100_000;
+    let runtime = runtime()?;
+    let other = Other::counted(Kind::Wellspring)?;
+    let Told { times, bytes } = runtime.block_on(async {
+        // So many askers of one connection.
+        let clients = vec![clients(&other, 1).await?.remove(0); SUBSCRIPTIONS / VALUES as usize];
+        tell(&other.remote(), &clients, if plan.quick { 3 } else { 7 }).await
+    })?;
+    let note = format!("{SUBSCRIPTIONS} of one connection, all of which one commit tells in {:.0} ms", median(&times));
+    Ok(Row::alone(name, 1, Unit::BYTES, &bytes, "").bar(Bar::AtMost(200.0)).note(note))
+}
+
+/// What it takes to tell whoever has subscribed, in each round.
+struct Told {
+    /// Milliseconds from the call that commits to the last who knows.
+    times: Vec<f64>,
+    /// That the server has allocated for each subscription.
+    bytes: Vec<f64>,
+}
+
+/// In each round every client asks for every value, and one commit makes all of them stale.
+async fn tell(remote: &Remote, clients: &[Remote], rounds: u64) -> Result<Told, String> {
+    let mut told = Told { times: Vec::new(), bytes: Vec::new() };
+    for round in 0..rounds {
+        let before = allocated(remote).await?;
+        let replicas = subscribe(clients).await?;
+        told.bytes.push((allocated(remote).await? - before) / replicas.len() as f64);
+        let begun = Instant::now();
+        let heard = tokio::spawn(async move {
+            for replica in &replicas {
+                replica.stale().await;
+            }
+            begun.elapsed()
+        });
+        let _: () = remote.call(&method("Set:1")?, (round + 1,)).await.map_err(text)?;
+        told.times.push(heard.await.map_err(text)?.as_secs_f64() * 1e3);
+    }
+    Ok(told)
 }
 
 /// Every client asks for every value.

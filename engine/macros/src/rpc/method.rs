@@ -29,6 +29,8 @@ pub(super) struct Method {
     pub(super) output: Type,
     /// The name on the wire, without the service's: `GetAll:1`.
     pub(super) wire: String,
+    /// Callers hear of values that have changed only.
+    pub(super) verified: bool,
     /// What calls of it may take on a server.
     pub(super) limits: Option<syn::Expr>,
     /// `#[cfg]`: goes on everything generated for this method.
@@ -59,6 +61,12 @@ impl Method {
             (None, true) => Kind::NoWait,
             (None, false) => Kind::Regular,
         };
+        if let Some(verified) = options.verified.as_ref().filter(|_| kind != Kind::Compute) {
+            let message = format!(
+                "`{name}` has no value that its callers hear of, so there is none to verify; write `#[compute]` on it, or remove `verified`"
+            );
+            return Err(syn::Error::new(verified.span(), message));
+        }
         signature::check(&method.sig, kind)?;
         let caller = signature::caller(&method.sig)?;
         let arguments = signature::arguments(&method.sig, caller.is_some())?;
@@ -79,7 +87,8 @@ impl Method {
         if is_async {
             send_future(method, &output);
         }
-        Ok(Method { ident: name, kind, is_async, caller, arguments, output, wire, limits: options.limits, cfgs, shown })
+        let (verified, limits) = (options.verified.is_some(), options.limits);
+        Ok(Method { ident: name, kind, is_async, caller, arguments, output, wire, verified, limits, cfgs, shown })
     }
 }
 

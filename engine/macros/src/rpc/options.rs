@@ -21,12 +21,14 @@ pub(crate) struct ServiceOptions {
     pub(crate) only: Option<Only>,
 }
 
-/// `#[rpc(name = "GetAll", token = false, no_wait, limits = LIMITS)]`.
+/// `#[rpc(name = "GetAll", token = false, no_wait, verified, limits = LIMITS)]`.
 #[derive(Default)]
 pub(super) struct MethodOptions {
     pub(super) name: Option<LitStr>,
     pub(super) token: Option<bool>,
     pub(super) no_wait: bool,
+    /// Where it is written: only some methods can have it.
+    pub(super) verified: Option<Ident>,
     pub(super) limits: Option<syn::Expr>,
 }
 
@@ -98,6 +100,10 @@ impl MethodOptions {
                     once(&key, !self.no_wait, &place)?;
                     self.no_wait = true;
                 }
+                "verified" => {
+                    once(&key, self.verified.is_none(), &place)?;
+                    self.verified = Some(key);
+                }
                 "limits" => {
                     once(&key, self.limits.is_none(), &place)?;
                     input.parse::<Token![=]>()?;
@@ -105,8 +111,8 @@ impl MethodOptions {
                 }
                 _ => {
                     let message = format!(
-                        "unknown option `{key}` on `{method}`; write `name = \"GetAll\"`, `no_wait` (nobody waits for an answer), `token = false` (the \
-                         method has no cancellation token), or `limits = MethodLimits::new()..`"
+                        "unknown option `{key}` on `{method}`; write `name = \"GetAll\"`, `no_wait` (nobody waits for an answer), `verified` (callers \
+                         hear of values that have changed only), `token = false` (the method has no cancellation token), or `limits = MethodLimits::new()..`"
                     );
                     return Err(syn::Error::new(key.span(), message));
                 }

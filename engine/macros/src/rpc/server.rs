@@ -11,10 +11,10 @@ pub(super) fn into_service(contract: &Contract) -> TokenStream {
     let service = Ident::new("service", Span::mixed_site());
     let added = contract.methods.iter().map(|method| {
         let (cfgs, add) = (&method.cfgs, add(method, &service));
-        let limits = method.limits.iter();
+        let (verified, limits) = (method.verified.then(|| quote!(.verified())), method.limits.iter());
         quote! {
             #(#cfgs)*
-            let #service = #add #(.limits(#limits))*;
+            let #service = #add #verified #(.limits(#limits))*;
         }
     });
     let doc = format!("The methods as the service `{name}`, for the builder of a [`Hub`](wellspring_rpc::Hub).");

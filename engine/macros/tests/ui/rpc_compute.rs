@@ -13,6 +13,13 @@ trait Stock {
     #[compute]
     #[rpc(no_wait)]
     fn not_heard(&self) -> Result<Computed<u32>, Fault>;
+    #[rpc(verified)]
+    async fn not_tracked(&self) -> Result<u32, Failure>;
+    #[rpc(no_wait, verified)]
+    fn not_waited_for(&self);
+    #[compute]
+    #[rpc(verified, verified)]
+    async fn twice(&self) -> Result<Computed<u32>, Fault>;
     #[compute(cut_off = eq)]
     async fn with_options(&self) -> Result<Computed<u32>, Fault>;
 }
