@@ -431,7 +431,7 @@ async fn reprocess_cancel_a_value_that_the_server_gives_up_for_a_moment_is_asked
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_server_gives_up_for_good_is_told_and_not_cached() {
+async fn what_the_server_gives_up_for_good_is_told_and_asked_for_again_a_second_later() {
     let (script, mut links) = Script::new();
     let (remote, engine) = (Remote::builder(script).format(Format::Json5np).connect(), Engine::new());
     let get: AsyncFunction<(String,), Remoted<i64>> = remote.function(&engine, "get", &method("ICounter.Get:2")).expect("registered");
@@ -448,6 +448,11 @@ async fn what_the_server_gives_up_for_good_is_told_and_not_cached() {
         link.expect("a cancellation", |said| said.system() == Some(System::Cancel) && said.id == call.id).await;
     }
     assert_eq!(remote.open_calls(), 0);
+    // Unlike the peer's, which asks at once: whoever follows the value would ask in a circle.
+    let (read, since) = (soon(get.computed(&engine, &key)).await.expect("read"), Instant::now());
+    assert!(read.value().is_err() && remote.open_calls() == 0, "{read:?}");
+    soon(read.invalidated()).await;
+    assert_eq!(since.elapsed(), ms(1_000));
     let again = async {
         let call = link.call("ICounter.Get:2").await;
         link.say(&Head::system(System::Ok, call.id), |out| out.value(&5));
