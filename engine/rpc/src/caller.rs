@@ -22,7 +22,7 @@ pub(crate) type OwnedHeaders = [(Box<str>, Box<str>)];
 /// use wellspring_rpc::{Caller, Failure, Service};
 ///
 /// let service = Service::new("IHello").method("Hello:2", |(caller, name): (Caller, String)| async move {
-///     let user = caller.session::<String>().ok_or(Failure::new("nobody is logged in"))?;
+///     let user = caller.session::<String>().ok_or_else(|| Failure::new("nobody is logged in"))?;
 ///     Ok::<_, Failure>(format!("{user} says hello to {name}"))
 /// });
 /// ```
@@ -92,7 +92,7 @@ pub(crate) struct OtherEnd {
     session: Mutex<Option<Session>>,
     connected: watch::Sender<Connected>,
     disconnected_by: Mutex<Option<Disconnected>>,
-    /// How many bodies run that it has called, where that is counted.
+    /// How many bodies run that it has called, of those that were not over at once.
     pub(crate) running: Arc<AtomicUsize>,
 }
 

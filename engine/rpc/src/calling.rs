@@ -5,6 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Level, Span};
@@ -14,7 +15,8 @@ use crate::caller::Caller;
 use crate::failure::Failure;
 use crate::method_limits::{MethodLimits, Place};
 use crate::peer::Peer;
-use crate::service::{Method, Slot};
+use crate::service::Method;
+use crate::slots::Body;
 use crate::trace_context::{Entered, TraceContext};
 use crate::wire::{ErrorInfo, Headers, MethodId};
 
@@ -60,11 +62,15 @@ impl<'a> Calling<'a> {
         if let Some(authorize) = &rules.authorize {
             authorize.ask(self.caller(), name)?;
         }
+        // Relaxed: it is the reader who asks, and nobody else adds to them.
+        if self.peer.other.running.load(Ordering::Relaxed) >= rules.at_once {
+            return Err(too_many("calls of this client", rules.at_once));
+        }
         let is_traced = tracing::enabled!(target: "wellspring::rpc", Level::DEBUG);
-        if !is_traced && self.trace.is_none() && self.method.limits.is_none() && rules.at_once.is_none() {
+        if !is_traced && self.trace.is_none() && self.method.limits.is_none() {
             return Ok(None);
         }
-        let mut places = [None, None];
+        let mut place = None;
         if let Some(limited) = &self.method.limits {
             let MethodLimits { at_once, argument_bytes: most, .. } = limited.limits;
             if argument_bytes > most {
@@ -72,18 +78,15 @@ impl<'a> Calling<'a> {
                 return Err(Failure::typed(ErrorInfo::ARGUMENT, why));
             }
             if at_once != usize::MAX {
-                places[0] = Some(Place::take(&limited.running, at_once).ok_or_else(|| too_many(&format!("calls of '{name}'"), at_once))?);
+                place = Some(Place::take(&limited.running, at_once).ok_or_else(|| too_many(&format!("calls of '{name}'"), at_once))?);
             }
-        }
-        if let Some(most) = rules.at_once {
-            places[1] = Some(Place::take(&self.peer.other.running, most).ok_or_else(|| too_many("calls of this client", most))?);
         }
         let span = is_traced.then(|| {
             let trace = self.trace.as_ref().map(TraceContext::trace_id);
             tracing::debug_span!(target: "wellspring::rpc", "call", method = name, caller = self.peer.other.number, trace)
         });
         let late = self.deadline.map(|at| (at, self.method.id.clone()));
-        Ok(Some(Under { trace: self.trace.clone(), span, late, _places: places }))
+        Ok(Some(Under { trace: self.trace.clone(), span, late, _place: place }))
     }
 }
 
@@ -98,7 +101,7 @@ pub(crate) struct Under {
     span: Option<Span>,
     /// When it is dropped, and what was called.
     late: Option<(Instant, MethodId)>,
-    _places: [Option<Place>; 2],
+    _place: Option<Place>,
 }
 
 impl Under {
@@ -108,8 +111,8 @@ impl Under {
     }
 
     /// A body that was not over at once, until it is, or is late.
-    pub(crate) async fn run(self, body: Slot, call: Call) {
-        let Under { trace, span, late, _places } = self;
+    pub(crate) async fn run(self, body: Body, call: Call) {
+        let Under { trace, span, late, _place } = self;
         let body = async {
             match trace {
                 Some(trace) => trace.scope(body).await,

@@ -152,24 +152,29 @@ impl Calls {
         self.map.iter().filter(|(_, entry)| matches!(entry.state, State::Stale { .. })).map(|(id, _)| *id)
     }
 
-    /// If there are more values given out than so many: those that were given out first, as ids grow, an eighth of them. After it has looked it looks
-    /// again when there are an eighth more.
+    /// If there are more values given out than so many, whose ends were not told: those that were given out first, as ids grow, an eighth of them
+    /// at least and all that are too many. After it has looked it looks again when there are an eighth more.
     pub(crate) fn oldest(&mut self, most: usize) -> Vec<u64> {
         if self.map.len() <= most.max(self.look_above) {
             return Vec::new();
         }
-        let live = self.map.iter().filter(|(_, entry)| matches!(entry.state, State::Live { .. })).map(|(id, _)| *id);
-        let mut live: Vec<u64> = live.collect();
-        if live.len() <= most {
-            live.clear();
+        let given = self.map.iter().filter(|(_, entry)| matches!(entry.state, State::Live { .. } | State::Stale { .. })).map(|(id, _)| *id);
+        let mut given: Vec<u64> = given.collect();
+        if given.len() <= most {
+            given.clear();
         }
-        let some = live.len().div_ceil(8);
-        if some < live.len() {
-            live.select_nth_unstable(some);
-            live.truncate(some);
+        let some = given.len().div_ceil(8).max(given.len().saturating_sub(most));
+        if some < given.len() {
+            given.select_nth_unstable(some);
+            given.truncate(some);
         }
-        self.look_above = self.map.len() - live.len() + most / 8;
-        live
+        self.look_above = self.map.len() - given.len() + most / 8;
+        given
+    }
+
+    /// It looks at the next opportunity, however many there are more.
+    pub(crate) fn look_again(&mut self) {
+        self.look_above = 0;
     }
 
     /// What is kept of an answer is not needed any more.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use crate::hub::Timings;
 use crate::peer::Peer;
 use crate::recent::Recent;
-use crate::service::Slot;
+use crate::slots::Slots;
 use crate::streams::Within;
 use crate::transport::{Close, FrameReader, FrameWriter, Incoming};
 use crate::wire::{Arguments, Format, Frame, Handshake, Head, Messages, System, limits};
@@ -120,13 +120,13 @@ fn expected(frame: Incoming, text: bool) -> Option<Bytes> {
 
 /// Reads and runs until the end, which is to be like this; or the code that the other end has said.
 async fn read<R: FrameReader>(peer: &Arc<Peer>, mut reader: R, first: Bytes) -> (Close<'static>, Option<u16>) {
-    let mut slot = Slot::new(async {});
+    let mut slots = Slots::default();
     // How long it was listened to the other end since its last sign of life. Time in which nobody listens is not its silence.
     let mut silent = Duration::ZERO;
     // The handshake in it is known, and said once.
     let mut frame = first;
     loop {
-        if !run(peer, frame, &mut slot, &mut silent).await || !room(peer, &mut silent).await {
+        if !run(peer, frame, &mut slots, &mut silent).await || !room(peer, &mut silent).await {
             return (Close::NORMAL, None);
         }
         frame = match next(peer, &mut reader, &mut silent).await {
@@ -185,7 +185,7 @@ const TURN: usize = 256;
 
 /// Runs what is called in a frame; false if the connection is to end. What is answered at once goes into one frame, as far as frames go. The frame is
 /// not held any longer: it may be a part of a larger buffer.
-async fn run(peer: &Arc<Peer>, frame: Bytes, slot: &mut Slot, silent: &mut Duration) -> bool {
+async fn run(peer: &Arc<Peer>, frame: Bytes, slots: &mut Slots, silent: &mut Duration) -> bool {
     let mut messages = Messages::new(peer.format, &frame);
     while !messages.is_over() {
         {
@@ -193,8 +193,10 @@ async fn run(peer: &Arc<Peer>, frame: Bytes, slot: &mut Slot, silent: &mut Durat
             for message in messages.by_ref().take(TURN) {
                 match message {
                     Ok(message) => {
-                        if peer.receive(&message, slot) == Some(System::KeepAlive) {
+                        if peer.receive(&message, slots) == Some(System::KeepAlive) {
                             *silent = Duration::ZERO;
+                            // Now and then: who only gives signs of life has no room for calls.
+                            slots.rest();
                         }
                     }
                     Err(error) => tracing::debug!(target: "wellspring::rpc", %error, "a message cannot be read"),

@@ -78,12 +78,18 @@ pub(crate) struct Offer {
 }
 
 /// Who may connect, and what may be called.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rules {
     authenticate: Option<Authenticate>,
     pub(crate) authorize: Option<Authorize>,
     /// Bodies that one client may have running at once.
-    pub(crate) at_once: Option<usize>,
+    pub(crate) at_once: usize,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { authenticate: None, authorize: None, at_once: AT_ONCE }
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -126,6 +132,9 @@ pub struct HubBuilder {
 
 /// How many subscriptions a client may have if nothing is said.
 const SUBSCRIPTIONS: usize = 1 << 20;
+
+/// How many bodies a client may have running if nothing is said: more than the hundred thousand values that one may well ask for in one breath.
+const AT_ONCE: usize = 1 << 18;
 
 impl HubBuilder {
     /// Adds a service.
@@ -200,10 +209,11 @@ impl HubBuilder {
         self
     }
 
-    /// How many bodies one client may have running at once: more calls fail. There is no limit if nothing is said.
+    /// How many bodies one client may have running at once, of those that were not over at once: while there are so many its calls fail, before they
+    /// are begun. 262,144 if nothing is said.
     #[must_use]
     pub fn at_once(mut self, most: usize) -> HubBuilder {
-        self.rules.at_once = Some(most);
+        self.rules.at_once = most;
         self
     }
 

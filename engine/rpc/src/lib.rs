@@ -123,6 +123,7 @@ mod remoted;
 mod router;
 mod service;
 mod session;
+mod slots;
 pub mod socket;
 mod streams;
 mod synchronize;

@@ -39,6 +39,10 @@ impl MethodLimits {
     }
 
     /// Bytes of the arguments, as they travel. A call with more fails before they are read.
+    ///
+    /// If nothing is said a call may have what a message may have, about 16 MB. What is made of that may be far larger: an empty string is one byte of
+    /// MessagePack and a [`String`] of 24, so that 16 MB of them are a `Vec<String>` of 400. Where strangers call a method that takes lists of anything
+    /// larger than a number, this says how much of that they can have.
     #[must_use]
     pub fn argument_bytes(self, bytes: usize) -> MethodLimits {
         MethodLimits { argument_bytes: bytes, ..self }
@@ -69,6 +73,13 @@ impl Place {
         let before = running.fetch_add(1, Ordering::Relaxed);
         let place = Place(running.clone());
         (before < most).then_some(place)
+    }
+
+    /// One more.
+    pub(crate) fn add(running: &Arc<AtomicUsize>) -> Place {
+        // As above.
+        running.fetch_add(1, Ordering::Relaxed);
+        Place(running.clone())
     }
 }
 

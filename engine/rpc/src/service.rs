@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use thiserror::Error;
-use tokio_util::sync::ReusableBoxFuture;
 use wellspring::{Computed, Value};
 
 use crate::arguments::FromArguments;
@@ -16,15 +15,13 @@ use crate::call::Call;
 use crate::calling::Calling;
 use crate::failure::Failure;
 use crate::method_limits::{Limited, MethodLimits};
+use crate::slots::Slots;
 use crate::wire::{Arguments, MethodId, MethodRef, NameTooLong, ReadError, System};
-
-/// Where a call's future is until it is over: the room is used again by the next.
-pub(crate) type Slot = ReusableBoxFuture<'static, ()>;
 
 /// What is done for a call of a method.
 trait Run: Send + Sync + 'static {
-    /// Reads the arguments, and puts what will answer the call into the slot.
-    fn start(&self, calling: &Calling<'_>, arguments: Arguments<'_>, call: Call, slot: &mut Slot) -> Result<(), (ReadError, Call)>;
+    /// Reads the arguments, and puts what will answer the call where there is room.
+    fn start(&self, calling: &Calling<'_>, arguments: Arguments<'_>, call: Call, slots: &mut Slots) -> Result<(), (ReadError, Call)>;
 }
 
 /// What kind of calls a method takes.
@@ -60,9 +57,9 @@ impl Method {
         calling: &Calling<'_>,
         arguments: Arguments<'_>,
         call: Call,
-        slot: &mut Slot,
+        slots: &mut Slots,
     ) -> Result<(), (ReadError, Call)> {
-        self.run.start(calling, arguments, call, slot)
+        self.run.start(calling, arguments, call, slots)
     }
 }
 
@@ -227,10 +224,10 @@ where
     F: Fn(A, Call) -> U + Send + Sync + 'static,
     U: Future<Output = ()> + Send + 'static,
 {
-    fn start(&self, calling: &Calling<'_>, mut arguments: Arguments<'_>, call: Call, slot: &mut Slot) -> Result<(), (ReadError, Call)> {
+    fn start(&self, calling: &Calling<'_>, mut arguments: Arguments<'_>, call: Call, slots: &mut Slots) -> Result<(), (ReadError, Call)> {
         match A::from_arguments(calling, &mut arguments) {
             Ok(read) => {
-                slot.set((self.0)(read, call));
+                slots.set((self.0)(read, call));
                 Ok(())
             }
             Err(error) => Err((error, call)),

@@ -389,6 +389,33 @@ fn any_value_is_passed_on_as_it_is() {
     }
 }
 
+/// Values within values, and nothing in the last.
+#[derive(Debug, serde::Deserialize)]
+struct Nest(Vec<Nest>);
+
+impl Nest {
+    fn depth(&self) -> usize {
+        1 + self.0.first().map_or(0, Nest::depth)
+    }
+}
+
+#[test]
+fn values_are_within_values_as_deep_as_they_may_be_and_no_deeper() {
+    for format in Format::ALL {
+        let nest = |depth: usize| match format.is_text() {
+            true => [vec![b'['; depth], vec![b']'; depth]].concat(),
+            false => [vec![0x91; depth - 1], vec![0x90]].concat(),
+        };
+        let read = |depth| Arguments::new(format, &nest(depth)).read::<Nest>().ok().map(|nest| nest.depth());
+        // As the peers have it: 128 of them in MessagePack; in JSON the outermost one counts as the first.
+        let most = if format.is_text() { 127 } else { 128 };
+        assert_eq!((read(most), read(most + 1), read(4_000_000)), (Some(most), None, None), "{format:?}");
+        // What is passed over, or passed on, is not gone into by recursion: whatever comes of it.
+        let _ = Arguments::new(format, &nest(4_000_000)).read::<serde::de::IgnoredAny>();
+        let _ = Arguments::new(format, &nest(4_000_000)).read::<Raw>();
+    }
+}
+
 #[test]
 fn arguments_that_are_missing_are_null_and_others_are_passed_over() {
     for format in RECORDED {

@@ -161,6 +161,13 @@ impl Peer {
         self.made.resume(&self.out, met, hello.index);
         if met == Met::Same {
             self.streams.resume(&self.out);
+            // What was answered without a connection.
+            let mut calls = self.calls();
+            calls.look_again();
+            let dropped = self.drop_oldest(&mut calls);
+            drop(calls);
+            // What was given out is the user's.
+            drop(dropped);
         }
         self.other.is_now(Connected::Yes);
     }

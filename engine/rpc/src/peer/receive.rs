@@ -10,7 +10,9 @@ use crate::call::{Asks, Call};
 use crate::calling::{Calling, Under};
 use crate::calls::{Entry, Of, State};
 use crate::failure::Failure;
-use crate::service::{Kind, Slot};
+use crate::method_limits::Place;
+use crate::service::Kind;
+use crate::slots::{Body, Slots};
 use crate::streams::Within;
 use crate::streams::owned::MOST as MOST_STREAMS;
 use crate::wire::{Arguments, AtMost, ErrorInfo, Guid, Head, Headers, Message, ReadError, System, limits};
@@ -20,7 +22,7 @@ const UNREADABLE: &str = "an item of the stream cannot be read";
 
 impl Peer {
     /// One message of the other end; which system call it is, if it is one.
-    pub(crate) fn receive(self: &Arc<Peer>, message: &Message<'_>, slot: &mut Slot) -> Option<System> {
+    pub(crate) fn receive(self: &Arc<Peer>, message: &Message<'_>, slots: &mut Slots) -> Option<System> {
         let system = System::of(&message.method);
         match system {
             Some(call) => {
@@ -30,7 +32,7 @@ impl Peer {
                 }
             }
             None => {
-                self.dispatch(message, slot);
+                self.dispatch(message, slots);
                 // What settles itself from now on is written down. Serials begin at one.
                 self.inline.store(0, Ordering::Release);
             }
@@ -38,7 +40,7 @@ impl Peer {
         system
     }
 
-    fn dispatch(self: &Arc<Peer>, message: &Message<'_>, slot: &mut Slot) {
+    fn dispatch(self: &Arc<Peer>, message: &Message<'_>, slots: &mut Slots) {
         if message.method.service().is_some_and(|service| service == "$sys" || service == "$sys-c") {
             return tracing::debug!(target: "wellspring::rpc", method = %message.method, "a system call that is not known: ignored");
         }
@@ -76,45 +78,50 @@ impl Peer {
         let _within = Within::of(self);
         let scope = under.as_ref().map(Under::scope);
         let started =
-            catch_unwind(AssertUnwindSafe(|| method.start(&calling, Arguments::new(self.format, message.arguments), call(), slot)));
+            catch_unwind(AssertUnwindSafe(|| method.start(&calling, Arguments::new(self.format, message.arguments), call(), slots)));
         match started {
             Ok(Ok(())) => {}
             Ok(Err((error, call))) => {
                 return call.fail(&Failure::typed(ErrorInfo::ARGUMENT, format!("The arguments cannot be read: {error}.")));
             }
-            // The slot has what it had before, which is over.
+            // What is put in last is what was there before, which is over.
             Err(_) => return call().fail(&Failure::new("the method panicked")),
         }
         // Most are over at once: then nothing is written down of them.
-        match catch_unwind(AssertUnwindSafe(|| slot.poll(&mut Context::from_waker(Waker::noop())))) {
+        match catch_unwind(AssertUnwindSafe(|| slots.poll(&mut Context::from_waker(Waker::noop())))) {
             Ok(Poll::Ready(())) => {}
             Ok(Poll::Pending) => {
                 self.inline.store(0, Ordering::Release);
                 let of = Of { method: Some((number, message.call_type)), connection: self.connection() };
                 drop(scope);
-                let body = std::mem::replace(slot, Slot::new(async {}));
+                let Some(body) = slots.take() else { return };
                 let body = match under {
                     None => body,
-                    Some(under) => Slot::new(under.run(body, call())),
+                    Some(under) => Body::new(under.run(body, call())),
                 };
                 self.run(id, serial, of, body);
             }
             Err(_) => {
                 call().fail(&Failure::new("the method panicked"));
-                *slot = Slot::new(async {});
+                drop(slots.take());
             }
         }
     }
 
     /// Goes on in a task of its own.
-    fn run(self: &Arc<Peer>, id: u64, serial: u64, of: Of, slot: Slot) {
+    fn run(self: &Arc<Peer>, id: u64, serial: u64, of: Of, body: Body) {
+        let place = Place::add(&self.other.running);
+        let body = async move {
+            let _place = place;
+            body.await;
+        };
         if id == 0 {
-            tokio::spawn(slot);
+            tokio::spawn(body);
             return;
         }
         // Before it can be over, and not in one step with the spawning: a runtime that is ending drops the body at once, which asks.
         self.calls().insert(id, of, State::Running(serial, None));
-        let abort = tokio::spawn(slot).abort_handle();
+        let abort = tokio::spawn(body).abort_handle();
         match self.calls().get_mut(id).map(|entry| &mut entry.state) {
             Some(State::Running(running, task)) if *running == serial => *task = Some(abort),
             // It is over, or everything was forgotten.

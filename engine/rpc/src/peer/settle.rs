@@ -117,11 +117,12 @@ impl Peer {
                 calls.insert(id, of, State::Live { end: calls::End::Change(Box::new(verified)), answer: None });
             }
         }
-        // Dropped when no lock is held.
-        let dropped = self.drop_oldest(&mut calls);
+        // Before that one may be among the oldest: an answer must not outlive the end that follows it.
         if let Some(answer) = answer {
             calls.keep(id, of, answer);
         }
+        // Dropped when no lock is held.
+        let dropped = self.drop_oldest(&mut calls);
         if over {
             // Under the lock: whoever is told next which of its calls are known is told this before.
             self.is_stale(id);
@@ -131,8 +132,8 @@ impl Peer {
     }
 
     /// The other end waits for the ends of more values than it may: of those that it has had for longest it hears that they are stale, as it may ask
-    /// again for what it still needs.
-    fn drop_oldest(&self, calls: &mut Calls) -> Vec<Entry> {
+    /// again for what it still needs. Without a connection nothing is dropped; when there is one again it is looked once more.
+    pub(super) fn drop_oldest(&self, calls: &mut Calls) -> Vec<Entry> {
         let oldest = calls.oldest(self.offer.subscriptions);
         if oldest.is_empty() {
             return Vec::new();
@@ -142,9 +143,10 @@ impl Peer {
         let reconciled = calls.reconciled == connection;
         let mut dropped = Vec::new();
         for id in oldest {
-            // As with the stale ones: not before it has said which it still waits for.
+            // As with the stale ones: nothing is said before it has said which it still waits for. What it lists then is not known any more, which ends
+            // it, too. Who never lists anything is not to have more for that.
             let may = reconciled || calls.get(id).is_some_and(|entry| entry.of.connection == connection);
-            if may && matches!(self.out.push(&Head::system(System::Invalidate, id), |_| Ok(())), Ok(Pushed::Queued)) {
+            if !may || matches!(self.out.push(&Head::system(System::Invalidate, id), |_| Ok(())), Ok(Pushed::Queued)) {
                 dropped.extend(calls.remove(id));
             }
         }

@@ -7,7 +7,8 @@ use super::*;
 use crate::calls::{End, Notice};
 use crate::failure::Failure;
 use crate::hub::Hub;
-use crate::service::{Service, Slot};
+use crate::service::Service;
+use crate::slots::Slots;
 use crate::verified::{Given, Verified, Verifying};
 use crate::wire::{Head, MethodId, Packed, WriteError, Writer, pack};
 
@@ -92,7 +93,7 @@ impl Bench {
     fn hear(&self, head: &Head<'_>, write: impl FnOnce(&mut Writer<'_>) -> Result<(), WriteError>) {
         for frame in frame(head, write) {
             for message in Messages::new(FORMAT, &frame) {
-                self.peer.receive(&message.expect("a message"), &mut Slot::new(async {}));
+                self.peer.receive(&message.expect("a message"), &mut Slots::default());
             }
         }
     }

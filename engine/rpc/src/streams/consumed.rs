@@ -1,11 +1,12 @@
 //! Streams that are read here.
 
-use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use super::Within;
+use super::unread::Unread;
 use crate::failure::Failure;
 use crate::peer::Peer;
 use crate::wire::{Format, Guid, Head, StreamRef, System, limits};
@@ -28,7 +29,7 @@ struct State {
     /// The index of the next that is to come.
     expected: u64,
     /// Those that have come and were not read.
-    items: VecDeque<Box<[u8]>>,
+    items: Unread,
     /// How many were read.
     read: u64,
     /// To where the other end was told.
@@ -49,11 +50,13 @@ impl fmt::Debug for Consumed {
 }
 
 impl Consumed {
-    pub(super) fn new(peer: &Arc<Peer>, mut stream: StreamRef) -> Consumed {
+    /// One of a peer, by the sum of what waits of all of them.
+    pub(super) fn new(peer: &Arc<Peer>, mut stream: StreamRef, all: Arc<AtomicUsize>) -> Consumed {
         // The other end says when to be told: if that were later than it sends, both would wait.
         stream.ack_advance = stream.ack_advance.min(MOST_AHEAD);
         stream.ack_period = stream.ack_period.min(stream.ack_advance);
-        Consumed { peer: Arc::downgrade(peer), format: peer.format, stream, state: Mutex::default() }
+        let state = State { items: Unread::of(all), ..State::default() };
+        Consumed { peer: Arc::downgrade(peer), format: peer.format, stream, state: Mutex::new(state) }
     }
 
     pub(super) fn format(&self) -> Format {
@@ -84,7 +87,7 @@ impl Consumed {
                 self.ask(0);
             }
         }
-        if let Some(item) = state.items.pop_front() {
+        if let Some(item) = state.items.pop() {
             state.read += 1;
             if std::mem::take(&mut state.puts_off) && state.over.is_none() {
                 state.puts_off = self.is_far_ahead(&state);
@@ -130,13 +133,18 @@ impl Consumed {
         // What has come before is passed over.
         let known = state.expected - index;
         for item in items.skip(usize::try_from(known).unwrap_or(usize::MAX)) {
-            state.items.push_back(item.into());
+            state.items.push(item);
             state.expected += 1;
         }
         let most = 2 * u64::from(self.stream.ack_advance) + u64::from(self.stream.ack_period);
         if state.expected > state.read.saturating_add(most) {
             drop(state);
             self.give_up(Failure::new("the other end sends more of a stream than was asked for"));
+            return;
+        }
+        if state.items.is_too_much() {
+            drop(state);
+            self.give_up(Failure::new("more of the stream waits to be read than may: its reader is too slow for items of this size"));
             return;
         }
         wake(state);

@@ -4,6 +4,7 @@ pub(crate) mod consumed;
 mod context;
 pub(crate) mod owned;
 mod sending;
+mod unread;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -91,6 +92,9 @@ impl<T: Serialize + 'static> RpcStream<T> {
 impl<T> RpcStream<T> {
     /// After how many items that were read the reader says so, and how many are sent ahead of that: 30 and 61 if nothing is said. Both are at least
     /// one, and a reader that said less often than items are sent ahead would wait for ever.
+    ///
+    /// A reader fails a stream of which more than 128 MiB wait, or 256 MiB of all streams of its connection: a stream of items of more than 2 MiB needs
+    /// a smaller window.
     #[must_use]
     pub fn window(mut self, ack_period: u32, ack_advance: u32) -> RpcStream<T> {
         let ack_advance = ack_advance.max(1);

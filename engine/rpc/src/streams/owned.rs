@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ struct State {
     last: u64,
     owned: HashMap<u64, Owned, ahash::RandomState>,
     consumed: HashMap<u64, Weak<Consumed>, ahash::RandomState>,
+    /// Bytes of what waits to be read of those.
+    unread: Arc<AtomicUsize>,
     /// Streams of the other end that nothing more is wanted of, and that it may not know of yet.
     left: VecDeque<Left>,
 }
@@ -118,8 +121,8 @@ impl Streams {
 
     /// A stream of the other end.
     pub(super) fn consume(&self, peer: &Arc<Peer>, stream: StreamRef) -> Result<Arc<Consumed>, &'static str> {
-        let consumed = Arc::new(Consumed::new(peer, stream));
         let mut state = self.state();
+        let consumed = Arc::new(Consumed::new(peer, stream, state.unread.clone()));
         let is_twice = state.consumed.get(&stream.id).is_some_and(|known| known.strong_count() > 0);
         if is_twice || state.consumed.len() >= MOST {
             drop(state);

@@ -74,13 +74,13 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], ReadError> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(ReadError::short())?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(ReadError::short)?;
         self.rest = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(ReadError::short())?;
+        let (taken, rest) = self.rest.split_first_chunk().ok_or_else(ReadError::short)?;
         self.rest = rest;
         Ok(*taken)
     }
