@@ -100,6 +100,8 @@ mod client_cache;
 mod connection;
 mod end;
 mod failure;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod hash;
 mod hub;
 mod inbox;
@@ -110,7 +112,7 @@ mod method_limits;
 mod outbound;
 mod outgoing;
 mod peer;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod pieces;
 mod recent;
 #[cfg(feature = "redb")]
@@ -124,6 +126,8 @@ mod session;
 pub mod socket;
 mod streams;
 mod synchronize;
+#[cfg(test)]
+mod taking;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod trace_context;
