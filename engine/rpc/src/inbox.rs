@@ -101,3 +101,15 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
         Poll::Pending
     }
 }
+
+#[cfg(fuzzing)]
+impl<R> Inbox<R> {
+    /// What waits is no more than one thing that has begun, which has at most so many bytes, and what was read with its end; room is made by what has
+    /// come, and given back while nothing comes.
+    pub(crate) fn held(&self, waits: bool, most: usize) {
+        let (bytes, room) = (self.buffer.len(), self.buffer.capacity());
+        assert!(bytes <= most + CHUNK, "{bytes} bytes wait");
+        assert!(room as u64 <= 2 * self.heard + 64, "room for {room}, and {} have come", self.heard);
+        assert!(!waits || room <= KEPT.max(4 * bytes), "room for {room} while {bytes} wait");
+    }
+}

@@ -101,6 +101,8 @@ mod connecting;
 mod connection;
 mod end;
 mod failure;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod hash;
 mod hub;
 mod inbox;
@@ -112,7 +114,7 @@ mod method_limits;
 mod outbound;
 mod outgoing;
 mod peer;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod pieces;
 mod recent;
 #[cfg(feature = "redb")]
@@ -127,6 +129,8 @@ mod slots;
 pub mod socket;
 mod streams;
 mod synchronize;
+#[cfg(test)]
+mod taking;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod trace_context;

@@ -227,5 +227,12 @@ impl<W: AsyncWrite + Unpin + Send + 'static> FrameWriter for SocketWriter<W> {
     }
 }
 
+#[cfg(fuzzing)]
+impl<R: AsyncRead + Unpin + Send + 'static> crate::fuzzing::Held for SocketReader<R> {
+    fn held(&self, waits: bool) {
+        self.inbox.held(waits, HEAD + self.most);
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,9 @@
 //! There are no pings: the frames have signs of life of their own.
 
 mod frames;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod memory;
 mod preamble;
 mod tcp;

@@ -63,7 +63,7 @@ where
 }
 
 /// Who asks.
-async fn asked<R: AsyncRead + Unpin + Send>(reader: &mut SocketReader<R>) -> Result<Visitor, Why> {
+pub(super) async fn asked<R: AsyncRead + Unpin + Send>(reader: &mut SocketReader<R>) -> Result<Visitor, Why> {
     let unreadable = |_: io::Error| Why::Unreadable;
     reader.expect(MAGIC).await.map_err(unreadable)?;
     match reader.unit().await.map_err(unreadable)? {

@@ -93,7 +93,7 @@ pub(super) fn halves(end: End, upgraded: Upgraded) -> (WebReader, WebWriter) {
     over(end, reader, writer)
 }
 
-fn over<R, W>(end: End, reader: R, writer: W) -> (WebReader<R, W>, WebWriter<W>)
+pub(super) fn over<R, W>(end: End, reader: R, writer: W) -> (WebReader<R, W>, WebWriter<W>)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -395,6 +395,20 @@ fn xor(bytes: &mut [u8], mask: [u8; 4]) {
     }
     for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= mask;
+    }
+}
+
+#[cfg(fuzzing)]
+impl<R, W> crate::fuzzing::Held for WebReader<R, W>
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    fn held(&self, waits: bool) {
+        let begun = self.begun.as_ref().map_or(0, |(_, begun)| begun.len());
+        self.inbox.held(waits, 14 + self.most - begun);
+        assert!(begun <= self.most);
+        assert!(lock(&self.outbox).pongs.len() <= PONGS + 2 * (6 + CONTROL));
     }
 }
 

@@ -2,6 +2,9 @@
 
 mod address;
 mod frames;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod route;
 mod upgrade;
 

@@ -54,7 +54,7 @@ fn has(headers: &HeaderMap, name: &HeaderName, expected: &str) -> bool {
 }
 
 /// What a server answers a key with: it speaks WebSockets, and not by accident.
-fn accepting(key: &[u8]) -> String {
+pub(super) fn accepting(key: &[u8]) -> String {
     let mut hash = Sha1::new();
     hash.update(key);
     hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");

@@ -2,7 +2,8 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::inbox::{CHUNK, KEPT};
-use crate::pieces::{Pieces, Taking};
+use crate::pieces::Pieces;
+use crate::taking::Taking;
 
 /// Frames and a close, as they are written.
 fn written(frames: &[Bytes]) -> Vec<u8> {

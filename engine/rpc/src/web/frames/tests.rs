@@ -2,7 +2,8 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::inbox::CHUNK;
-use crate::pieces::{Pieces, Taking};
+use crate::pieces::Pieces;
+use crate::taking::Taking;
 
 fn frames(sizes: &[usize]) -> Vec<Bytes> {
     sizes.iter().enumerate().map(|(at, size)| vec![(at as u8 ^ 0x55) & 0x7f; *size].into()).collect()
