@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::PATIENCE;
+use support::near::soon;
 use support::recorded::Said;
 use support::script::{Link, Links, Script};
 use tokio::time::Instant;
@@ -55,11 +55,11 @@ async fn a_value_that_is_stale_before_it_has_come_is_asked_for_again() {
     answers(&link, &first, 1);
     answers(&link, &second, 2);
     answers(&link, &third, 3);
-    let replica = asking.await.expect("no panic").expect("a value");
+    let replica = soon(asking).await.expect("no panic").expect("a value");
     assert_eq!((*replica.value(), replica.is_stale(), remote.open_calls()), (3, false, 1));
     assert_eq!(link.hear_all(), [], "of what the server itself has ended it is told nothing");
     ends(&link, &third);
-    tokio::time::timeout(PATIENCE, replica.stale()).await.expect("it is stale");
+    soon(replica.stale()).await;
     assert_eq!(remote.open_calls(), 0);
 }
 
@@ -71,7 +71,7 @@ async fn a_value_that_is_stale_before_it_has_come_three_times_in_a_row_is_given_
         let call = link.call(GET).await;
         ends(&link, &call);
     }
-    assert_eq!(asking.await.expect("no panic").map(Replica::into_value), Err(CallError::Stale));
+    assert_eq!(soon(asking).await.expect("no panic").map(Replica::into_value), Err(CallError::Stale));
     assert_eq!((link.hear_all(), remote.open_calls()), ([].as_slice(), 0), "it is not asked for a fourth time");
 }
 
@@ -84,7 +84,7 @@ async fn a_value_whose_end_comes_right_behind_it_is_given_and_is_stale() {
     frame.push(&Head::system(System::Ok, call.id), |out| out.value(&7)).expect("written");
     frame.push(&Head::system(System::Invalidate, call.id), |_| Ok(())).expect("written");
     link.send(frame.take());
-    let replica = asking.await.expect("no panic").expect("a value");
+    let replica = soon(asking).await.expect("no panic").expect("a value");
     assert_eq!((*replica.value(), replica.is_stale(), remote.open_calls()), (7, true, 0));
     assert_eq!(link.hear_all(), []);
 }
@@ -97,7 +97,7 @@ async fn a_regular_call_has_no_end_that_it_would_be_made_again_for() {
     let call = link.call("IDemo.Add:3").await;
     ends(&link, &call);
     answers(&link, &call, 42);
-    assert_eq!(adding.await.expect("no panic"), Ok(42));
+    assert_eq!(soon(adding).await.expect("no panic"), Ok(42));
     assert_eq!(link.hear_all(), []);
 }
 
@@ -112,10 +112,10 @@ async fn pauses_double_after_connections_that_were_short_and_begin_anew_after_on
     for (at, (lasts, pause)) in table.into_iter().enumerate() {
         let mut link = links.next().await;
         link.greet(1, 1).await;
-        state.wait_for(|state| *state == Connected::Yes).await.expect("it lives");
+        soon(state.wait_for(|state| *state == Connected::Yes)).await.expect("it lives");
         tokio::time::sleep(Duration::from_secs(lasts)).await;
         link.cut();
-        let again = state.wait_for(|state| matches!(state, Connected::Again(_))).await.map(|state| *state);
+        let again = soon(state.wait_for(|state| matches!(state, Connected::Again(_)))).await.map(|state| *state);
         let Ok(Connected::Again(next)) = again else { panic!("{again:?}") };
         let waits = (next - Instant::now()).as_secs_f64();
         let pause = f64::from(pause);
@@ -134,7 +134,7 @@ async fn a_connection_on_which_nobody_says_who_is_there_is_a_failed_attempt_afte
         let since = Instant::now();
         assert_eq!(link.gone().await, Some(1000));
         assert_eq!(since.elapsed().as_secs(), 10);
-        let again = state.wait_for(|state| matches!(state, Connected::Again(_))).await.map(|state| *state);
+        let again = soon(state.wait_for(|state| matches!(state, Connected::Again(_)))).await.map(|state| *state);
         let Ok(Connected::Again(next)) = again else { panic!("{again:?}") };
         let waits = (next - Instant::now()).as_secs_f64();
         assert!((0.75 * pause..=1.25 * pause).contains(&waits), "{waits} s, and not about {pause} s");

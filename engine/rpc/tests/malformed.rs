@@ -6,6 +6,7 @@ mod support;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use support::near::soon;
 use support::pipe::{Client, Sent};
 use support::recorded::{RECORDED, Said};
 use support::script::{Link, Links, Script};
@@ -89,7 +90,7 @@ impl Play {
         let mut link = self.greeted(index).await;
         let asked = link.call(ADD).await;
         link.say(&Head::system(System::Ok, asked.id), |out| out.value(&42));
-        assert_eq!(call.await.expect("no panic"), Ok(42), "{what}");
+        assert_eq!(soon(call).await.expect("no panic"), Ok(42), "{what}");
         assert_eq!((*self.remote.connected().borrow(), self.remote.open_calls()), (Connected::Yes, 0), "{what}");
     }
 }
@@ -147,7 +148,7 @@ async fn a_client_leaves_a_server_that_does_not_begin_with_a_handshake_and_comes
             let link = play.next().await;
             link.send_as(frame);
             let mut state = play.remote.connected();
-            state.wait_for(|state| *state == Connected::Yes).await.expect("as large as it may be");
+            soon(state.wait_for(|state| *state == Connected::Yes)).await.expect("as large as it may be");
         }
     }
 }
@@ -172,7 +173,7 @@ async fn a_client_leaves_a_connection_with_frames_that_nobody_sends_and_its_call
             link.say(&Head::system(System::Error, asked.id), |out| out.value(&ErrorInfo::new(ErrorInfo::RPC, "no")));
             let again = link.call(ADD).await;
             link.say(&Head::system(System::Ok, again.id), |out| out.value(&42));
-            assert_eq!(call.await.expect("no panic"), Ok(42), "{what}");
+            assert_eq!(soon(call).await.expect("no panic"), Ok(42), "{what}");
         }
     }
 }
@@ -215,7 +216,7 @@ async fn what_was_recorded_to_do_harm_takes_nothing_from_a_client_either() {
             match answers.remove(&id) {
                 None => assert!(!call.is_finished(), "{format}: {id}"),
                 Some(answer) => {
-                    let got = call.await.expect("no panic").expect("a value");
+                    let got = soon(call).await.expect("no panic").expect("a value");
                     assert_eq!(got, Arguments::new(format, &answer).read::<Raw>().expect("a value"), "{format}: {id}");
                 }
             }
@@ -243,7 +244,7 @@ async fn is_answered_after(link: &mut Link, remote: &Remote, what: &str, frames:
     let asked: Said = link.call(ADD).await;
     frames(asked.id).into_iter().for_each(|frame| link.send(frame));
     link.say(&Head::system(System::Ok, asked.id), |out| out.value(&42));
-    assert_eq!(call.await.expect("no panic"), Ok(42), "{what}");
+    assert_eq!(soon(call).await.expect("no panic"), Ok(42), "{what}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -293,7 +294,7 @@ async fn garbage_behind_an_answer_takes_nothing_from_it() {
         let mut frame = frame.take();
         frame.extend_from_slice(if format.is_text() { b"\n\x1e{{{" } else { b"\xff" });
         link.send(frame);
-        assert_eq!(call.await.expect("no panic"), Ok(42), "{format}");
+        assert_eq!(soon(call).await.expect("no panic"), Ok(42), "{format}");
     }
 }
 
@@ -337,7 +338,7 @@ async fn a_client_does_not_read_an_answer_with_more_than_31_headers() {
     let ok = format!(r#""Method":"$sys.Ok:1","RelatedId":{}"#, asked.id);
     link.send(with_headers(&ok, limits::HEADERS + 1, "1"));
     link.send(with_headers(&ok, limits::HEADERS, "2"));
-    assert_eq!(call.await.expect("no panic"), Ok(2));
+    assert_eq!(soon(call).await.expect("no panic"), Ok(2));
 }
 
 /// A client that says what it is told to, and has said who it is.

@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::PATIENCE;
+use support::near::soon;
 use support::pipe::{Client, Wire};
 use support::script::{Link, Links, Script};
 use support::services::World;
@@ -81,7 +81,7 @@ fn method(name: &str) -> MethodId {
 
 async fn is(remote: &Remote, so: impl Fn(Connected) -> bool) {
     let mut state = remote.connected();
-    tokio::time::timeout(PATIENCE, state.wait_for(|state| so(*state))).await.expect("in time").expect("it lives");
+    soon(state.wait_for(|state| so(*state))).await.expect("it lives");
 }
 
 const SESSION: &str = "session-of-ann";
@@ -131,11 +131,11 @@ async fn a_log_of_both_ends_has_nothing_by_which_or_with_which_anybody_calls() {
         remote.tell(&method("IDemo.Ping:2"), (ARGUMENT,)).expect("told");
         remote.compute::<i64>(&method("ICounter.Get:2"), (ARGUMENT,)).await.expect("a value").into_value()
     };
-    calls().await;
+    soon(calls()).await;
     cut.now();
     is(&remote, |state| state != Connected::Yes).await;
     is(&remote, |state| state == Connected::Yes).await;
-    calls().await;
+    soon(calls()).await;
     let all = visitors.lock().expect("no panic").clone();
     let (id, proof) =
         all.iter().find_map(|visitor| Some((visitor.client_id.clone(), visitor.proof.clone()?))).expect("it has proved itself");
@@ -228,11 +228,11 @@ async fn a_log_has_nothing_of_what_was_cached_and_cannot_be_read() {
     let define = || Remote::builder(Wire::to(&world.hub)).connect();
     let text: AsyncFunction<(String,), Remoted<String>> =
         define().define("text", &method("ISecret.Get:2")).cache(&cache).function(&engine).expect("registered");
-    assert_eq!(text.get(&engine, &key).await.expect("read").as_ref().map(String::as_str), Ok(secret));
+    assert_eq!(soon(text.get(&engine, &key)).await.expect("read").as_ref().map(String::as_str), Ok(secret));
     cache.flush();
     let number: AsyncFunction<(String,), Remoted<i64>> =
         define().define("number", &method("ISecret.Get:2")).cache(&cache).function(&engine).expect("registered");
-    assert!(number.get(&engine, &key).await.expect("read").is_err());
+    assert!(soon(number.get(&engine, &key)).await.expect("read").is_err());
     let said = log.has_none(&[secret, ARGUMENT]);
     assert!(said.contains("a cached result cannot be read"), "{said}");
 }
