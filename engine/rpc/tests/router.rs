@@ -136,6 +136,24 @@ async fn a_call_whose_key_stays_is_not_touched_by_a_change() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_many_changes_at_once_only_the_last_counts() {
+    let cluster = Cluster::new(&AB);
+    let (client, key) = (Client::of(&cluster, &AB), key_of(&AB, "a"));
+    cluster.hosts["b"].routes.set(Single::new("b"));
+    let (a, b) = (&cluster.hosts["a"].ran, &cluster.hosts["b"].ran);
+    let burst = |servers: [&str; 5]| servers.into_iter().for_each(|server| client.set(&[server]));
+    let call = client.slow("IData.SlowEntry:3", &key);
+    let (answer, ()) = tokio::join!(call, after(100, || burst(["b", "a", "b", "a", "b"])));
+    assert_eq!((answer, a.begun(), b.begun()), (Ok("b".to_owned()), 1, 1));
+    // It is where it was in the end.
+    let call = client.slow("IData.SlowEntry:3", &key);
+    let (answer, ()) = tokio::join!(call, after(100, || burst(["a", "b", "a", "a", "b"])));
+    assert_eq!((answer, a.begun(), b.begun()), (Ok("b".to_owned()), 1, 2));
+    assert!(client.wires.values().all(|wire| wire.connections() == 1));
+    cluster.is_over().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_made_once_stays_where_it_was_sent() {
     let cluster = Cluster::new(&AB);
     let (client, key) = (Client::of(&cluster, &AB), key_of(&AB, "a"));

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 pub mod cluster;
+pub mod greeted;
 pub mod loose;
 pub mod near;
 pub mod pipe;
