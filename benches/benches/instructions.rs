@@ -1,4 +1,4 @@
-//! Instruction counts of the hit path, the compute path and the sweep, under valgrind: the same on a noisy machine.
+//! Instruction counts of the hit path, the compute path, the sweep and reads of what another process has computed, under valgrind: the same on a noisy machine.
 //!
 //! `cargo bench -p wellspring-benches --features instructions --bench instructions`
 #![allow(missing_docs, unreachable_pub, missing_debug_implementations, reason = "the macros generate public items")]
@@ -6,9 +6,12 @@
 use std::hint::black_box;
 
 use gungraun::{library_benchmark, library_benchmark_group, main};
-use wellspring::{Engine, Function};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wellspring::{Engine, Function, Value};
 use wellspring_benches::graphs::Shape;
 use wellspring_benches::keys::{Spread, indices};
+use wellspring_benches::replicas::{Local, Replicas, local, replicas};
 use wellspring_benches::scenario::bounded::filled_within;
 use wellspring_benches::scenario::compute::{Stable, key_at};
 use wellspring_benches::scenario::hit::{Bound, bound, filled};
@@ -129,8 +132,75 @@ fn sweep(wired: Wired) -> Wired {
     wired
 }
 
+/// As large as a small record.
+type Record = [u64; 12];
+
+fn record(value: u64) -> Record {
+    [value; 12]
+}
+
+const READS: u64 = STEPS as u64;
+
+fn here<V: Value>(of: fn(u64) -> V) -> Local<V> {
+    let here = local(READS, of);
+    here.peeks(1, |_| 0);
+    here
+}
+
+fn there<V: Value + Serialize + DeserializeOwned>(of: fn(u64) -> V) -> Replicas<V> {
+    let there = replicas(READS, of);
+    there.here.peeks(1, |_| 0);
+    there
+}
+
+#[library_benchmark]
+#[bench::a_thousand(here(record))]
+fn peek_local(here: Local<Record>) -> Local<Record> {
+    black_box(here.peeks(READS, |value| value[0]));
+    here
+}
+
+#[library_benchmark]
+#[bench::a_thousand(there(record))]
+fn peek_replica(there: Replicas<Record>) -> Replicas<Record> {
+    black_box(there.here.peeks(READS, |value| value.as_result().map_or(0, |value| value[0])));
+    there
+}
+
+#[library_benchmark]
+#[bench::a_thousand(here(record))]
+fn get_local(here: Local<Record>) -> Local<Record> {
+    black_box(here.gets(READS, |value| value[0]));
+    here
+}
+
+#[library_benchmark]
+#[bench::a_thousand(there(record))]
+fn get_replica(there: Replicas<Record>) -> Replicas<Record> {
+    black_box(there.here.gets(READS, |value| value.as_result().map_or(0, |value| value[0])));
+    there
+}
+
+#[library_benchmark]
+#[bench::a_thousand(here(|value| value))]
+fn get_number_local(here: Local<u64>) -> Local<u64> {
+    black_box(here.gets(READS, |value| *value));
+    here
+}
+
+#[library_benchmark]
+#[bench::a_thousand(there(|value| value))]
+fn get_number_replica(there: Replicas<u64>) -> Replicas<u64> {
+    black_box(there.here.gets(READS, |value| value.as_result().copied().unwrap_or_default()));
+    there
+}
+
 library_benchmark_group!(name = hits, benchmarks = [peek, map, get, get_fresh, get_many]);
 library_benchmark_group!(name = computes, benchmarks = [compute_fresh, recompute]);
 library_benchmark_group!(name = sweeps, benchmarks = [sweep]);
+// Prints what is more, or less, beside the first.
+library_benchmark_group!(name = replica_peeks, compare_by_id = true, benchmarks = [peek_local, peek_replica]);
+library_benchmark_group!(name = replica_gets, compare_by_id = true, benchmarks = [get_local, get_replica]);
+library_benchmark_group!(name = replica_numbers, compare_by_id = true, benchmarks = [get_number_local, get_number_replica]);
 
-main!(library_benchmark_groups = [hits, computes, sweeps]);
+main!(library_benchmark_groups = [hits, computes, sweeps, replica_peeks, replica_gets, replica_numbers]);

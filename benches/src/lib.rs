@@ -14,6 +14,8 @@ pub mod drive;
 pub mod graphs;
 pub mod keys;
 pub mod machine;
+#[cfg(any(feature = "instructions", all(feature = "peers", target_os = "linux")))]
+pub mod replicas;
 pub mod rounds;
 pub mod row;
 pub mod scenario;

@@ -26,6 +26,8 @@ impl Unit {
     pub const BYTES: Unit = Unit { name: "B", more_is_better: false };
     /// So many a second.
     pub const RATE: Unit = Unit { name: "/s", more_is_better: true };
+    /// Instructions for one.
+    pub const INSTRUCTIONS: Unit = Unit { name: "instr", more_is_better: false };
     /// What was to be had, in percent.
     pub const SHARE: Unit = Unit { name: "%", more_is_better: true };
     /// What was used up, in percent.

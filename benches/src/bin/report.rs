@@ -131,6 +131,9 @@ fn main() -> ExitCode {
         }
         return ended("a server", scenario::rpc::serve(words));
     }
+    if let Some((scenario::rpc::READER, words)) = words.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return ended("a reader", scenario::rpc::read(words));
+    }
     let request = match parse(words.into_iter()) {
         Ok(request) => request,
         Err(why) if why.is_empty() => {

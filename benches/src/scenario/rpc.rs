@@ -19,6 +19,8 @@
 //!   the note says how long it takes from a commit until all are told.
 //! - `rpc/equal-rewrite`: a hundred subscriptions of values that are found to be equal each time that what they are made of is written: bytes of frames, both ways,
 //!   with notices once the server has verified a change, beside those at the first mark, after which the client asks again.
+//! - `rpc/replica-reads/*`: a read of a value of another process that is held here, beside the same read of an async function's value of this one, in
+//!   instructions as valgrind counts them, the key a tuple and the value 96 bytes in both. Not two processes: the transport is in memory, and nothing goes over it meanwhile.
 
 use super::Scenario;
 
@@ -33,6 +35,8 @@ mod grpc;
 #[cfg(all(feature = "peers", target_os = "linux"))]
 mod latency;
 #[cfg(all(feature = "peers", target_os = "linux"))]
+mod replica;
+#[cfg(all(feature = "peers", target_os = "linux"))]
 mod rewrite;
 #[cfg(all(feature = "peers", target_os = "linux"))]
 mod server;
@@ -46,6 +50,9 @@ pub const SERVER: &str = "--rpc-server";
 /// The same, in a process whose allocator counts.
 pub const COUNTED_SERVER: &str = "--rpc-server-counted";
 
+/// The first word of a child process that reads, to be counted in instructions.
+pub const READER: &str = "--rpc-reader";
+
 /// The rows of this module.
 #[cfg(all(feature = "peers", target_os = "linux"))]
 pub const SCENARIOS: &[Scenario] = &[
@@ -57,6 +64,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "rpc/fan-out", run: crowd::fan_out },
     Scenario { name: "rpc/subscriptions", run: crowd::subscriptions },
     Scenario { name: "rpc/equal-rewrite", run: rewrite::rows },
+    Scenario { name: "rpc/replica-reads", run: replica::rows },
 ];
 
 /// The rows of this module: that they are not built.
@@ -79,6 +87,24 @@ pub fn serve(words: &[String]) -> Result<(), String> {
 /// Always.
 #[cfg(not(all(feature = "peers", target_os = "linux")))]
 pub fn serve(_: &[String]) -> Result<(), String> {
+    Err(super::NOT_BUILT.to_owned())
+}
+
+/// Reads, as it is told.
+///
+/// # Errors
+/// If that makes no sense.
+#[cfg(all(feature = "peers", target_os = "linux"))]
+pub fn read(words: &[String]) -> Result<(), String> {
+    replica::run(words)
+}
+
+/// Nothing asks for it.
+///
+/// # Errors
+/// Always.
+#[cfg(not(all(feature = "peers", target_os = "linux")))]
+pub fn read(_: &[String]) -> Result<(), String> {
     Err(super::NOT_BUILT.to_owned())
 }
 
