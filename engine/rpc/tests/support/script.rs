@@ -143,8 +143,10 @@ impl Link {
     /// The next message, however long that takes; none when the client has hung up.
     pub async fn next(&mut self) -> Option<Said> {
         while self.pool.is_empty() {
-            let frame = self.from_client.recv().await?;
-            self.read(&frame);
+            match self.from_client.recv().await? {
+                Sent::Frame(frame) => self.read(&frame),
+                Sent::Close(..) => return None,
+            }
         }
         Some(self.pool.remove(0))
     }
