@@ -52,8 +52,8 @@ impl CallOptions {
         CallOptions { connect_timeout: Some(timeout), ..self }
     }
 
-    /// How long a call may take until its result has come, all in all, also if it is made again elsewhere: then it fails with [`CallError::TimedOut`], and the other end is told that nobody
-    /// waits for it. What it has done by then it has done.
+    /// How long a call may take until its result has come, all in all, also if it is made again elsewhere: then it fails with
+    /// [`CallError::TimedOut`], and the other end is told that nobody waits for it. What it has done by then it has done.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> CallOptions {
         CallOptions { timeout: Some(timeout), ..self }

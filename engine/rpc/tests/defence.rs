@@ -2,51 +2,20 @@
 
 mod support;
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use support::greeted::{FORMAT, args, call, failure, greeted, hello, index, method, ok, reconnect};
 use support::pipe::{Client, Received};
 use support::services::World;
 use tokio::sync::Notify;
-use wellspring_rpc::wire::{Arguments, ErrorInfo, Format, Frame, Guid, Handshake, Head, MethodId, Packed, StreamRef, System, pack};
+use wellspring_rpc::wire::{Format, Frame, Guid, Head, StreamRef, System};
 use wellspring_rpc::{Failure, RpcStream, Service, Visitor};
-
-const FORMAT: Format = Format::Msgpack6c;
-
-fn method(name: &str) -> MethodId {
-    MethodId::new(name).expect("short")
-}
-
-/// A client that has said who it is, and which of its connections the server says this is.
-async fn greeted(world: &World) -> (Client, i32) {
-    let mut client = Client::connect(&world.hub, Visitor::new("client", FORMAT));
-    let (peer, hub) = (Guid::from_u128(1), Guid::from_u128(9));
-    let hello = Handshake { peer, versions: None, hub, protocol: Handshake::PROTOCOL, index: 1, secret: None };
-    client.say(&Head::system(System::Handshake, 0), |out| out.value(&hello));
-    let theirs = client.expect("a handshake", |got| got.call == System::Handshake).await;
-    let index = Arguments::new(FORMAT, &theirs.arguments).read::<Handshake<'_>>().expect("a handshake").index;
-    (client, index)
-}
 
 /// Asks for a value of its own, to be told of its end.
 async fn subscribe(client: &mut Client, id: u64) {
-    client.say(&Head::call(1, id, &method("ICounter.Get:2")), |out| out.value(&format!("key {id}")));
-    let got = client.expect("an answer", |got| got.id == id).await;
-    assert_eq!(got.call, System::Ok, "{got:?}");
-}
-
-/// Which of the calls, whose results it has, the server does not know.
-async fn unknown(client: &mut Client, index: i32, ids: impl Iterator<Item = u64>) -> Vec<u64> {
-    let stages = BTreeMap::from([(1, Packed(Cow::Owned(pack(ids))))]);
-    client.say(&Head::system(System::Reconnect, 1 << 40), |out| {
-        out.value(&index)?;
-        out.value(&stages)
-    });
-    let answer = client.expect("which are not known", |got| got.id == 1 << 40).await;
-    let unknown: Packed<'_> = Arguments::new(FORMAT, &answer.arguments).read().expect("packed");
-    unknown.ids().collect::<Result<_, _>>().expect("ids")
+    call(client, 1, id, "ICounter.Get:2", args![format!("key {id}")]);
+    ok(client, id).await;
 }
 
 fn ended(client: &mut Client) -> Vec<u64> {
@@ -59,7 +28,7 @@ fn ended(client: &mut Client) -> Vec<u64> {
 async fn a_client_that_never_says_what_it_waits_for_has_no_more_subscriptions_for_that() {
     let world = World::with(|hub| hub.subscriptions(16));
     for round in 0..30 {
-        let (mut client, _) = greeted(&world).await;
+        let (mut client, _) = greeted(&world, 1).await;
         for id in 1 + 4 * round..=4 + 4 * round {
             subscribe(&mut client, id).await;
         }
@@ -70,8 +39,9 @@ async fn a_client_that_never_says_what_it_waits_for_has_no_more_subscriptions_fo
         client.drop_connection().await;
     }
     // What was dropped ends by not being known, and the rest is as it was.
-    let (mut client, index) = greeted(&world).await;
-    let gone = unknown(&mut client, index, 1..=120).await;
+    let (mut client, theirs) = greeted(&world, 1).await;
+    let all: Vec<u64> = (1..=120).collect();
+    let gone = reconnect(&mut client, 1 << 40, index(&theirs), &[(1, &all)]).await;
     assert_eq!(gone, (1..=120 - world.hub.open_calls() as u64).collect::<Vec<_>>());
     world.counters.set(&String::from("key 120"), 1);
     client.expect("a notice", |got| (got.call, got.id) == (System::Invalidate, 120)).await;
@@ -81,7 +51,7 @@ async fn a_client_that_never_says_what_it_waits_for_has_no_more_subscriptions_fo
 async fn values_whose_ends_could_not_be_told_are_subscriptions_as_well() {
     let world = World::with(|hub| hub.subscriptions(16));
     for round in 0..30 {
-        let (mut client, _) = greeted(&world).await;
+        let (mut client, _) = greeted(&world, 1).await;
         for id in 1 + 4 * round..=4 + 4 * round {
             subscribe(&mut client, id).await;
         }
@@ -98,7 +68,7 @@ async fn values_whose_ends_could_not_be_told_are_subscriptions_as_well() {
 async fn values_that_came_without_a_connection_are_subscriptions_as_well() {
     let world = World::with(|hub| hub.subscriptions(16));
     for round in 0..10 {
-        let (mut client, _) = greeted(&world).await;
+        let (mut client, _) = greeted(&world, 1).await;
         assert!(world.hub.open_calls() <= 16, "{} in round {round}", world.hub.open_calls());
         for id in 1 + 20 * round..=20 + 20 * round {
             client.say(&Head::call(1, id, &method("ICounter.Slow:3")), |out| {
@@ -110,12 +80,6 @@ async fn values_that_came_without_a_connection_are_subscriptions_as_well() {
         client.drop_connection().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-}
-
-async fn failure(client: &mut Client, id: u64) -> String {
-    let got = client.expect("a failure", |got| got.id == id).await;
-    assert_eq!(got.call, System::Error, "{got:?}");
-    Arguments::new(FORMAT, &got.arguments).read::<ErrorInfo<'_>>().expect("a failure").message.into_owned()
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,7 +99,7 @@ async fn a_stream_of_large_items_that_nobody_reads_is_given_up_and_its_reader_he
         })
     };
     let world = World::with(|hub| hub.service(read).expect("a service"));
-    let (mut client, _) = greeted(&world).await;
+    let (mut client, _) = greeted(&world, 1).await;
     client.say(&Head::call(0, 1, &method("ISlow.Read:2")), |out| out.value(&StreamRef::new(Guid::from_u128(1), 5)));
     let text = "x".repeat(1 << 20);
     // Of which it takes 152 by their count, although it has not asked for any.
@@ -157,7 +121,7 @@ async fn a_stream_of_large_items_that_nobody_reads_is_given_up_and_its_reader_he
     client.expect("that it is not wanted", |got| (got.call, got.id) == (System::AckEnd, 5)).await;
     assert_eq!(world.hub.open_streams(), 0);
     go.notify_one();
-    assert!(failure(&mut client, 1).await.contains("waits to be read"));
+    assert!(failure(&mut client, 1).await.message.contains("waits to be read"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +129,7 @@ async fn a_client_has_a_quarter_of_a_million_bodies_running_and_no_more() {
     let most = 1 << 18;
     let wait = Service::new("IWait").method("Wait:1", |()| std::future::pending::<Result<(), Failure>>());
     let world = World::with(|hub| hub.service(wait).expect("a service"));
-    let (mut client, _) = greeted(&world).await;
+    let (mut client, _) = greeted(&world, 1).await;
     let (wait, mut frame) = (method("IWait.Wait:1"), Frame::new(FORMAT));
     for id in 1..=most {
         frame.push(&Head::call(0, id, &wait), |_| Ok(())).expect("written");
@@ -173,7 +137,7 @@ async fn a_client_has_a_quarter_of_a_million_bodies_running_and_no_more() {
     client.send(frame.take());
     for id in [most + 1, most + 2] {
         client.say(&Head::call(0, id, &wait), |_| Ok(()));
-        assert_eq!(failure(&mut client, id).await, "More than 262144 calls of this client at once: try again later.");
+        assert_eq!(failure(&mut client, id).await.message, "More than 262144 calls of this client at once: try again later.");
     }
     client.say(&Head::system(System::Cancel, 7), |_| Ok(()));
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -189,9 +153,7 @@ async fn an_argument_that_is_too_deep_fails_its_call_and_nothing_else() {
     for format in Format::ALL {
         let world = World::new();
         let mut client = Client::connect(&world.hub, Visitor::new("", format));
-        let hello =
-            Handshake { peer: Guid::from_u128(1), versions: None, hub: Guid::NONE, protocol: Handshake::PROTOCOL, index: 1, secret: None };
-        client.say(&Head::system(System::Handshake, 0), |out| out.value(&hello));
+        client.say(&Head::system(System::Handshake, 0), |out| out.value(&hello(1, 1)));
         client.expect("a handshake", |got| got.call == System::Handshake).await;
         let deep = if format.is_text() { b"[" } else { &[0x91] }.repeat(1_000_000);
         client.say(&Head::call(0, 1, &method("IDemo.EchoAny:2")), |out| {

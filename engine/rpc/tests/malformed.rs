@@ -6,6 +6,7 @@ mod support;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use support::greeted::hello;
 use support::near::soon;
 use support::pipe::{Client, Sent};
 use support::recorded::{RECORDED, Said};
@@ -20,11 +21,6 @@ use wellspring_rpc::wire::{
 use wellspring_rpc::{CallError, Connected, Remote, Visitor};
 
 const ADD: &str = "IDemo.Add:3";
-
-fn hello(peer: u128, index: i32) -> Handshake<'static> {
-    let (peer, hub) = (Guid::from_u128(peer), Guid::from_u128(9));
-    Handshake { peer, versions: None, hub, protocol: Handshake::PROTOCOL, index, secret: None }
-}
 
 /// A frame with one handshake.
 fn greeting(format: Format, handshake: &Handshake<'_>) -> Frame {

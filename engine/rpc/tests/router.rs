@@ -171,49 +171,38 @@ async fn a_call_that_is_made_once_stays_where_it_was_sent() {
     cluster.is_over().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_call_that_was_not_sent_moves_also_if_it_is_made_once_and_one_that_was_waits_for_its_server() {
-    let cluster = Cluster::new(&AB);
-    let (client, key) = (Client::of(&cluster, &AB), key_of(&AB, "a"));
-    let (a, b) = (&cluster.hosts["a"], &cluster.hosts["b"]);
+/// A call that its server cannot be sent, until its key moves after so many milliseconds; then one whose connection breaks after it was sent, so many
+/// before its key moves, which does not matter to it.
+async fn moves_unless_it_was_sent(cluster: &Cluster, client: &Client, unsent: u64, broken: u64) {
+    let (key, a, b) = (key_of(&AB, "a"), &cluster.hosts["a"], &cluster.hosts["b"]);
     client.wires["a"].set_down(true);
     let call = client.once("IData.SlowAnywhere:2", &key, (10_u64,));
-    let (answer, ()) = tokio::join!(call, after(100, || client.set(&["b"])));
+    let (answer, ()) = tokio::join!(soon("an answer", call), after(unsent, || client.set(&["b"])));
     assert_eq!((answer, a.ran.begun(), b.ran.begun()), (Ok("b".to_owned()), 0, 1));
     client.wires["a"].set_down(false);
     client.set(&AB);
-    // It is sent, and its connection breaks; that the key moves meanwhile does not matter to it.
     let call = client.once("IData.SlowAnywhere:2", &key, (2_000_u64,));
     let breaking = async {
         after(1_000, || client.wires["a"].set_down(true)).await;
-        after(100, || client.set(&["b"])).await;
+        after(broken, || client.set(&["b"])).await;
         after(5_000, || client.wires["a"].set_down(false)).await;
     };
-    let (answer, ()) = tokio::join!(call, breaking);
+    let (answer, ()) = tokio::join!(soon("an answer", call), breaking);
     assert_eq!((answer, a.ran.begun(), b.ran.begun()), (Ok("a".to_owned()), 1, 1));
     cluster.is_over().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_not_sent_moves_also_if_it_is_made_once_and_one_that_was_waits_for_its_server() {
+    let cluster = Cluster::new(&AB);
+    moves_unless_it_was_sent(&cluster, &Client::of(&cluster, &AB), 100, 100).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn how_long_a_call_that_is_made_once_waits_for_a_connection_is_of_no_account_once_it_was_sent() {
     let cluster = Cluster::new(&AB);
     let client = Client::limited(&cluster, CallOptions::new().connect_timeout(2 * SECOND));
-    let (key, a, b) = (key_of(&AB, "a"), &cluster.hosts["a"], &cluster.hosts["b"]);
-    client.wires["a"].set_down(true);
-    let call = client.once("IData.SlowAnywhere:2", &key, (10_u64,));
-    let (answer, ()) = tokio::join!(soon("an answer", call), after(1_500, || client.set(&["b"])));
-    assert_eq!((answer, a.ran.begun(), b.ran.begun()), (Ok("b".to_owned()), 0, 1));
-    client.wires["a"].set_down(false);
-    client.set(&AB);
-    let call = client.once("IData.SlowAnywhere:2", &key, (2_000_u64,));
-    let breaking = async {
-        after(1_000, || client.wires["a"].set_down(true)).await;
-        after(500, || client.set(&["b"])).await;
-        after(5_000, || client.wires["a"].set_down(false)).await;
-    };
-    let (answer, ()) = tokio::join!(soon("an answer", call), breaking);
-    assert_eq!((answer, a.ran.begun(), b.ran.begun()), (Ok("a".to_owned()), 1, 1));
-    cluster.is_over().await;
+    moves_unless_it_was_sent(&cluster, &client, 1_500, 500).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,6 @@ use crate::failure::Failure;
 use crate::method_limits::Place;
 use crate::service::Kind;
 use crate::slots::{Body, Slots};
-use crate::streams::Within;
 use crate::streams::owned::MOST as MOST_STREAMS;
 use crate::wire::{Arguments, AtMost, ErrorInfo, Guid, Head, Headers, Message, ReadError, System, limits};
 
@@ -21,7 +20,7 @@ use crate::wire::{Arguments, AtMost, ErrorInfo, Guid, Head, Headers, Message, Re
 const UNREADABLE: &str = "an item of the stream cannot be read";
 
 impl Peer {
-    /// One message of the other end; which system call it is, if it is one.
+    /// One message of the other end, within whose values this is; which system call it is, if it is one.
     pub(crate) fn receive(self: &Arc<Peer>, message: &Message<'_>, slots: &mut Slots) -> Option<System> {
         let system = System::of(&message.method);
         match system {
@@ -75,7 +74,6 @@ impl Peer {
             Ok(under) => under,
             Err(failure) => return call().fail(&failure),
         };
-        let _within = Within::of(self);
         let scope = under.as_ref().map(Under::scope);
         let started =
             catch_unwind(AssertUnwindSafe(|| method.start(&calling, Arguments::new(self.format, message.arguments), call(), slots)));

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use wellspring_rpc::Visitor;
 use wellspring_rpc::transport::{Close, Connector, FrameReader, FrameWriter, Incoming};
-use wellspring_rpc::wire::{ErrorInfo, Format, Frame, Guid, Handshake, Head, System, WriteError, Writer};
+use wellspring_rpc::wire::{ErrorInfo, Format, Frame, Head, System, WriteError, Writer};
 
 use super::PATIENCE;
+use super::greeted::hello;
 use super::pipe::Sent;
 use super::recorded::{Said, said};
 
@@ -107,9 +108,7 @@ impl Link {
 
     /// Says who it is, by its number, and hears who the client is.
     pub async fn greet(&mut self, peer: u128, index: i32) -> Said {
-        let (peer, hub) = (Guid::from_u128(peer), Guid::from_u128(9));
-        let hello = Handshake { peer, versions: None, hub, protocol: Handshake::PROTOCOL, index, secret: None };
-        self.say(&Head::system(System::Handshake, 0), |out| out.value(&hello));
+        self.say(&Head::system(System::Handshake, 0), |out| out.value(&hello(peer, index)));
         self.system(System::Handshake).await
     }
 

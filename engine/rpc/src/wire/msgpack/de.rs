@@ -64,25 +64,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-macro_rules! integers {
-    ($($method:ident)*) => {$(
+/// What comes most, and how the rest is read.
+macro_rules! short {
+    ($small:ident $visit:ident else $rest:ident: $($method:ident)*) => {$(
         #[inline]
         fn $method<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, ReadError> {
-            match self.small() {
-                Some(number) => visitor.visit_u64(number),
-                None => self.visit_integer(visitor),
-            }
-        }
-    )*};
-}
-
-macro_rules! texts {
-    ($($method:ident)*) => {$(
-        #[inline]
-        fn $method<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, ReadError> {
-            match self.small_text() {
-                Some(text) => visitor.visit_borrowed_str(text),
-                None => self.deserialize_any(visitor),
+            match self.$small() {
+                Some(value) => visitor.$visit(value),
+                None => self.$rest(visitor),
             }
         }
     )*};
@@ -100,9 +89,9 @@ impl<'a> Deserializer<'a> for &mut Reader<'a> {
         self.visit(token, visitor)
     }
 
-    integers!(deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64);
-    integers!(deserialize_i128 deserialize_u128);
-    texts!(deserialize_str deserialize_string deserialize_identifier);
+    short!(small visit_u64 else visit_integer: deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128);
+    short!(small visit_u64 else visit_integer: deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128);
+    short!(small_text visit_borrowed_str else deserialize_any: deserialize_str deserialize_string deserialize_identifier);
 
     #[inline]
     fn deserialize_struct<V: Visitor<'a>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, ReadError> {
