@@ -19,26 +19,13 @@ use crate::{Plan, Row, Unit};
 const IN_FLIGHT: u32 = 1_000;
 
 /// Has so many tasks make calls, each one after the other, for a while; how many a second were answered.
-fn throughput<C, F>(runtime: &Runtime, time: Duration, make: impl Fn(u32) -> C) -> f64
+fn throughput<F>(runtime: &Runtime, time: Duration, caller: impl Fn(u32, Arc<AtomicBool>) -> F) -> f64
 where
-    C: FnMut(u32) -> F + Send + 'static,
-    F: Future<Output = ()> + Send,
+    F: Future<Output = u32> + Send + 'static,
 {
     let stop = Arc::new(AtomicBool::new(false));
     let begun = Instant::now();
-    let callers: Vec<_> = (0..IN_FLIGHT)
-        .map(|caller| {
-            let (mut call, stop) = (make(caller), stop.clone());
-            runtime.spawn(async move {
-                let mut count = 0_u32;
-                while !stop.load(Ordering::Relaxed) {
-                    call(count).await;
-                    count += 1;
-                }
-                count
-            })
-        })
-        .collect();
+    let callers: Vec<_> = (0..IN_FLIGHT).map(|number| runtime.spawn(caller(number, stop.clone()))).collect();
     runtime.block_on(async {
         tokio::time::sleep(time).await;
         stop.store(true, Ordering::Relaxed);
@@ -48,6 +35,16 @@ where
         }
         all as f64 / begun.elapsed().as_secs_f64()
     })
+}
+
+/// Calls again and again, with what the task has for that; how often.
+async fn until(stop: Arc<AtomicBool>, mut call: impl AsyncFnMut(u32)) -> u32 {
+    let mut count = 0;
+    while !stop.load(Ordering::Relaxed) {
+        call(count).await;
+        count += 1;
+    }
+    count
 }
 
 /// What is called.
@@ -85,41 +82,36 @@ fn measure(name: &str, plan: Plan, what: What) -> Result<Vec<Row>, String> {
     let time = plan.slice() * 2;
 
     let ours = &mut || {
-        throughput(&runtime, time, |caller| {
+        throughput(&runtime, time, |caller, stop| {
             let (remote, add, user) = (remote.clone(), add.clone(), user.clone());
-            move |count| {
-                let (remote, add, user) = (remote.clone(), add.clone(), user.clone());
-                async move {
-                    match what {
-                        What::Add => {
-                            let sum: i32 = remote.call(&add, (caller as i32, count as i32)).await.expect("it is answered");
-                            assert_eq!(sum, (caller + count) as i32);
-                        }
-                        What::User => {
-                            let user: User = remote.call(&user, (u64::from(count),)).await.expect("it is answered");
-                            assert_eq!(user.id, u64::from(count));
-                        }
-                    }
+            until(stop, async move |count| match what {
+                What::Add => {
+                    let sum: i32 = remote.call(&add, (caller as i32, count as i32)).await.expect("it is answered");
+                    assert_eq!(sum, (caller + count) as i32);
                 }
-            }
+                What::User => {
+                    let user: User = remote.call(&user, (u64::from(count),)).await.expect("it is answered");
+                    assert_eq!(user.id, u64::from(count));
+                }
+            })
         })
     };
     let echoing = &mut || {
-        throughput(&runtime, time, |caller| {
+        throughput(&runtime, time, |caller, stop| {
             let echo = raw.0.clone();
-            move |_| echo.clone().call(caller)
+            until(stop, async move |_| echo.call(caller).await)
         })
     };
     let tarpc = &mut || {
-        throughput(&runtime, time, |caller| {
+        throughput(&runtime, time, |caller, stop| {
             let rpc = rpc.clone();
-            move |count| tarpc::call(rpc.clone(), what == What::Add, caller, count)
+            until(stop, async move |count| tarpc::call(&rpc, what == What::Add, caller, count).await)
         })
     };
     let tonic = &mut || {
-        throughput(&runtime, time, |caller| {
-            let grpc = grpc.clone();
-            move |count| grpc::call(grpc.clone(), what == What::Add, caller, count)
+        throughput(&runtime, time, |caller, stop| {
+            let mut client = grpc::client(&grpc);
+            until(stop, async move |count| grpc::call(&mut client, what == What::Add, caller, count).await)
         })
     };
     let mut missing = redis::missing();

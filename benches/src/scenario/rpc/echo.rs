@@ -106,7 +106,7 @@ impl Echo {
     }
 
     /// Sends a message of a slot, and waits until it is back.
-    pub(super) async fn call(self: Arc<Echo>, slot: u32) {
+    pub(super) async fn call(&self, slot: u32) {
         let mut sent = false;
         poll_fn(|cx| {
             let mut state = self.state();

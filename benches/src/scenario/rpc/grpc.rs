@@ -118,8 +118,12 @@ pub(super) async fn connect(port: u16) -> Result<Channel, String> {
     endpoint.connect().await.map_err(text)
 }
 
-pub(super) async fn call(channel: Channel, add: bool, caller: u32, count: u32) {
-    let mut client = Client::new(channel);
+/// A client of its own for a task.
+pub(super) fn client(channel: &Channel) -> Client<Channel> {
+    Client::new(channel.clone())
+}
+
+pub(super) async fn call(client: &mut Client<Channel>, add: bool, caller: u32, count: u32) {
     client.ready().await.expect("a connection");
     if add {
         let request = Request::new(AddRequest { a: caller as i32, b: count as i32 });

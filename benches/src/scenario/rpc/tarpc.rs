@@ -51,7 +51,7 @@ pub(super) async fn connect(port: u16) -> Result<BenchClient, String> {
     Ok(BenchClient::new(config, serde_transport::new(framed, Bincode::default())).spawn())
 }
 
-pub(super) async fn call(client: BenchClient, add: bool, caller: u32, count: u32) {
+pub(super) async fn call(client: &BenchClient, add: bool, caller: u32, count: u32) {
     if add {
         let sum = client.add(context::current(), caller as i32, count as i32).await.expect("it is answered");
         assert_eq!(sum, (caller + count) as i32);
