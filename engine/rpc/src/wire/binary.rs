@@ -9,27 +9,31 @@ use super::{limits, varint};
 
 /// Reads one message from the front of a frame. After an error nobody knows where the next one begins.
 pub(super) fn read<'a>(frame: &mut &'a [u8], compact: bool) -> Result<Message<'a>, Malformed> {
-    let flags = take(frame, 1)?[0];
-    let related_id = number(frame, varint::read)?;
-    let method = if compact {
-        let hash = take(frame, 4)?.first_chunk().copied().ok_or(Malformed::Short)?;
-        MethodRef::Hash(u32::from_le_bytes(hash))
+    let mut rest = *frame;
+    let flags = take(&mut rest, 1)?[0];
+    let related_id = number(&mut rest, varint::read)?;
+    let (mut name, mut hash) = ("", 0);
+    if compact {
+        hash = word(&mut rest)?;
     } else {
-        let length = length(frame, limits::METHOD)?;
-        MethodRef::Name(Cow::Borrowed(string(take(frame, length)?)?))
-    };
-    let length = take(frame, 4)?.first_chunk().copied().map_or(0, u32::from_le_bytes) as usize;
+        let length = length(&mut rest, limits::METHOD)?;
+        name = string(take(&mut rest, length)?)?;
+    }
+    let length = word(&mut rest)? as usize;
     if length > limits::ARGUMENTS {
         return Err(Malformed::TooLarge);
     }
-    let arguments = take(frame, length)?;
+    let arguments = take(&mut rest, length)?;
     let mut headers = Vec::new();
     for _ in 0..flags & HEADERS {
-        let key = usize::from(take(frame, 1)?[0]);
-        let key = string(take(frame, key)?)?;
-        let value = self::length(frame, limits::HEADER_VALUE)?;
-        headers.push((Cow::Borrowed(key), Cow::Borrowed(string(take(frame, value)?)?)));
+        let key = usize::from(take(&mut rest, 1)?[0]);
+        let key = string(take(&mut rest, key)?)?;
+        let value = self::length(&mut rest, limits::HEADER_VALUE)?;
+        headers.push((Cow::Borrowed(key), Cow::Borrowed(string(take(&mut rest, value)?)?)));
     }
+    *frame = rest;
+    // Not before: it would be moved to where it is, in parts that are not those that it is read in.
+    let method = if compact { MethodRef::Hash(hash) } else { MethodRef::Name(Cow::Borrowed(name)) };
     Ok(Message { call_type: flags >> 5, related_id, method, headers: Headers(headers), arguments })
 }
 
@@ -39,21 +43,24 @@ const HEADERS: u8 = 0x1f;
 /// What is written before the arguments; where their length goes when they are there.
 pub(super) fn begin(out: &mut Vec<u8>, head: &Head<'_>, compact: bool) -> Result<usize, FrameError> {
     let headers = u8::try_from(head.headers.len()).ok().filter(|count| *count <= HEADERS).ok_or(FrameError::Headers)?;
-    out.push(head.call_type << 5 | headers);
-    varint::write(out, head.related_id);
     let (name, hash) = match head.method {
         Method::User(method) => (method.name(), method.hash()),
         Method::System(call) => (call.name(), call.hash()),
     };
+    // Put together here, so that there is one look at whether there is room.
+    let mut start = [0; 1 + varint::MOST + 4 + 4];
+    start[0] = head.call_type << 5 | headers;
+    let at = 1 + varint::put(&mut start[1..], head.related_id);
     if compact {
-        out.extend_from_slice(&hash.to_le_bytes());
+        start[at..at + 4].copy_from_slice(&hash.to_le_bytes());
+        out.extend_from_slice(&start[..at + 8]);
     } else {
+        out.extend_from_slice(&start[..at]);
         varint::write(out, name.len() as u64);
         out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(&[0; 4]);
     }
-    let at = out.len();
-    out.extend_from_slice(&[0; 4]);
-    Ok(at)
+    Ok(out.len() - 4)
 }
 
 /// What is written after the arguments.
@@ -74,12 +81,21 @@ pub(super) fn end(out: &mut Vec<u8>, head: &Head<'_>, length_at: usize) -> Resul
     Ok(())
 }
 
+#[inline]
+fn word(frame: &mut &[u8]) -> Result<u32, Malformed> {
+    let (word, rest) = frame.split_first_chunk().ok_or(Malformed::Short)?;
+    *frame = rest;
+    Ok(u32::from_le_bytes(*word))
+}
+
+#[inline]
 fn take<'a>(frame: &mut &'a [u8], length: usize) -> Result<&'a [u8], Malformed> {
     let (part, rest) = frame.split_at_checked(length).ok_or(Malformed::Short)?;
     *frame = rest;
     Ok(part)
 }
 
+#[inline]
 fn number<T>(frame: &mut &[u8], read: fn(&mut &[u8]) -> Option<T>) -> Result<T, Malformed> {
     let before = *frame;
     read(frame).ok_or(if before.len() > 10 { Malformed::Number } else { Malformed::Short })

@@ -1,6 +1,7 @@
 //! LEB128: seven bits a byte, the lowest first.
 
 /// Reads one from the front. None if there is none, or it is of more than 64 bits.
+#[inline]
 pub(crate) fn read(bytes: &mut &[u8]) -> Option<u64> {
     let (mut value, mut shift) = (0_u64, 0);
     loop {
@@ -28,13 +29,27 @@ pub(crate) fn read_u32(bytes: &mut &[u8]) -> Option<u32> {
     (before - bytes.len() <= 5).then_some(value)
 }
 
-/// Writes the shortest form.
-pub(crate) fn write(out: &mut Vec<u8>, mut value: u64) {
+/// The bytes of the longest.
+pub(crate) const MOST: usize = 10;
+
+/// Writes the shortest form to the front of at least [`MOST`] bytes: of so many.
+#[inline]
+pub(crate) fn put(bytes: &mut [u8], mut value: u64) -> usize {
+    let mut at = 0;
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        bytes[at] = value as u8 | 0x80;
         value >>= 7;
+        at += 1;
     }
-    out.push(value as u8);
+    bytes[at] = value as u8;
+    at + 1
+}
+
+/// Writes the shortest form.
+pub(crate) fn write(out: &mut Vec<u8>, value: u64) {
+    let mut bytes = [0; MOST];
+    let length = put(&mut bytes, value);
+    out.extend_from_slice(&bytes[..length]);
 }
 
 #[cfg(test)]

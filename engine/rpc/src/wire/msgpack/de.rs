@@ -1,5 +1,6 @@
 //! Reading.
 
+use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{
     self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
@@ -26,22 +27,23 @@ impl<'a> Reader<'a> {
             Token::Float(value) => visitor.visit_f64(value),
             Token::Text(value) => visitor.visit_borrowed_str(value),
             Token::Bytes(value) => visitor.visit_borrowed_bytes(value),
-            Token::Array(count) => self.within(count, 1, |rest| visitor.visit_seq(rest)),
-            Token::Map(count) => self.within(count, 2, |rest| visitor.visit_map(rest)),
+            Token::Array(count) => self.within(count, 1, &[], |rest| visitor.visit_seq(rest)),
+            Token::Map(count) => self.within(count, 2, &[], |rest| visitor.visit_map(rest)),
             Token::Extension(kind, _) => Err(ReadError::new(format!("an extension of type {kind}"))),
         }
     }
 
     /// Visits what is in an array or a map, of parts of so many values. What a tuple or a class of ours does not have, a newer peer's has:
-    /// it is passed over.
+    /// it is passed over. Of a class the names are known.
     fn within<T>(
         &mut self,
         count: usize,
         values: usize,
+        names: &'static [&'static str],
         visit: impl FnOnce(&mut Rest<'_, 'a>) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
         self.depth = self.depth.checked_sub(1).ok_or_else(ReadError::deep)?;
-        let mut rest = Rest { reader: self, left: count };
+        let mut rest = Rest { reader: self, left: count, names };
         let value = visit(&mut rest)?;
         for _ in 0..rest.left * values {
             self.skip()?;
@@ -94,9 +96,14 @@ impl<'a> Deserializer<'a> for &mut Reader<'a> {
     short!(small_text visit_borrowed_str else deserialize_any: deserialize_str deserialize_string deserialize_identifier);
 
     #[inline]
-    fn deserialize_struct<V: Visitor<'a>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, ReadError> {
+    fn deserialize_struct<V: Visitor<'a>>(
+        self,
+        _: &'static str,
+        names: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
         match self.small_map() {
-            Some(count) => self.within(count, 2, |rest| visitor.visit_map(rest)),
+            Some(count) => self.within(count, 2, names, |rest| visitor.visit_map(rest)),
             None => self.deserialize_any(visitor),
         }
     }
@@ -129,7 +136,7 @@ impl<'a> Deserializer<'a> for &mut Reader<'a> {
     fn deserialize_enum<V: Visitor<'a>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, ReadError> {
         match self.token()? {
             Token::Text(name) => visitor.visit_enum(name.into_deserializer()),
-            Token::Map(1) => self.within(0, 0, |rest| visitor.visit_enum(rest)),
+            Token::Map(1) => self.within(0, 0, &[], |rest| visitor.visit_enum(rest)),
             token => Err(ReadError::new(format!("{token:?} in the place of a variant"))),
         }
     }
@@ -149,9 +156,31 @@ impl<'a> Deserializer<'a> for &mut Reader<'a> {
 struct Rest<'r, 'a> {
     reader: &'r mut Reader<'a>,
     left: usize,
+    /// Of a class: those that may come next, if they come in its order.
+    names: &'static [&'static str],
 }
 
 impl Rest<'_, '_> {
+    /// The name of a member, if it is one of those that come next. What is known need not be looked at again to see whether it is a text.
+    #[inline]
+    fn name(&mut self) -> Option<&'static str> {
+        let (name, rest) = self.names.split_first()?;
+        if self.reader.known_text(name) {
+            self.names = rest;
+            return Some(name);
+        }
+        self.later_name()
+    }
+
+    /// As that, if members are left out.
+    #[cold]
+    fn later_name(&mut self) -> Option<&'static str> {
+        let at = self.names.iter().position(|name| self.reader.known_text(name))?;
+        let name = self.names[at];
+        self.names = &self.names[at + 1..];
+        Some(name)
+    }
+
     /// Every value has at least a byte, so no room is made for more than there are bytes.
     fn hint(&self) -> Option<usize> {
         Some(self.left.min(self.reader.rest.len()))
@@ -180,7 +209,13 @@ impl<'a> MapAccess<'a> for &mut Rest<'_, 'a> {
     type Error = ReadError;
 
     fn next_key_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, ReadError> {
-        if self.one_less() { seed.deserialize(&mut *self.reader).map(Some) } else { Ok(None) }
+        if !self.one_less() {
+            return Ok(None);
+        }
+        match self.name() {
+            Some(name) => seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some),
+            None => seed.deserialize(&mut *self.reader).map(Some),
+        }
     }
 
     fn next_value_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<T::Value, ReadError> {

@@ -112,6 +112,62 @@ mod tests {
     }
 
     #[test]
+    fn members_come_in_any_order_and_those_that_are_left_out_or_not_known_are_no_matter() {
+        const LONG: &str = "a_name_that_is_longer_than_a_short_text_may_be";
+
+        #[derive(Debug, Default, PartialEq, Deserialize)]
+        #[serde(default)]
+        struct Class {
+            #[serde(alias = "first")]
+            one: u8,
+            two: u8,
+            a_name_that_is_longer_than_a_short_text_may_be: u8,
+        }
+        let class = |members: &[(&str, u8)]| {
+            let mut out = vec![0x80 | members.len() as u8];
+            for (name, value) in members {
+                write(&mut out, name).expect("written");
+                out.push(*value);
+            }
+            out
+        };
+        let read =
+            |bytes: &[u8]| whole::<Class>(bytes).map(|class| [class.one, class.two, class.a_name_that_is_longer_than_a_short_text_may_be]);
+        for (bytes, expected) in [
+            (class(&[("one", 1), ("two", 2), (LONG, 3)]), [1, 2, 3]),
+            (class(&[("two", 2)]), [0, 2, 0]),
+            (class(&[("two", 2), (LONG, 3)]), [0, 2, 3]),
+            (class(&[(LONG, 3), ("two", 2), ("one", 1)]), [1, 2, 3]),
+            (class(&[("first", 1), ("two", 2)]), [1, 2, 0]),
+            (class(&[("oné", 9), ("one", 1), ("tw", 9), ("twoo", 9), ("two", 2)]), [1, 2, 0]),
+        ] {
+            assert_eq!(read(&bytes), Some(expected), "{bytes:x?}");
+            for short in 0..bytes.len() {
+                assert!(read(&bytes[..short]).is_none(), "{bytes:x?} to {short}");
+            }
+        }
+        assert!(read(&class(&[("one", 1), ("one", 1)])).is_none(), "twice");
+        assert!(read(&[0x81, 0xa3, b'o', b'n', 0xff, 1]).is_none(), "no text");
+    }
+
+    #[test]
+    fn what_is_no_text_is_not_read_as_one_however_long_it_is() {
+        for length in [1, 5, 8, 20, 31, 32, 100, 255, 256, 1000] {
+            let mut text = "x".repeat(length);
+            for at in [0, length / 2, length - 1] {
+                let mut bytes = written(&text);
+                let begin = bytes.len() - length;
+                bytes[begin + at] = 0xff;
+                assert!(whole::<String>(&bytes).is_none(), "{length} with no text at {at}");
+                assert!(whole::<&str>(&bytes).is_none(), "{length} with no text at {at}");
+            }
+            assert_eq!(whole(&written(&text)), Some(text.clone()));
+            text.push('ä');
+            assert_eq!(whole(&written(&text)), Some(text));
+        }
+    }
+
+    #[test]
     fn what_is_not_wanted_is_passed_over_whatever_it_is() {
         let values = [
             "c0",

@@ -1,5 +1,7 @@
 //! Markers and what follows them.
 
+use ascii::AsciiStr;
+
 use super::super::limits;
 use super::super::value::ReadError;
 
@@ -19,6 +21,16 @@ pub(in crate::wire) enum Token<'a> {
     Map(usize),
     /// An extension: its type, and what is in it.
     Extension(i8, &'a [u8]),
+}
+
+/// A text, if it is one. Most are ASCII, which is found out many bytes at a time; the standard library looks at each byte of a short one that does not
+/// begin at an address it likes.
+#[inline]
+fn text_of(bytes: &[u8]) -> Option<&str> {
+    match AsciiStr::from_ascii(bytes) {
+        Ok(text) => Some(text.as_str()),
+        Err(_) => str::from_utf8(bytes).ok(),
+    }
 }
 
 /// Reads tokens off the front of bytes.
@@ -63,9 +75,21 @@ impl<'a> Reader<'a> {
             _ => return None,
         };
         let (text, rest) = rest.split_at_checked(usize::from(length))?;
-        let text = str::from_utf8(text).ok()?;
+        let text = text_of(text)?;
         self.rest = rest;
         Some(text)
+    }
+
+    /// Whether a text of less than 32 bytes comes, and it is this one.
+    #[inline]
+    pub(super) fn known_text(&mut self, text: &str) -> bool {
+        let Some((marker @ 0xa0..=0xbf, rest)) = self.rest.split_first() else { return false };
+        if usize::from(marker & 0x1f) != text.len() {
+            return false;
+        }
+        let Some(rest) = rest.strip_prefix(text.as_bytes()) else { return false };
+        self.rest = rest;
+        true
     }
 
     /// The next marker, which stays.
@@ -94,7 +118,7 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&mut self, length: usize) -> Result<Token<'a>, ReadError> {
-        std::str::from_utf8(self.take(length)?).map(Token::Text).map_err(|_| ReadError::new("a text is not UTF-8"))
+        text_of(self.take(length)?).map(Token::Text).ok_or_else(|| ReadError::new("a text is not UTF-8"))
     }
 
     fn extension(&mut self, length: usize) -> Result<Token<'a>, ReadError> {
