@@ -111,6 +111,7 @@ mod listener;
 mod lives;
 mod made;
 mod method_limits;
+mod numbered;
 mod outbound;
 mod outgoing;
 mod peer;

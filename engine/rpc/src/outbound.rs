@@ -1,8 +1,7 @@
 //! The calls that one peer has made and that are not over.
 
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -11,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::call_options::Sent;
 use crate::end::End;
+use crate::numbered::Numbered;
 use crate::outgoing::{Outgoing, Pushed};
 use crate::wire::{FrameError, Head, MethodId, Packed, ReadError, System, limits, pack, unpack};
 
@@ -23,7 +23,7 @@ pub(crate) struct Outbound(Mutex<State>, Notify);
 #[derive(Debug, Default)]
 struct State {
     last: u64,
-    calls: HashMap<u64, Made, ahash::RandomState>,
+    calls: Numbered<Made>,
     /// Those that wait to be sent, in order.
     queue: VecDeque<u64>,
     /// The call by which the other end was asked what it knows, until what it has answered is told here, and of which calls, in order.
@@ -121,26 +121,26 @@ impl Outbound {
             return Err(FrameError::TooLarge(arguments.len()));
         }
         let mut state = self.state();
-        state.last += 1;
-        let id = state.last;
         if state.over {
             return Ok(None);
         }
+        let id = state.last + 1;
         let stage = Stage::Waiting(Some(waker));
         let mut made = Made { call_type, method: method.clone(), headers, bytes: arguments, sent: false, was_sent: false, stage };
         // Behind those that wait.
         if !state.queue.is_empty() || !made.send(out, id)? {
             state.queue.push_back(id);
         }
-        state.calls.insert(id, made);
+        state.last = id;
+        state.calls.push(id, made);
         Ok(Some(id))
     }
 
     /// What has come of a call. Once: what is over is not known any more.
     pub(crate) fn reply(&self, id: u64, waker: &Waker) -> Poll<Reply> {
         let mut state = self.state();
-        let Entry::Occupied(mut entry) = state.calls.entry(id) else { return Poll::Ready(Reply::Never) };
-        match &mut entry.get_mut().stage {
+        let Some(made) = state.calls.get_mut(id) else { return Poll::Ready(Reply::Never) };
+        match &mut made.stage {
             Stage::Waiting(Some(known)) if known.will_wake(waker) => return Poll::Pending,
             Stage::Waiting(known) => {
                 let before = known.replace(waker.clone());
@@ -153,15 +153,17 @@ impl Outbound {
             Stage::Live(_) => return Poll::Pending,
             Stage::Answered(_, Some(end)) if !end.has_come() => {}
             Stage::Answered(..) | Stage::Cancelled => {
-                let made = entry.remove();
+                // Taken out where it is: moved as a whole it would be read in other parts than it was just written in.
+                let (bytes, stage) = (std::mem::take(&mut made.bytes), std::mem::replace(&mut made.stage, Stage::Cancelled));
+                // What is left is our own.
+                state.calls.remove(id);
                 drop(state);
-                return Poll::Ready(match made.stage {
-                    Stage::Answered(call, end) => Reply::Answer { call, arguments: made.bytes, end },
+                return Poll::Ready(match stage {
+                    Stage::Answered(call, end) => Reply::Answer { call, arguments: bytes, end },
                     _ => Reply::Cancelled,
                 });
             }
         }
-        let made = entry.get_mut();
         let Stage::Answered(call, Some(end)) = &made.stage else { return Poll::Pending };
         let (call, end) = (*call, end.clone());
         made.stage = Stage::Live(end.clone());
@@ -171,7 +173,7 @@ impl Outbound {
     /// Nobody waits for a call any more, or for the end of what it has brought.
     pub(crate) fn forget(&self, out: &Outgoing, id: u64) {
         let mut state = self.state();
-        let Some(made) = state.calls.remove(&id) else { return };
+        let Some(made) = state.calls.remove(id) else { return };
         let is_over = match &made.stage {
             Stage::Waiting(_) | Stage::Live(_) => false,
             Stage::Answered(_, end) => end.as_ref().is_none_or(|end| end.has_come()),
@@ -188,9 +190,9 @@ impl Outbound {
     /// Takes a call back that the other end cannot know of. False if it may know of it: then the call goes on.
     pub(crate) fn withdraw(&self, id: u64) -> bool {
         let mut state = self.state();
-        let is_ours = state.calls.get(&id).is_some_and(|made| !made.was_sent);
+        let is_ours = state.calls.get(id).is_some_and(|made| !made.was_sent);
         // What is in the queue without being here is passed over there.
-        let made = is_ours.then(|| state.calls.remove(&id));
+        let made = is_ours.then(|| state.calls.remove(id));
         drop(state);
         made.is_some()
     }
@@ -213,7 +215,7 @@ impl Outbound {
             return self.1.notify_waiters();
         }
         // Late answers are of calls that nobody waits for; a second one is given again by a server that could not know of the first.
-        let Some(made) = state.calls.get_mut(&id) else { return };
+        let Some(made) = state.calls.get_mut(id) else { return };
         let Stage::Waiting(waker) = &mut made.stage else { return };
         let waker = waker.take();
         made.headers = Sent::default();
@@ -230,7 +232,7 @@ impl Outbound {
     pub(crate) fn ended(&self, id: u64) {
         let mut told = Told::default();
         let mut state = self.state();
-        if state.calls.get(&id).is_some_and(|made| made.call_type == 1) {
+        if state.calls.get(id).is_some_and(|made| made.call_type == 1) {
             state.end(id, &mut told);
         }
         drop(state);
@@ -245,12 +247,12 @@ impl Outbound {
         state.asked = None;
         state.queue.clear();
         let (mut waiting, mut live, mut unsent) = (Vec::new(), Vec::new(), Vec::new());
-        for (id, made) in &state.calls {
+        for (id, made) in state.calls.iter() {
             match &made.stage {
-                _ if !made.sent => unsent.push(*id),
-                Stage::Waiting(_) => waiting.push(*id),
-                Stage::Live(_) => live.push(*id),
-                Stage::Answered(_, Some(end)) if !end.has_come() => live.push(*id),
+                _ if !made.sent => unsent.push(id),
+                Stage::Waiting(_) => waiting.push(id),
+                Stage::Live(_) => live.push(id),
+                Stage::Answered(_, Some(end)) if !end.has_come() => live.push(id),
                 // Nothing of it is waited for.
                 Stage::Answered(..) | Stage::Cancelled => {}
             }
@@ -305,9 +307,8 @@ impl Outbound {
         let mut told = Told::default();
         let mut state = self.state();
         state.over = true;
-        let over: Vec<Made> =
-            state.calls.extract_if(|_, made| matches!(made.stage, Stage::Waiting(_) | Stage::Live(_))).map(|(_, made)| made).collect();
-        told.ends.extend(state.calls.values().filter_map(|made| match &made.stage {
+        let over = state.calls.take_if(|made| matches!(made.stage, Stage::Waiting(_) | Stage::Live(_)));
+        told.ends.extend(state.calls.iter().filter_map(|(_, made)| match &made.stage {
             Stage::Answered(_, end) => end.clone(),
             _ => None,
         }));
@@ -353,7 +354,7 @@ impl State {
             _ => asked.to_vec(),
         };
         let (waiting, live): (Vec<u64>, Vec<u64>) =
-            unknown.into_iter().partition(|id| matches!(self.calls.get(id), Some(Made { stage: Stage::Waiting(_), .. })));
+            unknown.into_iter().partition(|id| matches!(self.calls.get(*id), Some(Made { stage: Stage::Waiting(_), .. })));
         let mut told = Told { wakers: self.send(out, &waiting), ends: Vec::new() };
         live.into_iter().for_each(|id| self.end(id, &mut told));
         told
@@ -361,17 +362,17 @@ impl State {
 
     /// The value of a compute call is stale, or it is stale before it has come.
     fn end(&mut self, id: u64, told: &mut Told) {
-        let Entry::Occupied(mut entry) = self.calls.entry(id) else { return };
-        match &mut entry.get_mut().stage {
+        let Some(made) = self.calls.get_mut(id) else { return };
+        match &mut made.stage {
             Stage::Waiting(waker) => {
                 told.wakers.extend(waker.take());
-                entry.get_mut().stage = Stage::Cancelled;
+                made.stage = Stage::Cancelled;
             }
             // It is taken with its end.
             Stage::Answered(_, end) => told.ends.extend(end.clone()),
             Stage::Live(end) => {
                 told.ends.push(end.clone());
-                entry.remove();
+                self.calls.remove(id);
             }
             Stage::Cancelled => {}
         }
@@ -380,7 +381,7 @@ impl State {
     /// Sends calls, or has them wait for room.
     fn send(&mut self, out: &Outgoing, ids: &[u64]) -> Vec<Waker> {
         for id in ids {
-            if let Some(made) = self.calls.get_mut(id) {
+            if let Some(made) = self.calls.get_mut(*id) {
                 made.sent = false;
             }
         }
@@ -391,8 +392,8 @@ impl State {
     /// Sends of those that wait as many as there is room for. Whose calls cannot be sent.
     fn pump(&mut self, out: &Outgoing) -> Vec<Waker> {
         let mut unsendable = Vec::new();
-        while let Some(id) = self.queue.front() {
-            match self.calls.get_mut(id).map(|made| made.send(out, *id)) {
+        while let Some(&id) = self.queue.front() {
+            match self.calls.get_mut(id).map(|made| made.send(out, id)) {
                 Some(Ok(false)) => break,
                 Some(Err(error)) => {
                     // Its caller hears that it is not answered.
@@ -566,7 +567,7 @@ mod tests {
         bench.made.resume(&bench.out, Met::Same, 2);
         bench.out.close();
         bench.unknown([sent]);
-        assert!(!bench.made.state().calls[&sent].sent);
+        assert!(bench.made.state().calls.get(sent).is_some_and(|made| !made.sent));
         assert!(!bench.made.withdraw(sent));
         let unsent = bench.call(0);
         assert!(bench.made.withdraw(unsent));
