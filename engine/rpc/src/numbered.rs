@@ -4,102 +4,143 @@
 //! which they were made go through memory as it lies. A hash table, which this was, has each of them anywhere. Those that outlive most of what came
 //! after them do have one, or one of them would keep the whole row.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
 /// Places of a row that may be empty, besides as many as are taken.
-const EMPTY: usize = 64;
+const EMPTY: u64 = 64;
 /// How many are moved out of the row by each that is added, while too many places are empty.
-const AGED: usize = 2;
-/// Places that a row keeps when nothing is in it.
+const AGED: u64 = 2;
+/// Places that a row has at least, and those that it keeps when nothing is in it.
+const LEAST: usize = 4;
 const KEPT: usize = 1024;
 
 /// Things by their numbers.
 #[derive(Debug)]
 pub(crate) struct Numbered<T> {
-    /// The number of the first place in the row.
+    /// A ring: the place of a number is its low bits. As many as a power of two, or none.
+    row: Box<[Option<T>]>,
+    /// The first number that is in the row, if there is one, and the one after the last that was.
     first: u64,
-    /// The first place is taken, if there is one.
-    row: VecDeque<Option<T>>,
-    /// Places in the row that are taken.
-    taken: usize,
-    /// Those before the row. Their numbers nobody can choose so that they collide.
+    end: u64,
+    /// Places in the row that are taken, all of which are from the first number on and before the end.
+    taken: u64,
+    /// Those before the row. Numbers of our own, in order: nobody chooses them so that they collide.
     old: HashMap<u64, T, FxBuildHasher>,
 }
 
 impl<T> Default for Numbered<T> {
     fn default() -> Numbered<T> {
-        Numbered { first: 0, row: VecDeque::new(), taken: 0, old: HashMap::default() }
+        Numbered { row: Box::default(), first: 0, end: 0, taken: 0, old: HashMap::default() }
     }
 }
 
 impl<T> Numbered<T> {
-    /// Adds one, whose number is above that of each before it.
+    /// Adds one, whose number is above that of each before it, and not the highest there is.
     pub(crate) fn push(&mut self, number: u64, value: T) {
-        debug_assert!(number >= self.first.saturating_add(self.row.len() as u64), "numbers go up");
-        let skipped = number.saturating_sub(self.first.saturating_add(self.row.len() as u64));
+        debug_assert!(number >= self.end, "numbers go up");
         // A few at a time, which is more than come: with a hundred thousand that stay, nobody waits for all of them to be moved.
-        let mut most = if skipped > EMPTY as u64 { self.row.len() } else { AGED };
-        while most > 0 && self.row.len() as u64 + skipped > (2 * self.taken + EMPTY) as u64 {
+        let mut most = if number.saturating_sub(self.end) > EMPTY { u64::MAX } else { AGED };
+        while most > 0 && self.taken > 0 && number - self.first >= 2 * self.taken + EMPTY {
             self.age();
             most -= 1;
         }
-        if self.row.is_empty() {
+        if self.taken == 0 {
             self.first = number;
-        } else if skipped > 0 {
-            self.row.extend((0..skipped).map(|_| None));
         }
-        self.row.push_back(Some(value));
+        // Below twice as many as were ever taken at once, and some.
+        let places = (number - self.first) as usize + 1;
+        if places > self.row.len() {
+            self.resize(places);
+        }
+        let at = self.place(number);
+        self.row[at] = Some(value);
+        self.end = number + 1;
         self.taken += 1;
+    }
+
+    /// Makes room for so many places, or leaves no more than that.
+    fn resize(&mut self, places: usize) {
+        let mut row: Vec<Option<T>> = Vec::new();
+        row.resize_with(places.next_power_of_two().max(LEAST), || None);
+        let mask = row.len() - 1;
+        for number in self.first..self.end {
+            let at = self.place(number);
+            row[number as usize & mask] = self.row[at].take();
+        }
+        self.row = row.into_boxed_slice();
     }
 
     /// Moves the first of the row out of it.
     fn age(&mut self) {
         let number = self.first;
-        if let Some(value) = self.cut(number) {
+        if let Some(value) = self.remove(number) {
             self.old.insert(number, value);
         }
     }
 
+    /// Of a row that is not empty.
+    fn place(&self, number: u64) -> usize {
+        number as usize & (self.row.len() - 1)
+    }
+
+    /// The place of a number, unless it is not one of the row's.
     fn at(&self, number: u64) -> Option<usize> {
-        number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok())
+        (self.first <= number && number < self.end && self.taken > 0).then(|| self.place(number))
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&T> {
         match self.at(number) {
-            Some(at) => self.row.get(at)?.as_ref(),
+            Some(at) => self.row[at].as_ref(),
             None => self.old.get(&number),
         }
     }
 
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
         match self.at(number) {
-            Some(at) => self.row.get_mut(at)?.as_mut(),
+            Some(at) => self.row[at].as_mut(),
             None => self.old.get_mut(&number),
         }
     }
 
     pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
-        if self.at(number).is_some() { self.cut(number) } else { self.old.remove(&number) }
+        let Some(at) = self.at(number) else { return self.old.remove(&number) };
+        let value = self.row[at].take()?;
+        self.leave(number);
+        Some(value)
     }
 
-    /// Takes one out of the row, which then begins with the next one.
-    fn cut(&mut self, number: u64) -> Option<T> {
-        let at = self.at(number)?;
-        let value = self.row.get_mut(at)?.take()?;
+    /// Drops one where it is, which is cheaper than to take it out.
+    pub(crate) fn delete(&mut self, number: u64) {
+        match self.at(number) {
+            Some(at) if self.row[at].is_some() => {
+                self.row[at] = None;
+                self.leave(number);
+            }
+            Some(_) => {}
+            None => drop(self.old.remove(&number)),
+        }
+    }
+
+    /// One has left the row, which begins with the next one then.
+    fn leave(&mut self, number: u64) {
         self.taken -= 1;
-        if at > 0 {
-            return Some(value);
-        }
-        while let Some(None) = self.row.front() {
-            self.row.pop_front();
+        if self.taken == 0 {
+            self.first = self.end;
+            if self.row.len() > KEPT {
+                self.row = Box::default();
+            }
+        } else if number == self.first {
             self.first += 1;
+            while self.row[self.place(self.first)].is_none() {
+                self.first += 1;
+            }
+            let places = (self.end - self.first) as usize;
+            if self.row.len() > KEPT && places < self.row.len() / 8 {
+                self.resize(places);
+            }
         }
-        if self.row.is_empty() && self.row.capacity() > KEPT {
-            self.row = VecDeque::new();
-        }
-        Some(value)
     }
 
     /// Takes out those of which something is so.
@@ -110,12 +151,12 @@ impl<T> Numbered<T> {
 
     /// All, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        let row = (self.first..).zip(&self.row).filter_map(|(number, value)| Some((number, value.as_ref()?)));
+        let row = (self.first..self.end).filter_map(|number| Some((number, self.row.get(self.at(number)?)?.as_ref()?)));
         self.old.iter().map(|(number, value)| (*number, value)).chain(row)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.taken + self.old.len()
+        self.taken as usize + self.old.len()
     }
 }
 
@@ -133,8 +174,8 @@ mod tests {
         all.sort_unstable();
         assert_eq!(all, model.iter().map(|(number, value)| (*number, *value)).collect::<Vec<_>>());
         assert_eq!(numbered.len(), model.len());
-        assert_eq!(numbered.taken, numbered.row.iter().flatten().count());
-        assert!(numbered.row.front().is_none_or(Option::is_some));
+        assert_eq!(numbered.taken as usize, numbered.row.iter().flatten().count());
+        assert!(numbered.taken == 0 || numbered.row[numbered.place(numbered.first)].is_some());
         assert!(numbered.old.keys().all(|number| *number < numbered.first));
     }
 
@@ -151,13 +192,19 @@ mod tests {
                         numbered.push(last, last * 7);
                         model.insert(last, last * 7);
                         peak = peak.max(numbered.taken);
-                        assert!(numbered.row.len() <= 2 * peak + 2 * EMPTY);
+                        assert!(numbered.end - numbered.first <= 2 * peak + 2 * EMPTY);
                     }
                     // Some stay for long: every so-manieth.
                     4..=6 => {
                         let number = last.saturating_sub(rng.u64(0..200));
                         if number % 100 >= stays {
-                            assert_eq!(numbered.remove(number), model.remove(&number));
+                            match rng.bool() {
+                                true => assert_eq!(numbered.remove(number), model.remove(&number)),
+                                false => {
+                                    numbered.delete(number);
+                                    model.remove(&number);
+                                }
+                            }
                         }
                         assert_eq!(numbered.get(number), model.get(&number));
                     }
@@ -190,7 +237,7 @@ mod tests {
             numbered.push(number, ());
             assert!(numbered.remove(number).is_some());
         }
-        assert!(numbered.row.capacity() <= 4 * EMPTY, "{}", numbered.row.capacity());
+        assert!(numbered.row.len() <= 256, "{}", numbered.row.len());
         assert!(numbered.remove(1).is_some());
         assert_eq!(numbered.len(), 0);
     }
@@ -202,22 +249,35 @@ mod tests {
         for number in 10_000..60_000 {
             let before = numbered.old.len();
             numbered.push(number, ());
-            assert!(numbered.old.len() - before <= AGED);
+            assert!((numbered.old.len() - before) as u64 <= AGED);
             assert!(numbered.remove(number).is_some());
         }
         assert_eq!(numbered.old.len(), 10_000, "all that stay have left room for those that come");
-        assert!(numbered.row.capacity() < 65_536);
+        assert!(numbered.row.len() < 65_536);
         assert_eq!(numbered.len(), 10_000);
         assert!((0..10_000).all(|number| numbered.remove(number).is_some()));
+    }
+
+    #[test]
+    fn a_row_of_many_is_not_kept_for_the_few_that_are_there_all_the_time() {
+        let mut numbered = Numbered::default();
+        (0..10_000).for_each(|number| numbered.push(number, ()));
+        for number in 10_000..60_000 {
+            numbered.push(number, ());
+            // There is always another one.
+            assert!(number == 10_000 || numbered.remove(number - 1).is_some());
+        }
+        assert_eq!(numbered.len(), 10_001);
+        assert!(numbered.row.len() <= KEPT, "{}", numbered.row.len());
     }
 
     #[test]
     fn numbers_that_nothing_has_make_no_room() {
         let mut numbered = Numbered::default();
         numbered.push(1, 'a');
-        numbered.push(u64::MAX, 'b');
-        assert!(numbered.row.capacity() <= 4 * EMPTY);
-        assert_eq!((numbered.get(1), numbered.get(u64::MAX), numbered.get(2)), (Some(&'a'), Some(&'b'), None));
+        numbered.push(u64::MAX - 1, 'b');
+        assert!(numbered.row.len() <= 256);
+        assert_eq!((numbered.get(1), numbered.get(u64::MAX - 1), numbered.get(u64::MAX)), (Some(&'a'), Some(&'b'), None));
     }
 
     #[test]
@@ -225,6 +285,6 @@ mod tests {
         let mut numbered = Numbered::default();
         (0..100_000).for_each(|number| numbered.push(number, number));
         (0..100_000).for_each(|number| assert_eq!(numbered.remove(number), Some(number)));
-        assert!(numbered.row.capacity() <= KEPT);
+        assert!(numbered.row.len() <= KEPT);
     }
 }

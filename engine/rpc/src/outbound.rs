@@ -125,14 +125,14 @@ impl Outbound {
             return Ok(None);
         }
         let id = state.last + 1;
-        let stage = Stage::Waiting(Some(waker));
-        let mut made = Made { call_type, method: method.clone(), headers, bytes: arguments, sent: false, was_sent: false, stage };
         // Behind those that wait.
-        if !state.queue.is_empty() || !made.send(out, id)? {
+        let sent = state.queue.is_empty() && send(out, call_type, id, method, &headers, &arguments)?;
+        if !sent {
             state.queue.push_back(id);
         }
         state.last = id;
-        state.calls.push(id, made);
+        let stage = Stage::Waiting(Some(waker));
+        state.calls.push(id, Made { call_type, method: method.clone(), headers, bytes: arguments, sent, was_sent: sent, stage });
         Ok(Some(id))
     }
 
@@ -156,7 +156,7 @@ impl Outbound {
                 // Taken out where it is: moved as a whole it would be read in other parts than it was just written in.
                 let (bytes, stage) = (std::mem::take(&mut made.bytes), std::mem::replace(&mut made.stage, Stage::Cancelled));
                 // What is left is our own.
-                state.calls.remove(id);
+                state.calls.delete(id);
                 drop(state);
                 return Poll::Ready(match stage {
                     Stage::Answered(call, end) => Reply::Answer { call, arguments: bytes, end },
@@ -423,18 +423,22 @@ fn unknown(out: &Outgoing, asked: &[u64], arguments: &[u8]) -> Result<Vec<u64>, 
     Ok(unknown)
 }
 
+/// Gives a call to the connection, if there is one with room for it. So calls of this end's never wait in such numbers that the connection is given up.
+fn send(out: &Outgoing, call_type: u8, id: u64, method: &MethodId, headers: &Sent, arguments: &[u8]) -> Result<bool, FrameError> {
+    let headers = headers.borrowed();
+    out.push_if_room(&Head::call(call_type, id, method).with(&headers), |out| {
+        out.raw_all(arguments);
+        Ok(())
+    })
+}
+
 impl Made {
-    /// Gives it to the connection, if there is one with room for it. So calls of this end's never wait in such numbers that the connection is given up.
+    /// As [`send`], unless it was cancelled before it was sent.
     fn send(&mut self, out: &Outgoing, id: u64) -> Result<bool, FrameError> {
         if !matches!(self.stage, Stage::Waiting(_)) {
-            // It was cancelled before it was sent.
             return Ok(true);
         }
-        let headers = self.headers.borrowed();
-        self.sent = out.push_if_room(&Head::call(self.call_type, id, &self.method).with(&headers), |out| {
-            out.raw_all(&self.bytes);
-            Ok(())
-        })?;
+        self.sent = send(out, self.call_type, id, &self.method, &self.headers, &self.bytes)?;
         self.was_sent |= self.sent;
         Ok(self.sent)
     }

@@ -3,7 +3,7 @@
 //! A body's trace is at hand on the thread while the body is polled, so that what it calls passes it on without being told. It is swapped in and out
 //! with each poll, and never held across an await.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -18,6 +18,8 @@ const STATE: usize = 512;
 
 thread_local! {
     static CURRENT: RefCell<Option<TraceContext>> = const { RefCell::new(None) };
+    /// Whether there is one: it is asked for every call, and this has no destructor to be asked about.
+    static ANY: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A trace, and the span of it that a call is made from: `traceparent` and `tracestate` of the W3C's Trace Context. Clones are the same.
@@ -79,6 +81,9 @@ impl TraceContext {
 
     /// The one of the body that is polled on this thread, if it has one.
     pub fn current() -> Option<TraceContext> {
+        if !ANY.get() {
+            return None;
+        }
         // None at the end of a thread, in whose destructors calls may be made.
         CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
     }
@@ -95,6 +100,7 @@ impl TraceContext {
 
     /// Until it is dropped, what is called on this thread goes on with this.
     pub(crate) fn enter(&self) -> Entered {
+        ANY.set(true);
         Entered(CURRENT.replace(Some(self.clone())))
     }
 }
@@ -105,6 +111,7 @@ pub(crate) struct Entered(Option<TraceContext>);
 
 impl Drop for Entered {
     fn drop(&mut self) {
+        ANY.set(self.0.is_some());
         CURRENT.set(self.0.take());
     }
 }

@@ -4,27 +4,42 @@
 //! read or written, which is never across an await. An argument that every type of a user's would have to pass on was rejected.
 //!
 //! The peer that was at hand last is remembered weakly, and only whether it still is changes: most values have no streams, and of one peer after
-//! the other, so that counting references would be most of what this costs.
+//! the other, so that counting references would be most of what this costs. What is looked at for every value has no destructor, so that it needs no
+//! look at whether that is due.
 
-use std::cell::RefCell;
-use std::mem::{replace, take};
+use std::cell::{Cell, RefCell};
+use std::ptr;
 use std::sync::{Arc, Weak};
 
 use crate::peer::Peer;
 
 thread_local! {
-    static CURRENT: RefCell<Current> = const { RefCell::new(Current { peer: Weak::new(), at_hand: false }) };
+    static NOW: Now = const { Now { last: Cell::new(ptr::null()), at_hand: Cell::new(false) } };
+    /// The peer that was at hand last. Its place in memory is kept by this, so that no other peer is taken for it.
+    static LAST: RefCell<Weak<Peer>> = const { RefCell::new(Weak::new()) };
 }
 
-struct Current {
-    /// Its place in memory is kept by this, so that no other peer is taken for it.
-    peer: Weak<Peer>,
-    at_hand: bool,
+struct Now {
+    /// Where the last one is.
+    last: Cell<*const Peer>,
+    /// Whether it is at hand.
+    at_hand: Cell<bool>,
+}
+
+impl Now {
+    /// None at the end of a thread, in whose destructors calls may be made: there are no streams in those.
+    fn turn(&self, to: Weak<Peer>) -> Weak<Peer> {
+        self.last.set(to.as_ptr());
+        LAST.try_with(|last| last.replace(to)).unwrap_or_default()
+    }
 }
 
 /// The peer that values are of just now.
 pub(super) fn current() -> Option<Arc<Peer>> {
-    CURRENT.with_borrow(|current| if current.at_hand { current.peer.upgrade() } else { None })
+    if !NOW.with(|now| now.at_hand.get()) {
+        return None;
+    }
+    LAST.try_with(|last| last.borrow().upgrade()).ok().flatten()
 }
 
 /// Until it is dropped, values are of a peer. What was there before.
@@ -42,12 +57,12 @@ enum Before {
 
 impl Within {
     pub(crate) fn of(peer: &Arc<Peer>) -> Within {
-        CURRENT.with_borrow_mut(|current| {
-            let was = replace(&mut current.at_hand, true);
-            if std::ptr::eq(current.peer.as_ptr(), Arc::as_ptr(peer)) {
+        NOW.with(|now| {
+            let was = now.at_hand.replace(true);
+            if ptr::eq(now.last.get(), Arc::as_ptr(peer)) {
                 return Within(if was { Before::Same } else { Before::None });
             }
-            let before = replace(&mut current.peer, Arc::downgrade(peer));
+            let before = now.turn(Arc::downgrade(peer));
             Within(if was { Before::Other(before) } else { Before::None })
         })
     }
@@ -56,9 +71,9 @@ impl Within {
     pub(super) fn these(peer: Option<Arc<Peer>>) -> Within {
         match peer {
             Some(peer) => Within::of(&peer),
-            None => CURRENT.with_borrow_mut(|current| {
-                let was = replace(&mut current.at_hand, false);
-                Within(if was { Before::Other(take(&mut current.peer)) } else { Before::None })
+            None => NOW.with(|now| {
+                let was = now.at_hand.replace(false);
+                Within(if was { Before::Other(now.turn(Weak::new())) } else { Before::None })
             }),
         }
     }
@@ -66,12 +81,17 @@ impl Within {
 
 impl Drop for Within {
     fn drop(&mut self) {
-        let before = replace(&mut self.0, Before::Same);
-        CURRENT.with_borrow_mut(|current| match before {
-            Before::None => current.at_hand = false,
+        match &mut self.0 {
+            Before::None => NOW.with(|now| now.at_hand.set(false)),
             Before::Same => {}
-            Before::Other(peer) => *current = Current { peer, at_hand: true },
-        });
+            Before::Other(peer) => {
+                let peer = std::mem::take(peer);
+                NOW.with(|now| {
+                    now.turn(peer);
+                    now.at_hand.set(true);
+                });
+            }
+        }
     }
 }
 

@@ -39,7 +39,11 @@ impl<'a> Iterator for Messages<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let message = binary::read(&mut self.rest, self.format.is_compact());
+        let compact = self.format.is_compact();
+        if compact && let Some(message) = binary::read_plain(&mut self.rest) {
+            return Some(Ok(message));
+        }
+        let message = binary::read(&mut self.rest, compact);
         if message.is_err() {
             self.rest = &[];
         }

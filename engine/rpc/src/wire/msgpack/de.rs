@@ -1,6 +1,5 @@
 //! Reading.
 
-use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{
     self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
@@ -93,7 +92,8 @@ impl<'a> Deserializer<'a> for &mut Reader<'a> {
 
     short!(small visit_u64 else visit_integer: deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128);
     short!(small visit_u64 else visit_integer: deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128);
-    short!(small_text visit_borrowed_str else deserialize_any: deserialize_str deserialize_string deserialize_identifier);
+    short!(small_text visit_borrowed_str else deserialize_any: deserialize_str deserialize_string);
+    short!(next_name visit_borrowed_str else deserialize_str: deserialize_identifier);
 
     #[inline]
     fn deserialize_struct<V: Visitor<'a>>(
@@ -161,26 +161,6 @@ struct Rest<'r, 'a> {
 }
 
 impl Rest<'_, '_> {
-    /// The name of a member, if it is one of those that come next. What is known need not be looked at again to see whether it is a text.
-    #[inline]
-    fn name(&mut self) -> Option<&'static str> {
-        let (name, rest) = self.names.split_first()?;
-        if self.reader.known_text(name) {
-            self.names = rest;
-            return Some(name);
-        }
-        self.later_name()
-    }
-
-    /// As that, if members are left out.
-    #[cold]
-    fn later_name(&mut self) -> Option<&'static str> {
-        let at = self.names.iter().position(|name| self.reader.known_text(name))?;
-        let name = self.names[at];
-        self.names = &self.names[at + 1..];
-        Some(name)
-    }
-
     /// Every value has at least a byte, so no room is made for more than there are bytes.
     fn hint(&self) -> Option<usize> {
         Some(self.left.min(self.reader.rest.len()))
@@ -212,10 +192,10 @@ impl<'a> MapAccess<'a> for &mut Rest<'_, 'a> {
         if !self.one_less() {
             return Ok(None);
         }
-        match self.name() {
-            Some(name) => seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some),
-            None => seed.deserialize(&mut *self.reader).map(Some),
-        }
+        self.reader.names = self.names;
+        let key = seed.deserialize(&mut *self.reader);
+        self.names = std::mem::take(&mut self.reader.names);
+        key.map(Some)
     }
 
     fn next_value_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<T::Value, ReadError> {

@@ -151,6 +151,48 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_a_class_is_read_in_whatever_way_it_is_asked_for() {
+        use std::fmt;
+
+        use serde::de::{Deserializer, MapAccess, Visitor};
+
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Name(Option<String>);
+
+        /// Written by hand, with keys that are not read as names.
+        #[derive(Debug, PartialEq)]
+        struct Pairs(Vec<(Name, u8)>);
+
+        impl<'de> Deserialize<'de> for Pairs {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs, D::Error> {
+                struct Class;
+
+                impl<'de> Visitor<'de> for Class {
+                    type Value = Pairs;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a class")
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                        let mut pairs = Vec::new();
+                        while let Some(pair) = map.next_entry()? {
+                            pairs.push(pair);
+                        }
+                        Ok(Pairs(pairs))
+                    }
+                }
+
+                deserializer.deserialize_struct("Pairs", &["one", "two"], Class)
+            }
+        }
+
+        let name = |name: &str| Name(Some(name.to_owned()));
+        let bytes = written(&BTreeMap::from([("one", 1), ("two", 2)]));
+        assert_eq!(whole(&bytes), Some(Pairs(vec![(name("one"), 1), (name("two"), 2)])));
+    }
+
+    #[test]
     fn what_is_no_text_is_not_read_as_one_however_long_it_is() {
         for length in [1, 5, 8, 20, 31, 32, 100, 255, 256, 1000] {
             let mut text = "x".repeat(length);

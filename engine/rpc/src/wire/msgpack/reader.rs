@@ -39,11 +39,13 @@ pub(in crate::wire) struct Reader<'a> {
     pub(super) rest: &'a [u8],
     /// Values within values that may yet be begun.
     pub(super) depth: usize,
+    /// While the name of a class's member is read: those that may be next, if they come in its order.
+    pub(super) names: &'static [&'static str],
 }
 
 impl<'a> Reader<'a> {
     pub(in crate::wire) fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { rest: bytes, depth: limits::DEPTH }
+        Reader { rest: bytes, depth: limits::DEPTH, names: &[] }
     }
 
     pub(in crate::wire) fn rest(&self) -> &'a [u8] {
@@ -80,9 +82,29 @@ impl<'a> Reader<'a> {
         Some(text)
     }
 
-    /// Whether a text of less than 32 bytes comes, and it is this one.
+    /// A name, if it is one of those that come next. What is known need not be looked at again to see whether it is a text.
     #[inline]
-    pub(super) fn known_text(&mut self, text: &str) -> bool {
+    pub(super) fn next_name(&mut self) -> Option<&'static str> {
+        let (name, names) = self.names.split_first()?;
+        if self.is_next(name) {
+            self.names = names;
+            return Some(name);
+        }
+        self.later_name()
+    }
+
+    /// As that, if members are left out.
+    #[cold]
+    fn later_name(&mut self) -> Option<&'static str> {
+        let at = self.names.iter().position(|name| self.is_next(name))?;
+        let name = self.names[at];
+        self.names = &self.names[at + 1..];
+        Some(name)
+    }
+
+    /// Whether a text of less than 32 bytes comes, and it is this one: then it is passed.
+    #[inline]
+    fn is_next(&mut self, text: &str) -> bool {
         let Some((marker @ 0xa0..=0xbf, rest)) = self.rest.split_first() else { return false };
         if usize::from(marker & 0x1f) != text.len() {
             return false;
