@@ -1,6 +1,6 @@
 //! What has numbers that are given out in order, most of which are over soon after they were: calls.
 //!
-//! Those that came last stand in a row, by their numbers: one is found by a subtraction, and a thousand calls whose answers come in about the order in
+//! Those that came last stand in a row, by their numbers: one is found by the low bits of its number, and a thousand calls whose answers come in about the order in
 //! which they were made go through memory as it lies. A hash table, which this was, has each of them anywhere. Those that outlive most of what came
 //! after them do have one, or one of them would keep the whole row.
 
@@ -41,7 +41,7 @@ impl<T> Numbered<T> {
     pub(crate) fn push(&mut self, number: u64, value: T) {
         debug_assert!(number >= self.end, "numbers go up");
         // A few at a time, which is more than come: with a hundred thousand that stay, nobody waits for all of them to be moved.
-        let mut most = if number.saturating_sub(self.end) > EMPTY { u64::MAX } else { AGED };
+        let mut most = AGED.saturating_add(number.saturating_sub(self.end));
         while most > 0 && self.taken > 0 && number - self.first >= 2 * self.taken + EMPTY {
             self.age();
             most -= 1;
@@ -49,7 +49,7 @@ impl<T> Numbered<T> {
         if self.taken == 0 {
             self.first = number;
         }
-        // Below twice as many as were ever taken at once, and some.
+        // Below twice as many as were ever taken at once, and some: it is moved out of as fast as it grows.
         let places = (number - self.first) as usize + 1;
         if places > self.row.len() {
             self.resize(places);

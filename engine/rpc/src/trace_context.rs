@@ -171,6 +171,7 @@ mod tests {
         let trace = TraceContext::new(PARENT, None).expect("well formed");
         let panicked = std::panic::catch_unwind(|| {
             let _current = trace.enter();
+            drop(trace.enter());
             assert_eq!(TraceContext::current().as_ref(), Some(&trace));
             panic!("on purpose");
         });

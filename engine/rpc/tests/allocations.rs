@@ -1,4 +1,4 @@
-//! What calls that are over at once cost the heap.
+//! What calls cost the heap.
 
 mod support;
 
@@ -6,10 +6,10 @@ use std::alloc::{GlobalAlloc, Layout, System as Heap};
 use std::cell::Cell;
 
 use bytes::Bytes;
-use support::pipe::{Client, Sent};
+use support::pipe::{Client, Sent, Wire};
 use support::services::World;
 use wellspring_rpc::wire::{Format, Frame, Guid, Handshake, Head, Messages, MethodId, System};
-use wellspring_rpc::{Failure, Service, Visitor};
+use wellspring_rpc::{Failure, Remote, Service, Visitor};
 
 const FORMAT: Format = Format::Msgpack6c;
 
@@ -86,4 +86,15 @@ async fn calls_that_are_over_at_once_do_not_allocate_whatever_order_their_method
         let count = allocations(&mut client, &frame).await;
         assert!(count < CALLS / 10, "{count} allocations for {CALLS} calls of {names:?}");
     }
+}
+
+#[tokio::test]
+async fn a_call_without_options_has_no_room_for_what_limits_need() {
+    let world = World::new();
+    let remote = Remote::builder(Wire::to(&world.hub)).connect();
+    let method = MethodId::new("ICounter.Get:2").expect("short");
+    let call = remote.call::<i64>(&method, ("a",));
+    // It had 1,112 bytes; the exact number is the compiler's affair.
+    assert!(size_of_val(&call) <= 400, "{}", size_of_val(&call));
+    assert_eq!(call.await, Ok(0));
 }
