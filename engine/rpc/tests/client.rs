@@ -7,31 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::PATIENCE;
+use support::near::{connected, method, remote, set};
 use support::pipe::Wire;
 use support::services::World;
-use wellspring_rpc::wire::{ErrorInfo, Format, MethodId};
+use wellspring_rpc::wire::{ErrorInfo, Format};
 use wellspring_rpc::{CallError, Connected, Disconnected, Failure, Refusal, Remote, Replica, Visitor};
-
-fn method(name: &str) -> MethodId {
-    MethodId::new(name).expect("short")
-}
-
-fn remote(wire: &Wire) -> Remote {
-    Remote::builder(wire.clone()).backoff(Duration::from_millis(100), Duration::from_millis(100)).connect()
-}
-
-async fn connected(remote: &Remote) {
-    let mut state = remote.connected();
-    let yes = tokio::time::timeout(PATIENCE, state.wait_for(|state| *state == Connected::Yes)).await;
-    yes.expect("never connected").expect("it lives");
-}
 
 async fn get(remote: &Remote, key: &str) -> Replica<i64> {
     remote.compute(&method("ICounter.Get:2"), (key,)).await.expect("a value")
-}
-
-async fn set(remote: &Remote, key: &str, value: i64) {
-    remote.call::<()>(&method("ICounter.Set:3"), (key, value)).await.expect("set");
 }
 
 async fn ends(replica: &Replica<i64>) {

@@ -8,14 +8,14 @@ use std::time::Duration;
 use fastrand::Rng;
 use wellspring_rpc::{CallError, CallOptions, Connected, Remote};
 
-use self::support::near::{method, soon};
+use self::support::near::{connected, method, remote, soon};
 use self::support::pipe::Wire;
 use self::support::services::World;
 
 /// A client, with a connection, whose calls wait so long for one.
 async fn client(wire: &Wire, waits: Duration) -> Remote {
-    let remote = Remote::builder(wire.clone()).backoff(Duration::from_millis(100), Duration::from_millis(100)).connect();
-    soon(remote.connected().wait_for(|state| *state == Connected::Yes)).await.expect("there is a server");
+    let remote = remote(wire);
+    connected(&remote).await;
     remote.with(CallOptions::new().connect_timeout(waits))
 }
 
@@ -54,7 +54,7 @@ async fn without_a_connection_it_fails_at_once_and_is_never_run() {
     assert!(began.elapsed() < Duration::from_millis(50), "{:?}", began.elapsed());
     wire.set_down(false);
     // The next one goes out behind whatever waits.
-    soon(remote.connected().wait_for(|state| *state == Connected::Yes)).await.expect("it goes on");
+    connected(&remote).await;
     assert_eq!(slow(&remote, 100).await, Ok("x".to_owned()));
     assert_eq!((runs(&world), remote.open_calls(), world.hub.open_calls()), (1, 0, 0));
 }
@@ -87,7 +87,7 @@ async fn one_that_waits_for_a_while_is_sent_if_there_is_a_connection_by_then_and
         let coming = async {
             tokio::time::sleep(comes_after).await;
             wire.set_down(false);
-            soon(remote.connected().wait_for(|state| *state == Connected::Yes)).await.expect("it goes on");
+            connected(&remote).await;
         };
         let (result, ()) = tokio::join!(slow(&remote, 100), coming);
         let expected = if comes_after < limit { (Ok("x".to_owned()), 1) } else { (Err(CallError::NotConnected(limit)), 0) };

@@ -2,44 +2,28 @@
 
 mod support;
 
-use std::future::Future;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use support::PATIENCE;
+use support::near::{connected, method, remote, soon};
 use support::pipe::Wire;
 use support::script::Script;
 use support::services::World;
 use tokio::time::{Instant, sleep, timeout};
 use wellspring::{AsyncFunction, Computed, Cx, Engine};
-use wellspring_rpc::wire::{ErrorInfo, Format, Head, MethodId, System};
+use wellspring_rpc::wire::{ErrorInfo, Format, Head, System};
 use wellspring_rpc::{CallError, Connected, Failure, Remote, Remoted, Service};
-
-fn method(name: &str) -> MethodId {
-    MethodId::new(name).expect("short")
-}
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-fn remote(wire: &Wire) -> Remote {
-    Remote::builder(wire.clone()).backoff(ms(100), ms(100)).connect()
-}
-
-async fn connected(remote: &Remote) {
-    is(remote, "connected", |state| state == Connected::Yes).await;
-}
-
 async fn is(remote: &Remote, what: &str, so: impl Fn(Connected) -> bool) {
     let mut state = remote.connected();
     timeout(PATIENCE, state.wait_for(|state| so(*state))).await.unwrap_or_else(|_| panic!("never {what}")).expect("it lives");
-}
-
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, what).await.expect("it stands still")
 }
 
 type Key = (String, u64, u64);

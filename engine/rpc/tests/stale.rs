@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use support::PATIENCE;
-use support::near::{Near, key, method, set, soon};
+use support::near::{Near, connected, key, method, set, soon};
 use support::pipe::{Wire, WireReader, WireWriter};
 use support::script::Script;
 use support::services::World;
@@ -354,7 +354,7 @@ async fn the_times_that_a_call_may_take_end_no_value_that_is_looked_into() {
         let near = Near::to(wire.clone(), |define| define);
         let define = near.remote.with(options.clone()).define("limited", &method("ICounter.Get:2"));
         let limited: AsyncFunction<(String,), Remoted<i64>> = define.serve_stale().function(&near.engine).expect("registered");
-        soon(near.remote.connected().wait_for(|state| *state == Connected::Yes)).await.expect("it lives");
+        connected(&near.remote).await;
         limited.get(&near.engine, &key("a")).await.expect("read");
         wire.set_down(true);
         tokio::time::sleep(second).await;
@@ -392,7 +392,7 @@ async fn whoever_follows_a_value_that_cannot_be_asked_for_does_not_ask_in_a_circ
         assert!((10..=12).contains(&count), "{count} times");
         // As soon as there is a way.
         wire.set_down(false);
-        soon(near.remote.connected().wait_for(|state| *state == Connected::Yes)).await.expect("it lives");
+        connected(&near.remote).await;
         let next = tokio::time::timeout(Duration::from_millis(10), async {
             while changes.next().await.expect("endless").expect("read").value().as_result() != Ok(&0) {}
         });

@@ -7,9 +7,10 @@ use std::time::Duration;
 use wellspring::{AsyncFunction, Cx, Engine};
 use wellspring_rpc::transport::Connector;
 use wellspring_rpc::wire::MethodId;
-use wellspring_rpc::{Remote, RemoteDefine, Remoted};
+use wellspring_rpc::{Connected, Remote, RemoteDefine, Remoted};
 
 use super::PATIENCE;
+use super::pipe::Wire;
 
 pub fn method(name: &str) -> MethodId {
     MethodId::new(name).expect("short")
@@ -17,6 +18,16 @@ pub fn method(name: &str) -> MethodId {
 
 pub fn key(key: &str) -> (String,) {
     (key.to_owned(),)
+}
+
+/// A client that comes again at once.
+pub fn remote(wire: &Wire) -> Remote {
+    Remote::builder(wire.clone()).backoff(Duration::from_millis(100), Duration::from_millis(100)).connect()
+}
+
+/// Waits until it has a connection.
+pub async fn connected(remote: &Remote) {
+    soon(remote.connected().wait_for(|state| *state == Connected::Yes)).await.expect("it lives");
 }
 
 /// The sum of two counters of the server is a function here.
